@@ -24,7 +24,8 @@ from xml.sax.saxutils import quoteattr
 
 from filelock import FileLock
 
-from lakehouse.java import JavaUnavailable, find_java
+from lakehouse.errors import EnvironmentError_
+from lakehouse.java import find_java
 
 SCALA_LINE: Final = "2.13"
 ATTEMPTS: Final = 4
@@ -39,7 +40,7 @@ _IVY_SETTINGS = """<ivysettings>
 """
 
 
-class JarsUnavailable(RuntimeError):  # noqa: N818
+class JarsUnavailable(EnvironmentError_):
     """The Delta jars are neither in the cache nor to be had from the network.
 
     Attributes:
@@ -216,7 +217,7 @@ def main() -> int:
     """Fetches the jars and says in one line where they are."""
     try:
         files = ensure_jars()
-    except (JarsUnavailable, JavaUnavailable) as error:
+    except EnvironmentError_ as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
     print(f"Delta jars ready in {files[0].parent}")  # noqa: T201

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lakehouse.errors import EnvironmentError_
+
 SUPPORTED_MAJORS = (17, 21)
 """Major versions Spark 4.1 is built and tested for."""
 
@@ -28,7 +30,7 @@ _USUAL_HOMES = (
 )
 
 
-class JavaUnavailable(RuntimeError):  # noqa: N818
+class JavaUnavailable(EnvironmentError_):
     """No Java on this machine can run Spark.
 
     Attributes:

@@ -1,0 +1,74 @@
+"""The error tree: every failure we raise on purpose, under one root, with fields a caller can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SegmentationError(Exception):
+    """Root of every error this product raises on purpose. `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class DeclarationError(SegmentationError):
+    """A table declaration contradicts itself or names something that does not exist."""
+
+    exit_code = 2
+
+
+class SettingsError(SegmentationError):
+    """Settings or a file under `conf/` are wrong; the message lists every problem found."""
+
+    exit_code = 2
+
+
+class EnvironmentError_(SegmentationError):
+    """The machine lacks something we need (Java, jars, a package); the message says how to get it."""
+
+    exit_code = 3
+
+
+class SourceError(SegmentationError):
+    """A feed or a delivered file cannot be read as declared."""
+
+    exit_code = 4
+
+
+class MigrationRefused(SegmentationError):
+    """A changed declaration cannot be applied to the existing table without losing or rewriting data."""
+
+    exit_code = 5
+
+
+class QualityError(SegmentationError):
+    """A blocking check failed; nothing was published and the last good data stay visible."""
+
+    exit_code = 6
+
+    def __init__(self, table: str, failed: Iterable[str]):
+        self.table = table
+        self.failed = tuple(failed)
+        super().__init__(
+            f"{table}: {len(self.failed)} blocking check(s) failed, nothing was published: {'; '.join(self.failed)}. "
+            "The last good version is still what readers see; results are in gov.fact_data_quality."
+        )
+
+
+class StepFailed(SegmentationError):
+    """A step of a run raised; the run stops there and the next run resumes at this step."""
+
+    exit_code = 7
+
+
+class RunLocked(SegmentationError):
+    """Another run holds the lakehouse."""
+
+    exit_code = 8
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the closest known name, or an empty string."""
+    close = get_close_matches(wrong, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
