@@ -146,7 +146,7 @@ def fetch_by_ivy(jars: tuple[Jar, ...], folder: Path) -> None:
         settings, module = work / "ivysettings.xml", work / "ivy.xml"
         settings.write_text(_IVY_SETTINGS, encoding="utf-8")
         module.write_text(_ivy_module(jars), encoding="utf-8")
-        command = [
+        command: list[str | Path] = [
             java.executable,
             f"-Divy.default.ivy.user.dir={work / 'ivy'}",
             *("-cp", _ivy_jar(), "org.apache.ivy.Main"),

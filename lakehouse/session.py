@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pyspark.sql import SparkSession
@@ -172,7 +172,7 @@ def start_connect_server(spark: SparkSettings, data_dir: Path, timeout: float = 
     environ = {name: value for name, value in os.environ.items() if name not in _CONNECT_VARIABLES}
     environ["PYTHONPATH"] = os.pathsep.join(part for part in sys.path if part)
     with said.open("wb") as errors:
-        server = subprocess.Popen(  # noqa: S603
+        server = subprocess.Popen(
             [sys.executable, "-c", "from lakehouse.session import _serve; _serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -322,7 +322,8 @@ def _serve() -> None:
     }
     local = asked.model_copy(update={"engine": "local", "conf": conf})
     session = build_session(local, Path(request["data_dir"]), "segmentation-connect")
-    service = session.sparkContext._jvm.org.apache.spark.sql.connect.service.SparkConnectService
+    jvm: Any = session.sparkContext._jvm
+    service = jvm.org.apache.spark.sql.connect.service.SparkConnectService
     print(service.localPort(), flush=True)  # noqa: T201
     # The parent holds the other end: it closes it to end the server, and its death closes it too.
     sys.stdin.read()
