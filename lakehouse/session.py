@@ -323,7 +323,8 @@ def _serve() -> None:
     local = asked.model_copy(update={"engine": "local", "conf": conf})
     session = build_session(local, Path(request["data_dir"]), "segmentation-connect")
     jvm: Any = session.sparkContext._jvm
-    service = jvm.org.apache.spark.sql.connect.service.SparkConnectService
+    # A Scala object; its class has no static doors, so it is reached by the name the compiler gives it.
+    service = getattr(getattr(jvm.org.apache.spark.sql.connect.service, "SparkConnectService$"), "MODULE$")
     print(service.localPort(), flush=True)  # noqa: T201
     # The parent holds the other end: it closes it to end the server, and its death closes it too.
     sys.stdin.read()
