@@ -219,7 +219,7 @@ def main() -> int:
         files = ensure_jars()
     except EnvironmentError_ as error:
         print(error, file=sys.stderr)  # noqa: T201
-        return 1
+        return error.exit_code
     print(f"Delta jars ready in {files[0].parent}")  # noqa: T201
     return 0
 

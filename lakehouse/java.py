@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,3 +129,17 @@ def _places(environ: Mapping[str, str], program: str) -> Iterator[Path]:
     for pattern in _USUAL_HOMES:
         for home in sorted(Path("/").glob(pattern.lstrip("/"))):
             yield home / "bin" / program
+
+
+def main() -> int:
+    """Says nothing when a suitable Java is there, else in one sentence what is missing."""
+    try:
+        find_java()
+    except JavaUnavailable as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+# `make run` shows the product on its demonstration data; `make help` lists the rest.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Which Python makes the environment; uv finds a fitting one, so it is rarely needed: make setup PYTHON=3.12
+PYTHON ?=
+LOCAL_UV := .uv/bin/uv
+# Settings of whoever runs this that would put another environment, index or package source in place of the lock's.
+CLEAN_ENV := env -u VIRTUAL_ENV -u PYTHONPATH -u PYTHONHOME
+ARGS ?=
+
+.PHONY: help setup run test check bench docs clean
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/jars.stamp ## make the environment (once)
+
+run: setup ## run the whole product on demonstration data; ARGS="--help" shows its options
+	@$(BIN)/segmentation run $(ARGS)
+
+test: setup ## run every test
+	@$(BIN)/pytest $(ARGS)
+
+check: setup ## lint, types, layers and the tests that need no Java: what a change must pass
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit
+
+bench: setup ## measure against a single-machine engine on the same work
+	@$(BIN)/python -m bench $(ARGS)
+
+docs: setup ## write the data dictionary and the other generated pages
+	@$(BIN)/segmentation docs $(ARGS)
+
+clean: ## remove the environment and everything a run or a tool leaves behind; keeps the downloaded jars
+	rm -rf $(VENV) .uv data build dist mlruns .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment follows the lock: one of everything, so that run, test and the notebooks share it.
+$(VENV)/sync.stamp: uv.lock pyproject.toml
+	@set -e; \
+	uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then \
+	  uv=$(LOCAL_UV); \
+	  if [ ! -x "$$uv" ]; then \
+	    python=; \
+	    for name in python3.12 python3.11 python3 python; do \
+	      if "$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then \
+	        python=$$name; break; fi; done; \
+	    if [ -z "$$python" ]; then \
+	      echo "setup: no usable Python found; install Python 3.11 or 3.12 (Debian/Ubuntu: sudo apt-get install python3 python3-venv; macOS: brew install python@3.12)." >&2; exit 3; fi; \
+	    echo "setup: installing uv into .uv"; \
+	    $(CLEAN_ENV) "$$python" -m venv --clear .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'; \
+	  fi; \
+	fi; \
+	echo "setup: installing the locked packages into $(VENV)"; \
+	$(CLEAN_ENV) "$$uv" sync --quiet --frozen --all-extras --all-groups $(if $(PYTHON),--python $(PYTHON))
+	@touch $@
+
+# Java is asked for here rather than at the first run, so that a missing one is known before anything long starts.
+$(VENV)/jars.stamp: $(VENV)/sync.stamp lakehouse/jars.py lakehouse/java.py
+	@$(BIN)/python -m lakehouse.java
+	@$(BIN)/python -m lakehouse.jars
+	@touch $@
