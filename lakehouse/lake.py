@@ -1,0 +1,422 @@
+"""Reading and writing declared tables: the only module that touches storage.
+
+Every write is safe to repeat: appends carry a transaction id, replaces replace, merges compare before they touch.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame, Observation, SparkSession, Window
+from pyspark.sql import functions as F
+
+from lakehouse import ddl
+from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
+from lakehouse.errors import SegmentationError
+from lakehouse.scd import rebuild_timeline
+from lakehouse.settings import Settings
+
+DELETED = "_deleted"
+Which = str | type | Table
+
+_SMALL = 2_000_000
+"""Rows up to which a merge goes straight to MERGE; above, a narrow key scan first finds out whether rows match."""
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a write did. `rows_written` counts inserted, updated and deleted rows; `checksum` sums their hashes."""
+
+    rows_written: int
+    version: int | None
+    checksum: int | None = None
+
+
+class Lake:
+    """Declared tables in one place: folders under `data_dir`, or schemas of a catalog."""
+
+    def __init__(self, spark: SparkSession, settings: Settings):
+        """Open the lakehouse of `settings`; nothing is created until a table is first used."""
+        self.spark = spark
+        self.settings = settings
+        self._ready: set[str] = set()
+        self._schemas: set[str] = set()
+        self._lock = threading.Lock()
+        self._table_locks: dict[str, threading.Lock] = {}
+
+    # Names and places ------------------------------------------------------------------------------------------
+
+    def name(self, which: Which) -> str:
+        """Quoted SQL name of a table."""
+        t = table_of(which)
+        parts = [self.settings.catalog] if self.settings.catalog else []
+        return ".".join(ddl.quote(p) for p in [*parts, t.schema, t.short])
+
+    def path(self, which: Which) -> Path:
+        """Folder of a table when there is no catalog."""
+        t = table_of(which)
+        return self.settings.data_dir.resolve() / t.schema / t.short
+
+    def exists(self, which: Which) -> bool:
+        """Whether the table has been created."""
+        t = table_of(which)
+        if self.settings.catalog:
+            return bool(self.spark.catalog.tableExists(f"{self.settings.catalog}.{t.name}"))
+        return _newest_version(self.path(t)) is not None
+
+    def version(self, which: Which) -> int | None:
+        """Newest Delta version, None before the table exists."""
+        t = table_of(which)
+        if not self.settings.catalog:
+            return _newest_version(self.path(t))
+        if not self.exists(t):
+            return None
+        newest = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)} LIMIT 1").select("version").collect()
+        return int(newest[0]["version"])
+
+    def version_on(self, which: Which, day: date) -> int:
+        """Newest version that existed at the end of a UTC day."""
+        t = self.ensure(which)
+        after = datetime.combine(day + timedelta(days=1), datetime.min.time())
+        history = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)}")
+        found = history.where(F.col("timestamp") < F.lit(after)).agg(F.max("version").alias("v")).collect()[0]["v"]
+        if found is None:
+            raise SegmentationError(f"{t.name} did not exist yet on {day}; its first version is younger.")
+        return int(found)
+
+    def count(self, which: Which) -> int:
+        """Rows of a table; Delta answers from its log without reading data."""
+        t = table_of(which)
+        return int(self.read(t).count()) if self.exists(t) else 0
+
+    # Reading ---------------------------------------------------------------------------------------------------
+
+    def read(self, which: Which, *, version: int | None = None, day: date | None = None) -> DataFrame:
+        """Return a table, now or as it was.
+
+        Args:
+            which: Name, declaring class or declaration.
+            version: Delta version to read.
+            day: UTC day at whose end to read.
+
+        Returns:
+            The declared columns in declared order. A declared table that nothing has written yet reads as empty.
+        """
+        t = table_of(which)
+        if not self.exists(t):
+            return self.empty(t)
+        if day is not None:
+            version = self.version_on(t, day)
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        if self.settings.catalog:
+            return reader.table(self.name(t))
+        return reader.load(str(self.path(t)))
+
+    def empty(self, which: Which) -> DataFrame:
+        """A frame of the declared schema without rows."""
+        return self.spark.createDataFrame([], ddl.struct_of(table_of(which)))
+
+    def read_changes(self, which: Which, since: int | None, *, until: int | None = None) -> DataFrame:
+        """Return rows whose content changed after version `since`, each key once, with `_deleted`.
+
+        Args:
+            which: A table declared with `change_feed`.
+            since: Last version already seen; None asks for the whole table.
+            until: Version to stop at, the newest when None.
+        """
+        t = table_of(which)
+        newest = until if until is not None else self.version(t)
+        if newest is None or since == newest:
+            return self.empty(t).withColumn(DELETED, F.lit(False))
+        if since is None or since > newest or not t.change_feed:
+            return self.read(t, version=newest).withColumn(DELETED, F.lit(False))
+        reader = (
+            self.spark.read.format("delta")
+            .option("readChangeFeed", "true")
+            .option("startingVersion", since + 1)
+            .option("endingVersion", newest)
+        )
+        feed = reader.table(self.name(t)) if self.settings.catalog else reader.load(str(self.path(t)))
+        rows = feed.where(F.col("_change_type") != "update_preimage")
+        if t.key and newest - since > 1 and not isinstance(t.kind, Append):
+            last = Window.partitionBy(*t.key).orderBy(
+                F.col("_commit_version").desc(), (F.col("_change_type") == "delete").asc()
+            )
+            rows = rows.withColumn("_rank", F.row_number().over(last)).where("_rank = 1")
+        return rows.select(*t.column_names, (F.col("_change_type") == "delete").alias(DELETED))
+
+    def sql(self, query: str) -> DataFrame:
+        """Run a query written by a developer; declared tables it names are made known to the session first."""
+        for schema, short in set(re.findall(r"\b(\w+)`?\.`?(\w+)\b", query)):
+            if schema in SCHEMAS and f"{schema}.{short}" in tables() and self.exists(f"{schema}.{short}"):
+                self.ensure(f"{schema}.{short}")
+        return self.spark.sql(query)
+
+    def register_all(self) -> list[str]:
+        """Make every existing table known by name in the session, for notebooks; returns their names."""
+        found = [name for name in tables() if self.exists(name)]
+        for name in found:
+            self._register(table_of(name))
+        return found
+
+    # Creating and migrating --------------------------------------------------------------------------------------
+
+    def ensure(self, which: Which) -> Table:
+        """Create the table, or bring an existing one to its declaration, once per process.
+
+        Raises:
+            MigrationRefused: when the declaration cannot be applied without losing or rewriting data.
+        """
+        t = table_of(which)
+        if t.name in self._ready:
+            return t
+        with self._lock_of(t):
+            if t.name in self._ready:
+                return t
+            if self.exists(t):
+                self._register(t)
+                self._migrate(t)
+            else:
+                self._schema(t)
+                location = None if self.settings.catalog else str(self.path(t))
+                self.spark.sql(
+                    ddl.create_statement(
+                        t, self.name(t), location, deletion_vectors=self.settings.deletion_vectors
+                    )
+                )
+            self._ready.add(t.name)
+        return t
+
+    def _lock_of(self, t: Table) -> threading.Lock:
+        with self._lock:
+            return self._table_locks.setdefault(t.name, threading.Lock())
+
+    def _schema(self, t: Table) -> None:
+        with self._lock:
+            if t.schema in self._schemas:
+                return
+            prefix = f"{ddl.quote(self.settings.catalog)}." if self.settings.catalog else ""
+            self.spark.sql(
+                f"CREATE SCHEMA IF NOT EXISTS {prefix}{ddl.quote(t.schema)} COMMENT {ddl.literal(SCHEMAS[t.schema])}"
+            )
+            self._schemas.add(t.schema)
+
+    def _register(self, t: Table) -> None:
+        if self.settings.catalog:
+            return
+        self._schema(t)
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.name(t)} USING delta LOCATION {ddl.literal(str(self.path(t)))}"
+        )
+
+    def _migrate(self, t: Table) -> None:
+        detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select("properties", "clusteringColumns").collect()[0]
+        stored = dict(detail["properties"] or {})
+        if stored.get(ddl.FINGERPRINT) == ddl.fingerprint(t):
+            return
+        plan = ddl.plan_migration(
+            t,
+            self.name(t),
+            self.spark.table(self.name(t)).schema,
+            stored,
+            tuple(detail["clusteringColumns"] or ()),
+            deletion_vectors=self.settings.deletion_vectors,
+        )
+        plan.require(t.name)
+        for statement in plan.statements:
+            self.spark.sql(statement)
+
+    # Writing ---------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        which: Which,
+        frame: DataFrame,
+        *,
+        txn: tuple[str, int] | None = None,
+        slice: Mapping[str, Any] | None = None,
+        audit: Callable[[DataFrame], None] | None = None,
+    ) -> WriteResult:
+        """Write a frame by the table's kind.
+
+        Args:
+            which: The table.
+            frame: Its columns by name; more columns are an error, except `_deleted` for merges.
+            txn: Application id and number of this write; an append already made under them is ignored.
+            slice: Values of a ReplaceSlice table's `by` columns, when the caller knows them; else they are read
+                from the frame.
+            audit: Called with the conformed frame before anything is published; it raises to stop the write.
+
+        Raises:
+            SegmentationError: when the frame lacks declared columns or brings others.
+        """
+        t = self.ensure(which)
+        rows = self._conform(t, frame)
+        if audit is None:
+            return self._write(t, rows, txn, slice)
+        held = rows.persist()
+        try:
+            audit(held.drop(DELETED) if DELETED in held.columns else held)
+            return self._write(t, held, txn, slice)
+        finally:
+            held.unpersist()
+
+    def _write(
+        self, t: Table, rows: DataFrame, txn: tuple[str, int] | None, slice: Mapping[str, Any] | None
+    ) -> WriteResult:
+        match t.kind:
+            case Append():
+                return self._insert(t, rows, {}, "append", txn)
+            case Replace():
+                return self._insert(t, rows, {}, "overwrite", txn)
+            case ReplaceSlice(by):
+                slices = [dict(slice)] if slice else [r.asDict() for r in rows.select(*by).distinct().collect()]
+                if not slices:
+                    return WriteResult(0, self.version(t), 0)
+                where = " OR ".join(
+                    "(" + " AND ".join(f"{ddl.quote(c)} = {_typed_literal(s[c])}" for c in by) + ")" for s in slices
+                )
+                return self._insert(t, rows, {"replaceWhere": where}, "overwrite", txn)
+            case Merge():
+                return self._merge(t, rows, t.column_names)
+            case Scd1(tracked):
+                return self._merge(t, rows, tracked or t.column_names)
+            case Scd2():
+                return self._merge(t, rebuild_timeline(self.read(t), rows, t), t.column_names)
+
+    def _conform(self, t: Table, frame: DataFrame) -> DataFrame:
+        given = set(frame.columns)
+        managed: set[str] = set()
+        if isinstance(t.kind, Scd2):
+            managed = {t.key[0], "valid_to", "is_current"}
+        wanted = [c for c in t.columns if str(c) not in managed]
+        missing = [str(c) for c in wanted if str(c) not in given]
+        allowed = set(t.column_names) | ({DELETED} if isinstance(t.kind, Merge | Scd1) else set())
+        extra = sorted(given - allowed)
+        if missing or extra:
+            raise SegmentationError(
+                f"{t.name}: the frame to write lacks {missing or 'nothing'} and brings undeclared {extra or 'nothing'}; "
+                f"its producer is {t.producer}."
+            )
+        types = {f.name: f.dataType for f in frame.schema.fields}
+        columns: list[SparkColumn] = []
+        for c in wanted:
+            want = ddl.data_type(c)
+            columns.append(F.col(c) if types[str(c)] == want else F.col(c).cast(want).alias(str(c)))
+        if isinstance(t.kind, Scd2):
+            business = F.xxhash64(*t.kind.business_key, "valid_from").alias(t.key[0])
+            columns += [business, F.lit(None).cast("timestamp").alias("valid_to"), F.lit(True).alias("is_current")]
+        if DELETED in given:
+            columns.append(F.col(DELETED))
+        return frame.select(*columns)
+
+    def _insert(
+        self, t: Table, rows: DataFrame, options: Mapping[str, str], mode: str, txn: tuple[str, int] | None
+    ) -> WriteResult:
+        seen = Observation(f"write_{uuid.uuid4().hex}")
+        writer = rows.observe(seen, F.count(F.lit(1)).alias("rows"), checksum(t).alias("checksum"))
+        out = writer.write.format("delta").mode(mode).options(**options)
+        if txn:
+            out = out.option("txnAppId", txn[0]).option("txnVersion", txn[1])
+        before = self.version(t)
+        if self.settings.catalog:
+            out.saveAsTable(self.name(t))
+        else:
+            out.save(str(self.path(t)))
+        after = self.version(t)
+        if after == before:
+            return WriteResult(0, after, 0)
+        return WriteResult(int(seen.get["rows"]), after, int(seen.get["checksum"] or 0))
+
+    def _merge(self, t: Table, rows: DataFrame, compared: tuple[str, ...]) -> WriteResult:
+        has_deleted = DELETED in rows.columns
+        stored = self.count(t)
+        if stored == 0:
+            new = rows.where(~F.col(DELETED)).drop(DELETED) if has_deleted else rows
+            return self._insert(t, new, {}, "append", None)
+        held = rows.persist()
+        try:
+            total = held.agg(F.count(F.lit(1)).alias("rows"), checksum(t).alias("checksum")).collect()[0]
+            if not total["rows"]:
+                return WriteResult(0, self.version(t), 0)
+            summed = int(total["checksum"] or 0)
+            if stored > _SMALL and not self._matches(t, held):
+                new = held.where(~F.col(DELETED)).drop(DELETED) if has_deleted else held
+                return self._insert(t, new, {}, "append", None)
+            affected = self._run_merge(t, held, compared, has_deleted)
+            return WriteResult(affected, self.version(t), summed)
+        finally:
+            held.unpersist()
+
+    def _matches(self, t: Table, rows: DataFrame) -> bool:
+        keys = self.read(t).select(*t.key)
+        found = keys.join(F.broadcast(rows.select(*t.key)), on=list(t.key), how="left_semi")
+        return bool(found.limit(1).collect())
+
+    def _run_merge(self, t: Table, rows: DataFrame, compared: tuple[str, ...], has_deleted: bool) -> int:
+        source = f"merge_source_{uuid.uuid4().hex}"
+        rows.createOrReplaceTempView(source)
+        q = ddl.quote
+        on = " AND ".join(f"t.{q(k)} = s.{q(k)}" for k in t.key)
+        others = [c for c in t.column_names if c not in t.key]
+        comparable = [c for c in compared if c not in t.key and not t.column(c).spec.type.startswith("map")]
+        differs = " OR ".join(f"NOT (t.{q(c)} <=> s.{q(c)})" for c in comparable) or "false"
+        deleted = f"s.{q(DELETED)}" if has_deleted else "false"
+        clauses = []
+        if has_deleted:
+            clauses.append(f"WHEN MATCHED AND {deleted} THEN DELETE")
+        if others:
+            sets = ", ".join(f"t.{q(c)} = s.{q(c)}" for c in others)
+            clauses.append(f"WHEN MATCHED AND ({differs}) THEN UPDATE SET {sets}")
+        columns = ", ".join(q(c) for c in t.column_names)
+        values = ", ".join(f"s.{q(c)}" for c in t.column_names)
+        clauses.append(f"WHEN NOT MATCHED AND NOT {deleted} THEN INSERT ({columns}) VALUES ({values})")
+        try:
+            done = self.spark.sql(
+                f"MERGE INTO {self.name(t)} AS t USING {source} AS s ON {on} {' '.join(clauses)}"
+            ).collect()
+            return int(done[0]["num_affected_rows"]) if done else 0
+        finally:
+            self.spark.catalog.dropTempView(source)
+
+
+def checksum(which: Which) -> SparkColumn:
+    """Aggregate that sums a 64-bit hash per row: equal for equal rows in any order, additive over parts."""
+    t = table_of(which)
+    hashed = [F.to_json(F.col(c)) if c.spec.type.startswith("map") else F.col(c) for c in t.columns]
+    return F.sum(F.xxhash64(*hashed).cast("decimal(20,0)")).cast("decimal(38,0)")
+
+
+def _newest_version(path: Path) -> int | None:
+    log = path / "_delta_log"
+    if not log.is_dir():
+        return None
+    versions = [int(p.name[:20]) for p in log.iterdir() if len(p.name) == 25 and p.name.endswith(".json")]
+    return max(versions, default=None)
+
+
+def _typed_literal(value: object) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case bool():
+            return str(value).upper()
+        case int() | Decimal() | float():
+            return str(value)
+        case datetime():
+            return f"TIMESTAMP {ddl.literal(value.isoformat(sep=' '))}"
+        case date():
+            return f"DATE {ddl.literal(value.isoformat())}"
+        case _:
+            return ddl.literal(str(value))

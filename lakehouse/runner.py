@@ -1,0 +1,449 @@
+"""Runs producers in the order their reads ask for, skips what has nothing new, and records every step.
+
+The task graph is made from the declarations alone, so the local run and the bundle's jobs cannot differ.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pyspark.sql import DataFrame
+
+from lakehouse.declare import Append, Changes, ReplaceSlice, Table, table_of, tables
+from lakehouse.errors import DeclarationError, SegmentationError, StepFailed
+from lakehouse.lake import Lake, WriteResult
+
+_RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings"})
+_OURS = ("lakehouse", "pipelines", "features", "models", "segments", "connectors")
+
+Audit = Callable[[Table, DataFrame], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution: who it is, when it began, and the values producers may ask for by name."""
+
+    run_id: str
+    started_at: datetime
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, **params: Any) -> Run:
+        """Start a run now, with a sortable id."""
+        now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+        return cls(f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", now, params)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A producer, the tables it writes and the tables it reads."""
+
+    producer: str
+    outputs: tuple[Table, ...]
+    reads: tuple[str, ...]
+
+    @property
+    def layer(self) -> str:
+        """`silver`, `gold`, `features`, ...: the package part a person would look in."""
+        module = self.producer.split(":")[0].split(".")
+        return module[1] if module[0] == "pipelines" else module[0]
+
+    @property
+    def key(self) -> str:
+        """A name fit for a task key: `silver_conform_transactions`."""
+        return f"{self.layer}_{self.producer.split(':')[1]}"
+
+    def function(self) -> Callable[..., DataFrame | Mapping[str, DataFrame]]:
+        """Import and return the producer."""
+        module, name = self.producer.split(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as e:
+            raise DeclarationError(f"{self.outputs[0].name}: producer {self.producer} cannot be imported: {e}") from e
+        return found  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """How a step ended. `rows` counts rows written over all its tables."""
+
+    step: Step
+    status: Literal["succeeded", "up to date", "failed"]
+    seconds: float
+    rows: int = 0
+    message: str = ""
+
+
+Progress = Callable[[Step, StepResult | None], None]
+"""Called with a step when it starts (None) and when it ends."""
+
+
+def plan_steps(only_layers: Iterable[str] | None = None) -> list[Step]:
+    """Every producer step in an order in which each comes after the producers of what it reads.
+
+    Args:
+        only_layers: Keep steps of these layers (`silver`, `gold`, `features`, `segments`, ...).
+
+    Raises:
+        DeclarationError: on a read of an undeclared table, differing reads of one producer, or a cycle.
+    """
+    known = tables()
+    grouped: dict[str, list[Table]] = {}
+    for t in known.values():
+        if not t.by_runtime:
+            grouped.setdefault(t.producer, []).append(t)
+    steps: dict[str, Step] = {}
+    for producer, outputs in grouped.items():
+        first = _first_output(outputs)
+        if any(o.reads != first.reads for o in outputs):
+            raise DeclarationError(f"{producer}: its tables {', '.join(o.name for o in outputs)} must declare equal reads.")
+        ordered = (first, *(o for o in outputs if o is not first))
+        steps[producer] = Step(producer, ordered, first.reads)
+    made_by = {o.name: s.producer for s in steps.values() for o in s.outputs}
+    after = {p: dependencies(s, made_by) for p, s in steps.items()}
+    order: list[Step] = []
+    done: set[str] = set()
+    while len(order) < len(steps):
+        ready = sorted(p for p in steps if p not in done and after[p] <= done)
+        if not ready:
+            raise DeclarationError(f"The reads of these producers form a cycle: {', '.join(sorted(set(steps) - done))}")
+        order += [steps[p] for p in ready]
+        done |= set(ready)
+    wanted = set(only_layers) if only_layers is not None else None
+    return [s for s in order if wanted is None or s.layer in wanted]
+
+
+def dependencies(step: Step, made_by: Mapping[str, str]) -> set[str]:
+    """Producers that must run before `step`; tables the runtime writes and its own tables do not count."""
+    for r in step.reads:
+        table_of(str(r))
+    return {made_by[str(r)] for r in step.reads if str(r) in made_by} - {step.producer}
+
+
+class AuditLog:
+    """Audit rows of a run, held back a few seconds so that a hundred small steps are not a hundred commits.
+
+    A row lost in a crash makes its step run again, which changes nothing, so holding back is safe.
+    """
+
+    def __init__(self, lake: Lake, flush_seconds: float = 10.0):
+        """Read the newest success of every step."""
+        self._lake = lake
+        self._every = flush_seconds
+        self._rows: list[dict[str, Any]] = []
+        self._flushed = time.monotonic()
+        self._lock = threading.Lock()
+        self._last = self._newest()
+
+    def last(self, step: str) -> dict[str, Any] | None:
+        """The newest successful audit row of a step, None when it never succeeded."""
+        return self._last.get(step)
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Record rows; they reach the table within seconds or at `flush`."""
+        with self._lock:
+            self._rows += rows
+            due = time.monotonic() - self._flushed > self._every
+        if due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        with self._lock:
+            rows, self._rows = self._rows, []
+            self._flushed = time.monotonic()
+        if rows:
+            append_rows(self._lake, "ingest.audit_transforms", rows)
+
+    def _newest(self) -> dict[str, dict[str, Any]]:
+        if not self._lake.exists("ingest.audit_transforms"):
+            return {}
+        audits = self._lake.read("ingest.audit_transforms").where("status = 'succeeded'")
+        newest: dict[str, dict[str, Any]] = {}
+        for row in audits.orderBy("ended_at").collect():
+            newest[row["step"]] = row.asDict()
+        return newest
+
+
+def append_rows(lake: Lake, name: str, rows: list[dict[str, Any]]) -> WriteResult:
+    """Write a handful of records of the platform itself; not for data."""
+    t = lake.ensure(name)
+    values = [tuple(r.get(c) for c in t.column_names) for r in rows]
+    return lake.write(t, lake.spark.createDataFrame(values, lake.empty(t).schema))
+
+
+def run_steps(
+    lake: Lake,
+    steps: list[Step],
+    run: Run,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    audit: Callable[[Run, Table, DataFrame], None] | None = None,
+) -> list[StepResult]:
+    """Run steps, independent ones side by side, and stop at the first failure.
+
+    Args:
+        lake: Where tables are.
+        steps: From `plan_steps`.
+        run: Its params are what producers may ask for.
+        force: Run steps that have nothing new as well, over whole inputs.
+        progress: Told of each start and end.
+        audit: Quality gate, called with the frame about to be published for every table it wants to see.
+
+    Raises:
+        StepFailed: naming the step and its cause; what finished before is kept, and the next run goes on there.
+    """
+    log = AuditLog(lake)
+    made_by = {o.name: s.producer for s in steps for o in s.outputs}
+    waiting = {s.producer: (s, dependencies(s, made_by)) for s in steps}
+    results: list[StepResult] = []
+    failed: StepResult | None = None
+    running: dict[Future[StepResult], str] = {}
+    done: set[str] = set()
+    with ThreadPoolExecutor(max_workers=lake.settings.parallel_steps) as pool:
+        while (waiting and failed is None) or running:
+            if failed is None:
+                for producer in [p for p, (_, after) in waiting.items() if after <= done]:
+                    step, _ = waiting.pop(producer)
+                    running[pool.submit(_run_step, lake, step, run, log, force, progress, audit)] = producer
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                done.add(running.pop(future))
+                result = future.result()
+                results.append(result)
+                if result.status == "failed" and failed is None:
+                    failed = result
+    log.flush()
+    if failed is not None:
+        raise StepFailed(f"Step {failed.step.producer} failed: {failed.message} Start the run again to go on from here.")
+    record_lineage(lake, [r.step for r in results if r.status == "succeeded"], run)
+    return results
+
+
+def record_lineage(lake: Lake, steps: list[Step], run: Run) -> None:
+    """Merge the edges of executed steps into gov.stage_lineage."""
+    edges = [
+        {
+            "upstream": str(r),
+            "downstream": o.name,
+            "step": s.producer,
+            "is_incremental": isinstance(r, Changes),
+            "last_run_id": run.run_id,
+            "last_used_at": run.started_at,
+        }
+        for s in steps
+        for o in s.outputs
+        for r in {str(x): x for x in sorted(s.reads, key=lambda x: isinstance(x, Changes))}.values()
+    ]
+    if edges:
+        append_rows(lake, "gov.stage_lineage", edges)
+
+
+def _run_step(
+    lake: Lake,
+    step: Step,
+    run: Run,
+    log: AuditLog,
+    force: bool,
+    progress: Progress | None,
+    audit: Callable[[Run, Table, DataFrame], None] | None,
+) -> StepResult:
+    began, clock = datetime.now(UTC).replace(tzinfo=None), time.monotonic()
+    if progress:
+        progress(step, None)
+    base: dict[str, Any] = {"run_id": run.run_id, "step": step.producer, "started_at": began}
+    versions: dict[str, int] = {}
+    mark = ""
+    try:
+        function = step.function()
+        asked = _keyword_only(function)
+        mark = step_fingerprint(step, function, run.params)
+        last = None if force else log.last(step.producer)
+        same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
+        versions = {str(r): v for r in dict.fromkeys(map(str, step.reads)) if (v := lake.version(r)) is not None}
+        intact = all(lake.exists(o) for o in step.outputs)
+        if last and last["fingerprint"] == mark and dict(last["input_versions"]) == versions and intact:
+            result = StepResult(step, "up to date", time.monotonic() - clock)
+        else:
+            seen = dict(last["input_versions"]) if last and same_code and intact else {}
+            result = _execute(lake, step, run, log, function, asked, versions, seen, base, mark, clock, audit)
+    except Exception as e:
+        message = str(e) if isinstance(e, SegmentationError) else f"{type(e).__name__}: {_first_line(e)}"
+        log.add([base | _failed(step, versions, mark, clock, message)])
+        result = StepResult(step, "failed", time.monotonic() - clock, message=message)
+    if progress:
+        progress(step, result)
+    return result
+
+
+def _execute(
+    lake: Lake,
+    step: Step,
+    run: Run,
+    log: AuditLog,
+    function: Callable[..., DataFrame | Mapping[str, DataFrame]],
+    asked: set[str],
+    versions: dict[str, int],
+    seen: dict[str, int],
+    base: dict[str, Any],
+    mark: str,
+    clock: float,
+    audit: Callable[[Run, Table, DataFrame], None] | None,
+) -> StepResult:
+    frames = [
+        lake.read_changes(r, seen.get(str(r)), until=versions.get(str(r)))
+        if isinstance(r, Changes)
+        else lake.read(r, version=versions.get(str(r)))
+        for r in step.reads
+    ]
+    offered: dict[str, Any] = dict(run.params) | {"run_id": run.run_id, "started_at": run.started_at}
+    offered["settings"] = lake.settings
+    if "previous" in asked:
+        first = step.outputs[0]
+        offered["previous"] = lake.read(first) if seen and lake.exists(first) else None
+    lacking = asked - set(offered)
+    if lacking:
+        raise DeclarationError(f"{step.producer} asks for {', '.join(sorted(lacking))}, which this run does not offer.")
+    made = function(*frames, **{name: offered[name] for name in asked})
+    by_name = {step.outputs[0].name: made} if isinstance(made, DataFrame) or hasattr(made, "select") else dict(made)
+    undeclared = set(by_name) ^ {o.name for o in step.outputs}
+    if undeclared:
+        raise DeclarationError(f"{step.producer}: returned and declared tables differ in {', '.join(sorted(undeclared))}.")
+    rows_read = sum(int(f.count()) if isinstance(r, Changes) else lake.count(r) for f, r in zip(frames, step.reads, strict=True))
+    ended: list[dict[str, Any]] = []
+    total = 0
+    for out in step.outputs:
+        gate = (lambda frame, out=out: audit(run, out, frame)) if audit else None
+        written = lake.write(
+            out, by_name[out.name], txn=_txn(step, out, versions), slice=_slice(out, run.params), audit=gate
+        )
+        total += written.rows_written
+        ended.append(
+            base
+            | {
+                "table_name": out.name,
+                "status": "succeeded",
+                "ended_at": datetime.now(UTC).replace(tzinfo=None),
+                "seconds": time.monotonic() - clock,
+                "input_versions": versions,
+                "output_version": written.version,
+                "fingerprint": mark,
+                "rows_read": rows_read,
+                "rows_written": written.rows_written,
+                "rows_rejected": written.rows_written if out.short.endswith("_reject") else 0,
+                "checksum": written.checksum,
+            }
+        )
+    log.add(ended)
+    return StepResult(step, "succeeded", time.monotonic() - clock, total)
+
+
+def _failed(step: Step, versions: dict[str, int], mark: str, clock: float, message: str) -> dict[str, Any]:
+    return {
+        "table_name": step.outputs[0].name,
+        "status": "failed",
+        "ended_at": datetime.now(UTC).replace(tzinfo=None),
+        "seconds": time.monotonic() - clock,
+        "input_versions": versions,
+        "fingerprint": mark,
+        "message": message[:2000],
+    }
+
+
+def _first_line(e: Exception) -> str:
+    lines = [line for line in str(e).splitlines() if line.strip()]
+    return lines[0][:500] if lines else ""
+
+
+def _first_output(outputs: list[Table]) -> Table:
+    """The output a producer reads back as `previous`: the one it names first, which is the one declared first."""
+    order = list(tables_in_order())
+    return min(outputs, key=lambda o: order.index(o.name))
+
+
+def tables_in_order() -> list[str]:
+    """Names of all tables in the order they were declared."""
+    from lakehouse import declare
+
+    tables()
+    return list(declare._REGISTRY)
+
+
+def _slice(out: Table, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    if isinstance(out.kind, ReplaceSlice) and set(out.kind.by) <= set(params):
+        return {c: params[c] for c in out.kind.by}
+    return None
+
+
+def _txn(step: Step, out: Table, versions: Mapping[str, int]) -> tuple[str, int] | None:
+    if isinstance(out.kind, Append):
+        return f"{step.producer}>{out.name}", sum(versions.values())
+    return None
+
+
+def _keyword_only(function: Callable[..., object]) -> set[str]:
+    return {n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def step_fingerprint(step: Step, function: Callable[..., object], params: Mapping[str, Any]) -> str:
+    """`<code and declaration>.<parameters>`: the first half changing means a full pass, the second a new run.
+
+    Code is the producer's module and every module of ours it imports, so a mended helper counts as a change.
+    """
+    code = hashlib.sha256()
+    for path in sorted(_sources_of(step.producer.split(":")[0])):
+        code.update(path.read_bytes())
+    for t in (*step.outputs, *(table_of(str(r)) for r in step.reads)):
+        code.update(repr((t.name, t.kind, t.key, t.columns, [c.spec for c in t.columns])).encode())
+    values = {n: _plain(params[n]) for n in sorted(_keyword_only(function) - _RUN_ONLY) if n in params}
+    said = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    return f"{code.hexdigest()[:16]}.{said.hexdigest()[:16]}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, date):
+        return value.isoformat()
+    return getattr(value, "fingerprint", None) or repr(value)
+
+
+def _sources_of(module: str, seen: set[str] | None = None) -> set[Path]:
+    seen = seen if seen is not None else set()
+    if module in seen or module.split(".")[0] not in _OURS or module.startswith("lakehouse"):
+        return set()
+    seen.add(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return set()
+    if spec is None or not spec.origin:
+        return set()
+    path = Path(spec.origin)
+    found = {path}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        else:
+            continue
+        for name in names:
+            found |= _sources_of(name, seen)
+    return found

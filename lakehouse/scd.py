@@ -1,0 +1,56 @@
+"""Slowly changing dimensions, kind 2: the history of each touched business key is laid out anew."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from lakehouse.declare import Scd2, Table
+
+
+def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> DataFrame:
+    """Lay out every version of the business keys that `incoming` names.
+
+    Stored and incoming rows are put in order of `valid_from`; neighbours with equal tracked values are one version;
+    each version ends where the next begins. Late rows, several versions in one frame and repeats of the same frame
+    therefore need no case of their own.
+
+    Args:
+        stored: Present content of the table.
+        incoming: Business key, attributes and `valid_from`; at most one row per key and instant.
+        table: The SCD2 declaration.
+
+    Returns:
+        Rows of `table` plus `_deleted`: every version of the touched keys, and, marked deleted, stored versions that
+        no longer exist because a late row made them equal to their neighbour.
+    """
+    kind = table.kind
+    assert isinstance(kind, Scd2)
+    surrogate = table.key[0]
+    managed = {surrogate, "valid_to", "is_current"}
+    attributes = [c for c in table.column_names if c not in managed]
+    keys = incoming.select(*kind.business_key).distinct()
+    # A key is named once in `keys`, so the join keeps each stored version once.
+    touched = stored.join(keys, on=list(kind.business_key), how="left_semi")
+    versions = touched.select(*attributes, F.lit(0).alias("_new")).unionByName(
+        incoming.select(*attributes, F.lit(1).alias("_new"))
+    )
+    by_key = Window.partitionBy(*kind.business_key)
+    instant = Window.partitionBy(*kind.business_key, "valid_from").orderBy(F.col("_new").desc())
+    latest_said = versions.withColumn("_rank", F.row_number().over(instant)).where("_rank = 1")
+    tracked = F.xxhash64(*[F.coalesce(F.col(c).cast("string"), F.lit("\u0000")) for c in kind.tracked])
+    in_order = by_key.orderBy("valid_from")
+    changed = latest_said.withColumn("_said", tracked).withColumn("_before", F.lag("_said").over(in_order))
+    kept = changed.where(F.col("_before").isNull() | (F.col("_before") != F.col("_said")))
+    ended = kept.withColumn("valid_to", F.lead("valid_from").over(in_order))
+    laid_out = ended.select(
+        F.xxhash64(*kind.business_key, "valid_from").alias(surrogate),
+        *attributes,
+        "valid_to",
+        F.col("valid_to").isNull().alias("is_current"),
+        F.lit(False).alias("_deleted"),
+    ).select(*table.column_names, "_deleted")
+    gone = touched.join(laid_out.select(surrogate), on=surrogate, how="left_anti").select(
+        *table.column_names, F.lit(True).alias("_deleted")
+    )
+    return laid_out.unionByName(gone)

@@ -1,0 +1,95 @@
+"""Typed settings per target: `conf/settings/<target>.yml`, then environment, then arguments."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lakehouse.errors import SettingsError, suggest
+from lakehouse.session import SparkSettings
+
+Target = str
+
+
+class Settings(BaseModel):
+    """Everything that differs between a laptop, staging and production.
+
+    Attributes:
+        target: Name of the target, the stem of the file it came from.
+        data_dir: Folder that holds every table as `<schema>/<table>` when there is no catalog.
+        catalog: Unity Catalog name; None keeps tables as plain folders under `data_dir`.
+        conf_dir: Folder with sources, segments, destinations and quality rules.
+        spark: How to get a session.
+        base_currency: ISO 4217 code that amounts are converted to.
+        as_of: Day up to which events count, exclusive. `latest` is the day after the newest business day delivered,
+            `today` is the run's UTC day.
+        sources: Names of sources a run ingests; empty means every source whose files are there.
+        variables: Values for `${name}` in `conf/sources`, such as where a feed's files are.
+        parallel_steps: Steps that may run at once in one session.
+        deletion_vectors: Whether merges mark rows instead of rewriting files. Off locally, so that every Delta reader
+            can read the folders.
+        lock_wait_seconds: How long a second run waits for the first before it refuses.
+        keep_as_of_days: Days of `feature` slices that `maintain` keeps; month ends stay.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str = "local"
+    data_dir: Path = Path(".lakehouse")
+    catalog: str | None = None
+    conf_dir: Path = Path("conf")
+    spark: SparkSettings = SparkSettings()
+    base_currency: str = Field("USD", pattern="^[A-Z]{3}$")
+    as_of: Literal["latest", "today"] | date = "latest"
+    sources: tuple[str, ...] = ()
+    variables: dict[str, str] = Field(default_factory=dict)
+    parallel_steps: int = Field(3, ge=1, le=16)
+    deletion_vectors: bool = False
+    lock_wait_seconds: float = Field(0, ge=0)
+    keep_as_of_days: int = Field(35, ge=1)
+
+
+def find_conf() -> Path:
+    """Return `conf/` of the working tree, or the copy shipped in the wheel."""
+    for base in (Path.cwd(), Path(__file__).resolve().parents[1]):
+        if (base / "conf" / "settings").is_dir():
+            return base / "conf"
+    return Path(__file__).resolve().parent / "_conf"
+
+
+def load_settings(target: str = "local", conf_dir: Path | None = None, **overrides: Any) -> Settings:
+    """Return the settings of a target; later wins: file, `SEGMENTATION_*` environment, `overrides` that are not None.
+
+    Raises:
+        SettingsError: naming every unknown, missing or bad value at once, and the targets there are.
+    """
+    conf = conf_dir or find_conf()
+    path = conf / "settings" / f"{target}.yml"
+    if not path.is_file():
+        known = sorted(p.stem for p in (conf / "settings").glob("*.yml"))
+        raise SettingsError(
+            f"There is no target '{target}': {path} does not exist. Targets are {', '.join(known) or 'none'}."
+            f"{suggest(target, known)}"
+        )
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    values |= {"target": target, "conf_dir": conf}
+    for name in Settings.model_fields:
+        from_env = os.environ.get(f"SEGMENTATION_{name.upper()}")
+        if from_env is not None:
+            values[name] = yaml.safe_load(from_env)
+    variables = dict(values.get("variables") or {}) | dict(overrides.pop("variables", None) or {})
+    values |= {k: v for k, v in overrides.items() if v is not None} | {"variables": variables}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as e:
+        problems = [
+            f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}"
+            + (suggest(str(err["loc"][-1]), Settings.model_fields) if err["type"] == "extra_forbidden" else "")
+            for err in e.errors()
+        ]
+        raise SettingsError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems)) from None
