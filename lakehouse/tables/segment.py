@@ -1,0 +1,188 @@
+"""Segments: definitions, current membership, its history and events, and sizes over time.
+
+`website_id` is the retailer (`merchant_id` elsewhere). One table is the truth, `gold.customer_membership`; history is
+made from its changes, and the member list, the events and the sizes from history, so a run that dies between two
+writes is completed by the next.
+"""
+
+from __future__ import annotations
+
+from lakehouse.columns import Pii, bigint, column, day, double, flag, instant, integer, money, text
+from lakehouse.declare import Merge, ReplaceSlice, changes, table
+
+ENTRY_REASONS = ("rule_true",)
+EXIT_REASONS = ("rule_not_true", "definition_changed", "segment_inactive", "customer_absent")
+REFRESH_STATUSES = ("pending", "processing", "completed", "error")
+
+
+@table(
+    "gold.customer_membership",
+    comment="One row per customer: the segments they are in now, and the one that counts when only one may.",
+    kind=Merge(),
+    key=("website_id", "customer_key"),
+    producer="segments.membership:plan_membership",
+    reads=("feature.customer", "feature.customer_cluster"),
+    cluster_by=("customer_key",),
+    change_feed=True,
+    owner="crm-data",
+)
+class CustomerMembership:
+    website_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id).")
+    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
+    segment_ids = column("array<string>", "Segments whose rule is true, in alphabetical order; empty when none.")
+    primary_segment_id = text("The matched segment of highest priority; null when in none.", optional=True)
+    changed_on = day("`as_of` of the evaluation that last changed this row.")
+    run_id = text("Run that last changed this row.")
+    updated_at = instant("When, UTC.")
+
+
+@table(
+    "gold.customer_segment_refresh",
+    comment="One row per active segment, website and `as_of`: what the evaluation found and whether it was published.",
+    kind=ReplaceSlice(by=("as_of",)),
+    key=("segment_id", "website_id", "as_of"),
+    producer="segments.membership:plan_membership",
+    reads=("feature.customer", "feature.customer_cluster"),
+    owner="crm-data",
+)
+class CustomerSegmentRefresh:
+    segment_id = text("Segment.")
+    website_id = text("Retailer.")
+    as_of = day("Day evaluated for, exclusive edge.")
+    version = text("Content hash of the definition evaluated.")
+    evaluated_count = bigint("Customers for whom the rule is true.")
+    refresh_status = text("completed, or error when the last good membership was kept.",
+                          values=("completed", "error"))
+    message = text("Why the last good membership was kept.", optional=True)
+
+
+@table(
+    "gold.customer_segment_history",
+    comment="One row per stay of a customer in a segment, half-open [entered_on, exited_on); null exit = still in.",
+    kind=Merge(),
+    key=("segment_id", "website_id", "customer_key", "entered_on"),
+    producer="segments.history:record_history",
+    reads=(changes("gold.customer_membership"),),
+    cluster_by=("customer_key",),
+    change_feed=True,
+    checks={"stay_runs_forward": "exited_on IS NULL OR exited_on >= entered_on"},
+    owner="crm-data",
+)
+class CustomerSegmentHistory:
+    segment_id = text("Segment.")
+    website_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id).")
+    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
+    entered_on = day("`as_of` of the evaluation that found the customer in.")
+    exited_on = day("`as_of` of the evaluation that found the customer out; null while in.", optional=True)
+    entered_at = instant("When the entry was recorded, UTC.")
+    exited_at = instant("When the exit was recorded, UTC; null while in.", optional=True)
+    entry_version = text("Content hash of the definition that let the customer in.")
+    exit_version = text("Content hash of the definition that put the customer out; null while in or when the segment "
+                        "is no longer active.", optional=True)
+    entry_reason = text("Why the stay began.", values=ENTRY_REASONS)
+    exit_reason = text("Why the stay ended; null while in.", optional=True, values=EXIT_REASONS)
+    entry_run_id = text("Run that recorded the entry.")
+    exit_run_id = text("Run that recorded the exit; null while in.", optional=True)
+
+
+@table(
+    "gold.customer_segment_customer",
+    comment="One row per segment and customer in it now.",
+    kind=Merge(),
+    key=("segment_id", "website_id", "customer_key"),
+    producer="segments.history:publish_members",
+    reads=(changes("gold.customer_segment_history"),),
+    cluster_by=("segment_id",),
+    change_feed=True,
+    owner="crm-data",
+)
+class CustomerSegmentCustomer:
+    segment_id = text("Segment.", references="gold.customer_segment.segment_id")
+    website_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id).")
+    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
+    added_on = day("`as_of` the stay began with.")
+    version = text("Content hash of the definition that let the customer in.")
+    added_at = instant("When the entry was recorded, UTC.")
+    updated_at = instant("When this row was last written, UTC.")
+
+
+@table(
+    "gold.customer_segment_event",
+    comment="One row per entry into or exit from a segment, for whatever acts on them.",
+    kind=Merge(),
+    key=("event_id",),
+    producer="segments.history:emit_events",
+    reads=(changes("gold.customer_segment_history"),),
+    retention_days=30,
+    owner="crm-data",
+)
+class CustomerSegmentEvent:
+    event_id = bigint("xxhash64 of segment, website, customer, event type and the day the stay began.")
+    segment_id = text("Segment.")
+    website_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id); null for a guest.", optional=True)
+    customer_id = text("Customer number; null for a guest.", optional=True, pii=Pii.IDENTIFIER)
+    visitor_id = text("Visitor, for guests; null for a customer.", optional=True)
+    event_type = text("What happened.", values=("segment_entered", "segment_exited"))
+    event_data = text("JSON: definition version, reason, run.")
+    occurred_on = day("`as_of` the entry or exit was found with.")
+    created_at = instant("When it was recorded, UTC.")
+    is_processed = flag("Set by whoever has acted on the event.")
+
+
+@table(
+    "gold.customer_segment_size",
+    comment="One row per segment, website and `as_of`: size, share, value and movement; the series behind trends.",
+    kind=ReplaceSlice(by=("as_of",)),
+    key=("segment_id", "website_id", "as_of"),
+    producer="segments.definitions:measure_segments",
+    reads=("gold.customer_membership", "feature.customer", "gold.customer_segment_history"),
+    owner="crm-data",
+)
+class CustomerSegmentSize:
+    segment_id = text("Segment.")
+    website_id = text("Retailer.")
+    as_of = day("Day measured, exclusive edge.")
+    version = text("Content hash of the definition.")
+    customers = bigint("Customers of the website with features that day.")
+    members = bigint("Customers in the segment.")
+    share = double("members / customers.", optional=True)
+    primary_members = bigint("Members whose primary segment it is.")
+    net_amount = money("Net spend of the members over all time before `as_of`, base currency; null when unknown.",
+                       optional=True)
+    value_share = double("Members' part of the net spend of all customers; null when that is not positive.",
+                         optional=True)
+    entered = bigint("Stays that began with this `as_of`.")
+    exited = bigint("Stays that ended with this `as_of`.")
+
+
+@table(
+    "gold.customer_segment",
+    comment="One row per segment ever defined; a definition that is gone stays, inactive.",
+    kind=Merge(),
+    key=("segment_id",),
+    producer="segments.definitions:build_customer_segment",
+    reads=("gold.customer_segment_customer", "gold.customer_segment_refresh"),
+    freshness_hours=24,
+    owner="crm-data",
+)
+class CustomerSegment:
+    segment_id = text("Name of the segment in definitions, files and tables.")
+    name = text("Name people read; unique per website.")
+    description = text("What the segment is for.", optional=True)
+    is_active = flag("Whether it is evaluated.")
+    conditions = text("The rule as JSON; loads back into the same definition.")
+    website_ids = column("array<string>", "Retailers it applies to; empty means all.")
+    priority = integer("Lower wins when one primary segment must be chosen.", check="priority >= 0")
+    refresh_mode = text("auto: with every run; manual: only when asked.", values=("auto", "manual"))
+    max_change_share = double("Share of members that may change in one refresh; null for no limit.", optional=True)
+    version = text("Content hash of rule and websites.")
+    refresh_status = text("State of the last refresh.", values=REFRESH_STATUSES)
+    refresh_message = text("Why the last refresh did not publish.", optional=True)
+    matched_customers_count = bigint("Customers in the segment now.")
+    last_refresh_at = instant("Last completed refresh, UTC; null before the first.", optional=True)
+    created_at = instant("First seen, UTC.")
+    updated_at = instant("Definition last changed, UTC.")

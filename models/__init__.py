@@ -1,0 +1,1 @@
+"""Models: customer clusters, fitted on a sample and scored in Spark."""

@@ -1,0 +1,1 @@
+"""Segments: the rule language, its evaluation in one scan, membership and its history."""

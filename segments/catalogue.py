@@ -1,0 +1,52 @@
+"""The features a rule may name: the columns of the declared feature tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lakehouse.declare import table_of
+from segments.operators import Family
+
+FEATURE_TABLES = ("feature.customer", "feature.customer_cluster")
+"""Tables with one row per customer and `as_of`; every other column of theirs is a feature."""
+
+IDENTITY = ("merchant_id", "customer_key", "customer_id", "as_of")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What a rule needs to know of a feature.
+
+    Attributes:
+        name: Column name.
+        type: Spark DDL type.
+        table: Table it comes from.
+        comment: Meaning and unit.
+        values: The closed set of its values, or empty.
+    """
+
+    name: str
+    type: str
+    table: str = ""
+    comment: str = ""
+    values: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> Family:
+        """The kind of value it holds."""
+        return Family.of(self.type)
+
+
+def declared_features(tables: tuple[str, ...] = FEATURE_TABLES) -> Mapping[str, Feature]:
+    """Returns every feature by name, in declared order; a name in two tables belongs to the first.
+
+    Identity columns are no features, nor are maps and structs, which no operator takes.
+    """
+    found: dict[str, Feature] = {}
+    for name in tables:
+        for c in table_of(name).columns:
+            is_plain = not c.spec.type.startswith(("map", "struct")) and "struct" not in c.spec.type
+            if str(c) not in IDENTITY and is_plain:
+                found.setdefault(str(c), Feature(str(c), c.spec.type, name, c.spec.comment, c.spec.values))
+    return found
