@@ -1,0 +1,141 @@
+"""Writing by kind, repeating a write, reading the past and reading changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, datetime
+
+import pytest
+
+from lakehouse.columns import Column, Spec
+from lakehouse.declare import table_of
+from lakehouse.errors import MigrationRefused, SegmentationError
+from lakehouse.lake import Lake
+from tests.support.rows import rows
+
+CONSENT = "silver.consent"
+
+
+def consent(customer: str, granted: bool, **more: object) -> dict[str, object]:
+    return {"merchant_id": "m", "customer_id": customer, "channel": "email", "is_granted": granted, **more}
+
+
+def stored(lake: Lake, which: str, *columns: str) -> list[tuple[object, ...]]:
+    return sorted(tuple(r) for r in lake.read(which).select(*columns).collect())
+
+
+def test_a_declared_table_that_nothing_has_written_reads_as_empty(lake: Lake) -> None:
+    assert lake.read(CONSENT).columns == list(table_of(CONSENT).column_names)
+    assert lake.count(CONSENT) == 0
+
+
+def test_a_merge_inserts_updates_and_deletes_by_key_and_a_repeat_touches_nothing(lake: Lake) -> None:
+    first = lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True), consent("2", True)]))
+    batch = rows(
+        lake.spark,
+        CONSENT,
+        [consent("1", False, _deleted=False), consent("2", True, _deleted=True), consent("3", True, _deleted=False)],
+    )
+    second = lake.write(CONSENT, batch)
+    third = lake.write(CONSENT, batch)
+    assert (first.rows_written, second.rows_written, third.rows_written) == (2, 3, 0)
+    assert stored(lake, CONSENT, "customer_id", "is_granted") == [("1", False), ("3", True)]
+
+
+def test_changes_since_a_version_name_each_key_once_with_its_last_state(lake: Lake) -> None:
+    which = "silver.customer"
+    one = lake.write(which, rows(lake.spark, which, [{"customer_id": "1"}, {"customer_id": "2"}, {"customer_id": "4"}]))
+    lake.write(which, rows(lake.spark, which, [{"customer_id": "1", "city": "A"}, {"customer_id": "3"}]))
+    lake.write(which, rows(lake.spark, which, [{"customer_id": "1", "city": "B"}, {"customer_id": "2", "_deleted": True}]))
+    changed = lake.read_changes(which, one.version).select("customer_id", "city", "_deleted").collect()
+    assert sorted(map(tuple, changed), key=str) == [("1", "B", False), ("2", None, True), ("3", None, False)]
+    assert lake.read_changes(which, lake.version(which)).count() == 0
+    assert lake.read_changes(which, None).count() == 3
+
+
+def test_a_replayed_append_is_ignored(lake: Lake) -> None:
+    which = "bronze.raw_campaigns"
+    frame = rows(lake.spark, which, [{"campaign_id": "1", "row_number": 1}])
+    assert lake.write(which, frame, txn=("feed", 1)).rows_written == 1
+    assert lake.write(which, frame, txn=("feed", 1)).rows_written == 0
+    assert lake.write(which, frame, txn=("feed", 2)).rows_written == 1
+    assert lake.count(which) == 2
+
+
+def version(customer: str, day: int, **more: object) -> dict[str, object]:
+    return {"merchant_id": "m", "customer_id": customer, "valid_from": datetime(2020, 1, day), **more}
+
+
+def timeline(lake: Lake) -> list[tuple[object, ...]]:
+    history = lake.read("gold.dim_customer").select(
+        "customer_id", "city", "valid_from", "valid_to", "is_current", "customer_sk"
+    )
+    found = sorted(history.collect(), key=lambda r: (r[0], r[2]))
+    assert len({r["customer_sk"] for r in found}) == len(found)
+    return [(r[0], r[1], r[2].day, r[3].day if r[3] else None, r[4]) for r in found]
+
+
+def test_scd2_keeps_versions_and_takes_late_and_repeated_rows(lake: Lake) -> None:
+    which = "gold.dim_customer"
+    drop = ("customer_sk", "valid_to", "is_current")
+
+    def put(*cases: dict[str, object]) -> None:
+        lake.write(which, rows(lake.spark, which, cases).drop(*drop))
+
+    put(version("1", 1, city="A"), version("2", 1, city="A"))
+    put(version("1", 9, city="B"), version("2", 9, city="A"))
+    assert timeline(lake) == [("1", "A", 1, 9, False), ("1", "B", 9, None, True), ("2", "A", 1, None, True)]
+    put(version("1", 5, city="C"))
+    put(version("1", 5, city="C"))
+    late = [("1", "A", 1, 5, False), ("1", "C", 5, 9, False), ("1", "B", 9, None, True), ("2", "A", 1, None, True)]
+    assert timeline(lake) == late
+    put(version("1", 5, city="B"))
+    assert timeline(lake)[:2] == [("1", "A", 1, 5, False), ("1", "B", 5, None, True)]
+
+
+def test_the_past_is_read_by_version_and_by_day(lake: Lake) -> None:
+    one = lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)]))
+    lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", False)]))
+    assert lake.read(CONSENT, version=one.version).collect()[0]["is_granted"] is True
+    assert lake.read(CONSENT, day=date(2999, 1, 1)).collect()[0]["is_granted"] is False
+    with pytest.raises(SegmentationError, match="did not exist yet on 2001-01-01"):
+        lake.read(CONSENT, day=date(2001, 1, 1))
+
+
+def test_a_frame_with_other_columns_is_refused_and_names_them(lake: Lake) -> None:
+    with pytest.raises(SegmentationError, match=r"lacks \['channel'\] and brings undeclared \['chanel'\]"):
+        lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)]).withColumnRenamed("channel", "chanel"))
+
+
+def test_a_check_stops_the_write_and_the_last_good_rows_stay(lake: Lake) -> None:
+    lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)]))
+    with pytest.raises(Exception, match="channel_values"):
+        lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("2", True, channel="pigeon")]))
+    assert stored(lake, CONSENT, "customer_id") == [("1",)]
+
+
+def test_an_audit_that_raises_stops_the_write(lake: Lake) -> None:
+    def refuse(_: object) -> None:
+        raise SegmentationError("no")
+
+    with pytest.raises(SegmentationError, match="no"):
+        lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)]), audit=refuse)
+    assert lake.count(CONSENT) == 0
+
+
+def test_additive_changes_of_a_declaration_are_applied_and_others_refused_with_the_reason(lake: Lake) -> None:
+    declared = table_of(CONSENT)
+    lake.write(declared, rows(lake.spark, CONSENT, [consent("1", True)]))
+
+    def reopened() -> Lake:
+        return Lake(lake.spark, lake.settings)
+
+    wider = replace(declared, columns=(*declared.columns, Column("proof", Spec("string", "Where it was given.", True))))
+    reopened().ensure(wider)
+    assert "proof" in lake.read(CONSENT).columns
+    required = replace(declared, columns=(*wider.columns, Column("must", Spec("string", "Required."))))
+    narrower = replace(declared, columns=declared.columns[1:])
+    with pytest.raises(MigrationRefused, match="'must' must be optional"):
+        reopened().ensure(required)
+    with pytest.raises(MigrationRefused, match="'merchant_id' is in the table but no longer declared"):
+        reopened().ensure(narrower)
