@@ -1,0 +1,1 @@
+"""Pipelines from delivered files to trusted facts: bronze, silver and gold."""

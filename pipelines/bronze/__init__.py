@@ -1,0 +1,1 @@
+"""Bronze: files become rows, as delivered, exactly once."""

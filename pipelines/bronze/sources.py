@@ -1,0 +1,641 @@
+"""Sources as declared in `conf/sources/*.yml`: what a feed delivers, how it is read, and what its values mean.
+
+A feed is declared, never coded. Everything wrong in any file is reported at once, with the file and what was meant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lakehouse.declare import table_of, tables
+from lakehouse.errors import SourceError, suggest
+
+Format = Literal["csv", "jsonl", "parquet", "excel"]
+Cadence = Literal["once", "daily", "weekly", "monthly", "on_demand"]
+
+ORIGIN: tuple[str, ...] = (
+    "source", "feed", "delivery", "delivery_seq", "file_id", "file_path", "row_number", "row_hash", "payload", "extra",
+    "batch_id", "loaded_at",
+)
+"""Columns that every landing table has beside its canonical fields."""
+
+_TYPE = re.compile(r"text|int|double|date|timestamp|decimal\((\d{1,2}),(\d{1,2})\)")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SCHEMES = ("package", "conf", "data", "inbox")
+
+
+def subjects() -> tuple[str, ...]:
+    """Subjects a feed may deliver: those with a declared `bronze.raw_<subject>`."""
+    return tuple(name.removeprefix("bronze.raw_") for name in tables() if name.startswith("bronze.raw_"))
+
+
+def canonical_fields(subject: str) -> tuple[str, ...]:
+    """Fields of a subject in declared order."""
+    return tuple(c for c in table_of(f"bronze.raw_{subject}").column_names if c not in ORIGIN)
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"'{name}' is not a time zone; write it like Europe/London or UTC") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
+CurrencyCode = Annotated[str, Field(pattern="^[A-Z]{3}$")]
+Identifier = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Merchant(_Declared):
+    """A retailer. Several sources may deliver for one: all but one then give only its `id`.
+
+    Attributes:
+        id: Identifies the retailer in every table from silver up.
+        name: Name people read.
+        country: ISO 3166 alpha-2 code of the country it trades in.
+        category: What it sells, such as Grocery.
+        opened_on: First business day known, ISO date; unknown when left out.
+    """
+
+    id: Identifier
+    name: str | None = None
+    country: str | None = Field(default=None, pattern="^[A-Z]{2}$")
+    category: str | None = None
+    opened_on: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this is the full description and not only a reference."""
+        return self.name is not None and self.country is not None
+
+
+class FeedColumn(_Declared):
+    """One delivered column.
+
+    Attributes:
+        type: `text`, `int`, `decimal(p,s)`, `double`, `date` or `timestamp`.
+        to: Canonical field of the subject it fills; left out, the value is kept in the row's `extra`.
+        required: Whether a row without a value is refused.
+        aliases: Other headers this column has come under.
+        formats: Patterns to try in order for dates and timestamps in text; ISO 8601 when left out.
+        timezone: Zone the values are in, when it is not the source's `value_timezone`.
+    """
+
+    type: str = "text"
+    to: str | None = None
+    required: bool = False
+    aliases: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    timezone: Zone | None = None
+
+    @field_validator("type")
+    @classmethod
+    def _type_is_known(cls, value: str) -> str:
+        compact = value.replace(" ", "").lower()
+        found = _TYPE.fullmatch(compact)
+        if not found:
+            raise ValueError(f"'{value}' is not a type; types are text, int, decimal(p,s), double, date, timestamp")
+        if found[1] and not 0 < int(found[1]) <= 38:
+            raise ValueError(f"'{value}': precision is 1 to 38")
+        if found[1] and int(found[2]) > int(found[1]):
+            raise ValueError(f"'{value}': the scale is larger than the precision")
+        return compact
+
+    @model_validator(mode="after")
+    def _formats_need_a_time_type(self) -> Self:
+        if self.formats and self.type not in ("date", "timestamp"):
+            raise ValueError(f"formats are for dates and timestamps, not for {self.type}")
+        return self
+
+
+class ReadOptions(_Declared):
+    """How the bytes of a text or workbook file are read.
+
+    Attributes:
+        delimiter: Between cells of CSV.
+        encoding: Declared encoding; a byte order mark in the file wins.
+        quote: Around cells that hold a delimiter; empty for none.
+        escape: Before a quote inside a quoted cell; a doubled quote when left out.
+        header: Whether the first row names the columns; without it columns are taken in declared order.
+        decimal_mark: `.` or `,`.
+        sheets: Workbook sheets to read; all when empty.
+    """
+
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    quote: str = Field('"', max_length=1)
+    escape: str | None = Field(default=None, min_length=1, max_length=1)
+    header: bool = True
+    decimal_mark: Literal[".", ","] = "."
+    sheets: tuple[str, ...] = ()
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError:
+            raise ValueError(f"'{value}' is not an encoding; examples: utf-8, windows-1252, iso-8859-1") from None
+        return value.lower()
+
+
+class Delivery(_Declared):
+    """What counts as one delivery of a feed, and in which order deliveries stand.
+
+    Attributes:
+        by: `file`, `sheet` (of a workbook) or `column`.
+        column: Delivered column whose values name deliveries, when `by` is `column`.
+        order: `arrival` puts later landed files after earlier ones; `name` orders by the digits in the file name, so
+            that a file which arrives late still takes its place.
+        values: Order of the values of `column`, first to last; whole numbers order themselves when left out.
+    """
+
+    by: Literal["file", "sheet", "column"] = "file"
+    column: str | None = None
+    order: Literal["arrival", "name"] = "arrival"
+    values: tuple[str, ...] = ()
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _values_are_text(cls, value: Any) -> Any:
+        return tuple(str(v) for v in value) if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _column_goes_with_by(self) -> Self:
+        if (self.by == "column") != (self.column is not None):
+            raise ValueError("column and 'by: column' go together")
+        return self
+
+
+class TransactionRules(_Declared):
+    """How a merchant's sales feed says what a line is.
+
+    Attributes:
+        cancellation_prefixes: Basket numbers that start so cancel a sale.
+        adjustment_basket_prefixes: Basket numbers that start so are bookkeeping.
+        adjustment_products: Product codes that are postage, fees and corrections; `*` stands for anything. Compared
+            with upper case codes.
+        returns: How a return looks: `negative_quantity`, or `none` when the feed has no returns.
+        default_channel: Channel of lines that name none.
+        guest: Which lines belong to no known customer.
+        amount: `given`, or `quantity_times_price` when the feed delivers prices only.
+        gross: `plus_reductions` when the amount is net and reductions are beside it, `same_as_amount` when there are
+            none.
+    """
+
+    cancellation_prefixes: tuple[str, ...] = ()
+    adjustment_basket_prefixes: tuple[str, ...] = ()
+    adjustment_products: tuple[str, ...] = ()
+    returns: Literal["negative_quantity", "none"] = "negative_quantity"
+    default_channel: str = "store"
+    guest: Literal["customer_missing", "none"] = "customer_missing"
+    amount: Literal["given", "quantity_times_price"] = "given"
+    gross: Literal["plus_reductions", "same_as_amount"] = "same_as_amount"
+
+    @property
+    def adjustment_pattern(self) -> str | None:
+        """Regular expression (Java and Python) matching adjustment product codes in upper case, None without any."""
+        if not self.adjustment_products:
+            return None
+        parts = (".*".join(re.escape(part) for part in p.upper().split("*")) for p in self.adjustment_products)
+        return f"^(?:{'|'.join(parts)})$"
+
+
+class Feed(_Declared):
+    """One kind of file a source delivers.
+
+    Attributes:
+        name: Name within the source.
+        subject: What it is about; decides the landing tables and the canonical fields.
+        location: File, folder or glob. `package:<package>/<path>` lies inside an installed Python package,
+            `conf:<path>` under the conf folder, `data:<path>` under the data directory, `inbox:` is where uploads go.
+            `${name}` takes a variable of the settings. Empty after a variable is unknown: the feed is not configured.
+        format: `csv`, `jsonl`, `parquet` or `excel`; text may be gzipped.
+        options: How bytes are read.
+        cadence: How often files are expected.
+        owner: Team that answers for the feed.
+        columns: Expected columns by delivered name.
+        constants: Canonical fields with one value for every row.
+        delivery: What counts as one delivery.
+        key: Canonical fields that identify a record of the source; empty when nothing does.
+        later_delivery_replaces: What a later delivery supersedes: the `line` with the same key, the whole `basket`,
+            or `none` because deliveries never overlap.
+        repeats: Whether identical rows inside one delivery are real (`keep`) or copies (`drop`).
+        missing_columns: `reject_rows` refuses each row of a file that lacks a required column, `refuse_file` the file.
+        payload: `text` keeps each delivered row as JSON, `columns` relies on the typed columns.
+        generator: Sample generator that writes the feed's file before it is read; see `pipelines.bronze.samples`.
+        transactions: Rules, for subject `transactions` only.
+    """
+
+    name: Identifier
+    subject: str
+    location: str
+    format: Format
+    options: ReadOptions = ReadOptions()
+    cadence: Cadence = "on_demand"
+    owner: str | None = None
+    columns: dict[str, FeedColumn] = Field(min_length=1)
+    constants: dict[str, str] = Field(default_factory=dict)
+    delivery: Delivery = Delivery()
+    key: tuple[str, ...] = ()
+    later_delivery_replaces: Literal["line", "basket", "none"] = "line"
+    repeats: Literal["keep", "drop"] = "drop"
+    missing_columns: Literal["reject_rows", "refuse_file"] = "reject_rows"
+    payload: Literal["text", "columns"] | None = None
+    generator: str | None = None
+    transactions: TransactionRules | None = None
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        known = subjects()
+        if self.subject not in known:
+            raise ValueError(
+                f"subject '{self.subject}' is not one of {', '.join(known)}.{suggest(self.subject, known)}"
+            )
+        fields = canonical_fields(self.subject)
+        problems: list[str] = []
+        filled: dict[str, str] = {}
+        for column, declared in self.columns.items():
+            if declared.to is None:
+                continue
+            if declared.to not in fields:
+                problems.append(
+                    f"columns.{column}.to: '{declared.to}' is not a field of {self.subject}."
+                    f"{suggest(declared.to, fields) or ' Fields are ' + ', '.join(fields) + '.'}"
+                )
+            elif declared.to in filled:
+                problems.append(f"columns.{column}.to: '{declared.to}' is already filled by '{filled[declared.to]}'.")
+            filled[declared.to] = column
+        for name in self.constants:
+            if name not in fields:
+                problems.append(f"constants: '{name}' is not a field of {self.subject}.{suggest(name, fields)}")
+            if name in filled:
+                problems.append(f"constants: '{name}' is already filled by column '{filled[name]}'.")
+        problems += [
+            f"key: '{k}' is not a field this feed fills.{suggest(k, filled)}"
+            for k in self.key if k not in filled and k not in self.constants
+        ]
+        seen: dict[str, str] = {}
+        for column, declared in self.columns.items():
+            for header in {normal_name(n) for n in (column, *declared.aliases)}:
+                if header in seen:
+                    problems.append(f"columns.{column}: its name or alias is also that of '{seen[header]}'.")
+                seen[header] = column
+        if self.delivery.column and self.delivery.column not in self.columns:
+            problems.append(
+                f"delivery.column: '{self.delivery.column}' is not a declared column."
+                f"{suggest(self.delivery.column, self.columns)}"
+            )
+        if self.delivery.by == "sheet" and self.format != "excel":
+            problems.append("delivery: only excel files have sheets.")
+        if self.transactions is not None and self.subject != "transactions":
+            problems.append("transactions: rules are for subject transactions only.")
+        if self.payload == "text" and self.format == "parquet":
+            problems.append("payload: a Parquet file has no text; its columns are the payload.")
+        scheme = re.match(r"([a-z]{2,}):(?!//)", self.location)
+        if scheme and scheme[1] not in _SCHEMES:
+            problems.append(f"location: '{scheme[0]}' is not known.{suggest(scheme[1], _SCHEMES)}")
+        if problems:
+            raise ValueError(" | ".join(problems))
+        return self
+
+    @property
+    def rules(self) -> TransactionRules:
+        """The transaction rules, the usual ones when none are declared."""
+        return self.transactions or TransactionRules()
+
+    @property
+    def keeps_payload(self) -> bool:
+        """Whether each delivered row is kept as JSON beside its typed columns."""
+        return (self.payload or ("columns" if self.format == "parquet" else "text")) == "text"
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Delivered names a row must have a value for."""
+        return tuple(n for n, c in self.columns.items() if c.required)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides how a file's rows are read and typed."""
+        parts = {"format", "options", "columns", "constants", "delivery", "subject"}
+        said = self.model_dump(mode="json", include=parts)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    def declared_name(self, header: str) -> str | None:
+        """Return the declared column a delivered header stands for, None for an extra one.
+
+        The exact name or alias wins; else letter case, spaces, hyphens and underscores make no difference.
+        """
+        for name, declared in self.columns.items():
+            if header == name or header in declared.aliases:
+                return name
+        wanted = normal_name(header)
+        for name, declared in self.columns.items():
+            if wanted in {normal_name(n) for n in (name, *declared.aliases)}:
+                return name
+        return None
+
+
+class Source(_Declared):
+    """A system that delivers files for one merchant, or reference data for all.
+
+    Attributes:
+        name: The file's stem.
+        description: One sentence for people.
+        merchant: Retailer the rows belong to; None for reference data such as exchange rates.
+        timezone: Zone of the shop: days are business days there.
+        value_timezone: Zone that delivered times without an offset are in.
+        currency: ISO 4217 code of amounts.
+        business_unit: Part of the company the source belongs to.
+        owner: Team that answers for it.
+        is_sample: True when the data are made up; whoever shows them says so.
+        label: What to show beside sample data; required for them.
+        terms: What the data may be used for.
+        accompanies: Sources this one is ingested together with; `*` for any.
+        feeds: The kinds of file.
+    """
+
+    name: Identifier
+    description: str
+    merchant: Merchant | None = None
+    timezone: Zone = "UTC"
+    value_timezone: Zone = "UTC"
+    currency: CurrencyCode
+    business_unit: str = "retail"
+    owner: str = "data-platform"
+    is_sample: bool = False
+    label: str | None = None
+    terms: str | None = None
+    accompanies: tuple[str, ...] = ()
+    feeds: tuple[Feed, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        names = [f.name for f in self.feeds]
+        problems = [f"feeds: '{n}' is declared twice." for n in sorted({n for n in names if names.count(n) > 1})]
+        if self.is_sample and not self.label:
+            problems.append("label: sample data must carry a label.")
+        if self.merchant is None and any(f.subject not in ("exchange_rates",) for f in self.feeds):
+            problems.append("merchant: only exchange rates belong to no merchant.")
+        if problems:
+            raise ValueError(" | ".join(problems))
+        return self
+
+    @property
+    def merchant_id(self) -> str | None:
+        """The retailer's id, None for reference data."""
+        return self.merchant.id if self.merchant else None
+
+    def feed(self, name: str) -> Feed:
+        """Return a feed by name, or fail with the closest one."""
+        for f in self.feeds:
+            if f.name == name:
+                return f
+        known = [f.name for f in self.feeds]
+        raise SourceError(
+            f"Source '{self.name}' has no feed '{name}'; feeds are {', '.join(known)}.{suggest(name, known)}"
+        )
+
+    def zone_of(self, column: FeedColumn) -> str:
+        """Zone that a column's values without an offset are in."""
+        return column.timezone or self.value_timezone
+
+
+class Sources(BaseModel):
+    """Every declared source, with look-ups. Iterates over sources in the order of their names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    conf_dir: Path
+    sources: tuple[Source, ...]
+
+    def __iter__(self) -> Iterator[Source]:  # type: ignore[override]
+        return iter(self.sources)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all declarations, independent of where the files lie."""
+        said = [s.model_dump(mode="json", exclude={"feeds": {"__all__": {"location"}}}) for s in self.sources]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all sources."""
+        return tuple(s.name for s in self.sources)
+
+    @property
+    def merchants(self) -> tuple[Merchant, ...]:
+        """Every merchant once, by id."""
+        found = {s.merchant.id: s.merchant for s in self.sources if s.merchant}
+        return tuple(found[k] for k in sorted(found))
+
+    def source(self, name: str) -> Source:
+        """Return a source by name, or fail with the closest one."""
+        for s in self.sources:
+            if s.name == name:
+                return s
+        raise SourceError(
+            f"No source is declared as '{name}'; sources are {', '.join(self.names)}.{suggest(name, self.names)}"
+        )
+
+    def feeds_of(self, subject: str) -> tuple[tuple[Source, Feed], ...]:
+        """Every feed of a subject with its source."""
+        return tuple((s, f) for s in self.sources for f in s.feeds if f.subject == subject)
+
+    def of_merchant(self, merchant_id: str) -> tuple[Source, ...]:
+        """Sources that deliver for a merchant."""
+        return tuple(s for s in self.sources if s.merchant_id == merchant_id)
+
+    def select(self, names: Iterable[str] = ()) -> tuple[Source, ...]:
+        """Return the named sources and those that accompany them; all when no name is given.
+
+        Raises:
+            SourceError: for an unknown name.
+        """
+        wanted = {self.source(n).name for n in names}
+        if not wanted:
+            return self.sources
+        return tuple(
+            s for s in self.sources if s.name in wanted or "*" in s.accompanies or wanted & set(s.accompanies)
+        )
+
+
+def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> Sources:
+    """Read and check every `conf/sources/*.yml`.
+
+    Args:
+        conf_dir: Folder that holds `sources/`.
+        variables: Values for `${name}` in locations; the environment is asked for names not in it. A feed whose
+            variable is nowhere defined gets an empty location: it is declared but not configured here.
+
+    Raises:
+        SourceError: listing every problem of every file.
+    """
+    folder = conf_dir / "sources"
+    problems: list[str] = []
+    found: list[tuple[Path, Source]] = []
+    for path in sorted(folder.glob("*.yml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as e:
+            problems.append(f"{path.name}: not readable as YAML: {' '.join(str(e).split())}")
+            continue
+        if not isinstance(content, dict):
+            problems.append(f"{path.name}: a source is a mapping with name, currency, feeds, ...")
+            continue
+        content.setdefault("name", path.stem)
+        _substitute(content, {**os.environ, **(variables or {})})
+        try:
+            source = Source.model_validate(content)
+        except ValidationError as e:
+            problems += [f"{path.name}: {p}" for p in _readable(e)]
+            continue
+        if source.name != path.stem:
+            problems.append(f"{path.name}: name is '{source.name}', but a source is named after its file.")
+        found.append((path, source))
+    resolved, disagreements = _resolve_merchants(found)
+    problems += disagreements
+    names = [s.name for s in resolved]
+    for path, source in found:
+        problems += [
+            f"{path.name}: accompanies: '{n}' is not a source.{suggest(n, names)}"
+            for n in source.accompanies if n != "*" and n not in names and not problems
+        ]
+    if not folder.is_dir():
+        problems.append(f"{folder} does not exist.")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise SourceError(f"{len(problems)} problem(s) in the sources under {folder}:\n  {listed}")
+    return Sources(conf_dir=conf_dir, sources=tuple(resolved))
+
+
+def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[Path]:
+    """Return the data files a feed's location names now, and those in its inbox, in the order of their names.
+
+    Hidden files (`.x`, `_x`), partial uploads (`.part`, `.tmp`) and folders are not files of a feed.
+
+    Raises:
+        SourceError: when the location names one file or folder and it is not there, or a package is not installed.
+    """
+    found: set[Path] = set()
+    if feed.location and not feed.location.startswith("inbox:"):
+        base = _base(source, feed, conf_dir, data_dir)
+        if any(c in str(base) for c in "*?["):
+            anchor = Path(base.anchor) if base.is_absolute() else Path()
+            found |= set(anchor.glob(str(base.relative_to(anchor))))
+        elif base.is_dir():
+            found |= set(base.iterdir())
+        elif base.is_file():
+            found.add(base)
+        elif feed.generator is None:
+            raise SourceError(
+                f"source '{source.name}', feed '{feed.name}': {base} does not exist. "
+                "Correct its location, or the variable it uses, or leave the source out of the run."
+            )
+    drop = inbox(source, feed, data_dir)
+    if drop.is_dir():
+        found |= set(drop.iterdir())
+    return sorted(p for p in found if p.is_file() and not is_hidden(p))
+
+
+def inbox(source: Source, feed: Feed, data_dir: Path) -> Path:
+    """Folder that uploads of a feed are copied to."""
+    return data_dir.resolve() / "inbox" / source.name / feed.name
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a name marks a file that is not to be read: Spark ignores these too, without a word."""
+    return path.name.startswith((".", "_")) or path.name.endswith((".part", ".tmp", ".crc", "._COPYING_"))
+
+
+def normal_name(header: str) -> str:
+    """A header without letter case, spaces, hyphens, underscores and dots, for comparison."""
+    return re.sub(r"[\s_.\-]+", "", header.strip().lstrip("\ufeff")).casefold()
+
+
+def _base(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> Path:
+    scheme, colon, rest = feed.location.partition(":")
+    if colon and scheme == "conf":
+        return conf_dir.resolve() / rest
+    if colon and scheme == "data":
+        return data_dir.resolve() / rest
+    if colon and scheme == "package":
+        package, _, inner = rest.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise SourceError(
+                f"source '{source.name}', feed '{feed.name}': the Python package '{package}' that holds the data is "
+                "not installed. Install it, or leave the source out of the run."
+            )
+        return Path(next(iter(spec.submodule_search_locations))) / inner
+    return Path(feed.location).expanduser().absolute()
+
+
+def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> None:
+    for feed in content.get("feeds") or ():
+        if isinstance(feed, dict) and isinstance(feed.get("location"), str):
+            location = feed["location"]
+            for name in _VARIABLE.findall(location):
+                value = values.get(name) or values.get(name.upper())
+                location = location.replace(f"${{{name}}}", value) if value else ""
+            feed["location"] = location
+
+
+def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], list[str]]:
+    problems: list[str] = []
+    described: dict[str, tuple[Path, Merchant]] = {}
+    for path, source in found:
+        m = source.merchant
+        if m and m.is_complete:
+            if m.id in described and described[m.id][1] != m:
+                other = described[m.id][0].name
+                problems.append(f"{path.name}: merchant '{m.id}' is described differently in {other}.")
+            described[m.id] = (path, m)
+    resolved: list[Source] = []
+    for path, source in found:
+        m = source.merchant
+        if m and m.id not in described:
+            problems.append(f"{path.name}: merchant '{m.id}' needs a name and a country.{suggest(m.id, described)}")
+        if m and m.id in described:
+            resolved.append(source.model_copy(update={"merchant": described[m.id][1]}))
+        else:
+            resolved.append(source)
+    return resolved, problems
+
+
+_KEYS = sorted({
+    n for m in (Source, Feed, FeedColumn, ReadOptions, Delivery, TransactionRules, Merchant) for n in m.model_fields
+})
+
+
+def _readable(error: ValidationError) -> list[str]:
+    problems: list[str] = []
+    for e in error.errors():
+        where = ".".join(str(p) for p in e["loc"])
+        text = e["msg"].removeprefix("Value error, ")
+        if e["type"] == "extra_forbidden":
+            text = f"there is no such setting.{suggest(str(e['loc'][-1]), _KEYS)}"
+        elif e["type"] == "literal_error":
+            text += f"; got {e['input']!r}.{suggest(str(e['input']), _choices(e))}"
+        problems += [f"{where}: {part}" if where else part for part in text.split(" | ")]
+    return problems
+
+
+def _choices(error: Any) -> list[str]:
+    return re.findall(r"'([^']+)'", str((error.get("ctx") or {}).get("expected", "")))
