@@ -15,6 +15,25 @@ class Pii(Enum):
 
 
 @dataclass(frozen=True)
+class Feature:
+    """What a column of a feature table says of a customer, beyond its type; the feature catalogue is made of these.
+
+    Attributes:
+        family: The file of `features/` that computes it.
+        meaning: One sentence a marketer understands.
+        unit: What one of it is: days, baskets, share 0 to 1, merchant currency.
+        window: The events it looks at; always only those before `as_of`.
+        source: Tables it is made from.
+    """
+
+    family: str
+    meaning: str
+    unit: str
+    window: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Spec:
     """Everything a declaration says of one column besides its name.
 
@@ -26,6 +45,7 @@ class Spec:
         check: SQL predicate over the table's columns that must not be false.
         values: The closed set of allowed values, or empty.
         references: `schema.table.column` this column points at, or None.
+        feature: What it says of a customer when it is a feature, or None.
     """
 
     type: str
@@ -35,6 +55,7 @@ class Spec:
     check: str | None = None
     values: tuple[str, ...] = ()
     references: str | None = None
+    feature: Feature | None = None
 
 
 class Column(str):
@@ -110,3 +131,23 @@ def day(comment: str, **spec: object) -> Column:
 def instant(comment: str, **spec: object) -> Column:
     """A UTC timestamp column."""
     return column("timestamp", comment, **spec)  # type: ignore[arg-type]
+
+
+def feature(
+    type: str,
+    meaning: str,
+    *,
+    family: str,
+    unit: str,
+    window: str = "all history",
+    source: str = "gold.fact_transactions",
+    **spec: object,
+) -> Column:
+    """A column that is a feature; meaning, unit, window and source together become its comment.
+
+    A feature may be unknown, so it is optional unless `optional=False` says that every customer has it.
+    """
+    what = Feature(family, meaning, unit, window, source)
+    comment = f"{meaning} Unit: {unit}. Window: {window}. Source: {source}."
+    made = column(type, comment, **{"optional": True, **spec})  # type: ignore[arg-type]
+    return made.with_(feature=what)
