@@ -1,0 +1,1 @@
+"""Table declarations and everything derived from them; the only package that touches storage."""

@@ -75,7 +75,7 @@ class Column(str):
 
 
 def column(
-    type: str,
+    ddl_type: str,
     comment: str,
     *,
     optional: bool = False,
@@ -85,7 +85,7 @@ def column(
     references: str | None = None,
 ) -> Column:
     """Declare a column of any Spark DDL type; the shorter functions below cover the usual ones."""
-    return Column("", Spec(type.lower(), comment, optional, pii, check, tuple(values), references))
+    return Column("", Spec(ddl_type.lower(), comment, optional, pii, check, tuple(values), references))
 
 
 def text(comment: str, **spec: object) -> Column:

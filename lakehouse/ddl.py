@@ -111,8 +111,13 @@ class Migration:
 
 
 def plan_migration(
-    table: Table, name: str, existing: StructType, existing_properties: Mapping[str, str],
-    existing_clustering: tuple[str, ...] = (), *, deletion_vectors: bool = False,
+    table: Table,
+    name: str,
+    existing: StructType,
+    existing_properties: Mapping[str, str],
+    existing_clustering: tuple[str, ...] = (),
+    *,
+    deletion_vectors: bool = False,
 ) -> Migration:
     """Compare a declaration with the stored table and say how to get there.
 
@@ -127,7 +132,9 @@ def plan_migration(
         want = data_type(c)
         if field is None:
             if c.spec.optional:
-                add.append(f"ALTER TABLE {name} ADD COLUMNS ({quote(c)} {c.spec.type} COMMENT {literal(c.spec.comment)})")
+                add.append(
+                    f"ALTER TABLE {name} ADD COLUMNS ({quote(c)} {c.spec.type} COMMENT {literal(c.spec.comment)})"
+                )
             else:
                 refused.append(f"new column '{c}' must be optional, since existing rows have no value for it")
             continue
@@ -156,7 +163,8 @@ def plan_migration(
         if not k.startswith("delta.constraints.") and existing_properties.get(k) != v
     }
     if plain:
-        add.append(f"ALTER TABLE {name} SET TBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in plain.items())})")
+        pairs = ", ".join(f"{literal(k)} = {literal(v)}" for k, v in plain.items())
+        add.append(f"ALTER TABLE {name} SET TBLPROPERTIES ({pairs})")
     return Migration(tuple(add), tuple(refused))
 
 
@@ -178,7 +186,10 @@ def _stats_columns(table: Table) -> tuple[str, ...]:
     simple = {str(c) for c in table.columns if not c.spec.type.startswith(("map", "array", "struct", "boolean"))}
     dated = [str(c) for c in table.columns if c.spec.type in ("date", "timestamp")]
     chosen = dict.fromkeys([*table.cluster_by, *table.key, *dated])
-    return tuple(c for c in chosen if c in simple and c not in partitions)[:12] or tuple(sorted(simple - set(partitions)))[:1]
+    return (
+        tuple(c for c in chosen if c in simple and c not in partitions)[:12]
+        or tuple(sorted(simple - set(partitions)))[:1]
+    )
 
 
 def _widens(old: DataType, new: DataType) -> bool:

@@ -213,6 +213,7 @@ def table(
         _validate(made)
         _REGISTRY[name] = made
         cls.__table__ = made  # type: ignore[attr-defined]
+        cls.__doc__ = cls.__doc__ or comment
         return cls
 
     return declare
@@ -258,24 +259,38 @@ def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: 
         "file_path": column("string", "Where the file was when read."),
         "row_number": column("bigint", "Position within the file, 1 for the first data row."),
         "row_hash": column("bigint", "xxhash64 of all delivered values; equal rows have equal hashes."),
-        "payload": column("string", "Delivered row as JSON; null for columnar files, whose columns are the payload.",
-                          optional=True),
+        "payload": column(
+            "string", "Delivered row as JSON; null for columnar files, whose columns are the payload.", optional=True
+        ),
         "extra": column("map<string,string>", "Delivered columns outside the mapping, kept aside.", optional=True),
         "batch_id": column("bigint", "Number of the ingest batch."),
         "loaded_at": column("timestamp", "When the batch was read, UTC."),
     }
-    errors = {"parse_errors": column("array<string>", "Why the row was refused; null when it was accepted.",
-                                     optional=True)}
+    errors = {
+        "parse_errors": column("array<string>", "Why the row was refused; null when it was accepted.", optional=True)
+    }
     producer = "pipelines.bronze.ingest:land"
     stg = type(f"Stg_{subject}", (), {**canonical, **origin, **errors})
     raw = type(f"Raw_{subject}", (), {**canonical, **origin})
     table(
-        f"bronze.stg_{subject}", comment=f"{comment} The batch being landed, good rows and bad.", kind=Replace(),
-        key=(), producer=producer, owner=owner, by_runtime=True, subject=subject,
+        f"bronze.stg_{subject}",
+        comment=f"{comment} The batch being landed, good rows and bad.",
+        kind=Replace(),
+        key=(),
+        producer=producer,
+        owner=owner,
+        by_runtime=True,
+        subject=subject,
     )(stg)
     table(
-        f"bronze.raw_{subject}", comment=f"{comment} One row per delivered record, immutable.", kind=Append(),
-        key=("file_id", "delivery", "row_number"), producer=producer, owner=owner, by_runtime=True, change_feed=True,
+        f"bronze.raw_{subject}",
+        comment=f"{comment} One row per delivered record, immutable.",
+        kind=Append(),
+        key=("file_id", "delivery", "row_number"),
+        producer=producer,
+        owner=owner,
+        by_runtime=True,
+        change_feed=True,
         subject=subject,
     )(raw)
 

@@ -44,7 +44,7 @@ class WriteResult:
 class Lake:
     """Declared tables in one place: folders under `data_dir`, or schemas of a catalog."""
 
-    def __init__(self, spark: SparkSession, settings: Settings):
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
         """Open the lakehouse of `settings`; nothing is created until a table is first used."""
         self.spark = spark
         self.settings = settings
@@ -191,9 +191,7 @@ class Lake:
                 self._schema(t)
                 location = None if self.settings.catalog else str(self.path(t))
                 self.spark.sql(
-                    ddl.create_statement(
-                        t, self.name(t), location, deletion_vectors=self.settings.deletion_vectors
-                    )
+                    ddl.create_statement(t, self.name(t), location, deletion_vectors=self.settings.deletion_vectors)
                 )
             self._ready.add(t.name)
         return t
@@ -221,7 +219,9 @@ class Lake:
         )
 
     def _migrate(self, t: Table) -> None:
-        detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select("properties", "clusteringColumns").collect()[0]
+        detail = (
+            self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select("properties", "clusteringColumns").collect()[0]
+        )
         stored = dict(detail["properties"] or {})
         if stored.get(ddl.FINGERPRINT) == ddl.fingerprint(t):
             return
@@ -245,7 +245,7 @@ class Lake:
         frame: DataFrame,
         *,
         txn: tuple[str, int] | None = None,
-        slice: Mapping[str, Any] | None = None,
+        slice_of: Mapping[str, Any] | None = None,
         audit: Callable[[DataFrame], None] | None = None,
     ) -> WriteResult:
         """Write a frame by the table's kind.
@@ -254,7 +254,7 @@ class Lake:
             which: The table.
             frame: Its columns by name; more columns are an error, except `_deleted` for merges.
             txn: Application id and number of this write; an append already made under them is ignored.
-            slice: Values of a ReplaceSlice table's `by` columns, when the caller knows them; else they are read
+            slice_of: Values of a ReplaceSlice table's `by` columns, when the caller knows them; else they are read
                 from the frame.
             audit: Called with the conformed frame before anything is published; it raises to stop the write.
 
@@ -264,16 +264,39 @@ class Lake:
         t = self.ensure(which)
         rows = self._conform(t, frame)
         if audit is None:
-            return self._write(t, rows, txn, slice)
+            return self._write(t, rows, txn, slice_of)
         held = rows.persist()
         try:
             audit(held.drop(DELETED) if DELETED in held.columns else held)
-            return self._write(t, held, txn, slice)
+            return self._write(t, held, txn, slice_of)
         finally:
             held.unpersist()
 
+    # Maintenance -----------------------------------------------------------------------------------------------
+
+    def delete(self, which: Which, where: str, *, dry_run: bool = False) -> int:
+        """Remove rows for which `where`, a predicate written by a developer, is true; returns how many."""
+        t = self.ensure(which)
+        found = int(self.read(t).where(where).count())
+        if found and not dry_run:
+            self.spark.sql(f"DELETE FROM {self.name(t)} WHERE {where}")
+        return found
+
+    def file_count(self, which: Which) -> int:
+        """Data files of the newest version."""
+        t = self.ensure(which)
+        return int(self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select("numFiles").collect()[0][0])
+
+    def optimize(self, which: Which) -> None:
+        """Compact small files and lay rows out by the clustering columns."""
+        self.spark.sql(f"OPTIMIZE {self.name(self.ensure(which))}")
+
+    def vacuum(self, which: Which) -> None:
+        """Delete files no version of the last seven days needs."""
+        self.spark.sql(f"VACUUM {self.name(self.ensure(which))}")
+
     def _write(
-        self, t: Table, rows: DataFrame, txn: tuple[str, int] | None, slice: Mapping[str, Any] | None
+        self, t: Table, rows: DataFrame, txn: tuple[str, int] | None, slice_of: Mapping[str, Any] | None
     ) -> WriteResult:
         match t.kind:
             case Append():
@@ -281,7 +304,7 @@ class Lake:
             case Replace():
                 return self._insert(t, rows, {}, "overwrite", txn)
             case ReplaceSlice(by):
-                slices = [dict(slice)] if slice else [r.asDict() for r in rows.select(*by).distinct().collect()]
+                slices = [dict(slice_of)] if slice_of else [r.asDict() for r in rows.select(*by).distinct().collect()]
                 if not slices:
                     return WriteResult(0, self.version(t), 0)
                 where = " OR ".join(
@@ -306,8 +329,8 @@ class Lake:
         extra = sorted(given - allowed)
         if missing or extra:
             raise SegmentationError(
-                f"{t.name}: the frame to write lacks {missing or 'nothing'} and brings undeclared {extra or 'nothing'}; "
-                f"its producer is {t.producer}."
+                f"{t.name}: the frame to write lacks {missing or 'nothing'} and brings undeclared {extra or 'nothing'}; its "
+                f"producer is {t.producer}."
             )
         types = {f.name: f.dataType for f in frame.schema.fields}
         columns: list[SparkColumn] = []

@@ -111,7 +111,9 @@ def plan_steps(only_layers: Iterable[str] | None = None) -> list[Step]:
     for producer, outputs in grouped.items():
         first = _first_output(outputs)
         if any(o.reads != first.reads for o in outputs):
-            raise DeclarationError(f"{producer}: its tables {', '.join(o.name for o in outputs)} must declare equal reads.")
+            raise DeclarationError(
+                f"{producer}: its tables {', '.join(o.name for o in outputs)} must declare equal reads."
+            )
         ordered = (first, *(o for o in outputs if o is not first))
         steps[producer] = Step(producer, ordered, first.reads)
     made_by = {o.name: s.producer for s in steps.values() for o in s.outputs}
@@ -141,7 +143,7 @@ class AuditLog:
     A row lost in a crash makes its step run again, which changes nothing, so holding back is safe.
     """
 
-    def __init__(self, lake: Lake, flush_seconds: float = 10.0):
+    def __init__(self, lake: Lake, flush_seconds: float = 10.0) -> None:
         """Read the newest success of every step."""
         self._lake = lake
         self._every = flush_seconds
@@ -231,7 +233,9 @@ def run_steps(
                     failed = result
     log.flush()
     if failed is not None:
-        raise StepFailed(f"Step {failed.step.producer} failed: {failed.message} Start the run again to go on from here.")
+        raise StepFailed(
+            f"Step {failed.step.producer} failed: {failed.message} Start the run again to go on from here."
+        )
     record_lineage(lake, [r.step for r in results if r.status == "succeeded"], run)
     return results
 
@@ -278,7 +282,12 @@ def _run_step(
         same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
         versions = {str(r): v for r in dict.fromkeys(map(str, step.reads)) if (v := lake.version(r)) is not None}
         intact = all(lake.exists(o) for o in step.outputs)
-        if last and last["fingerprint"] == mark and dict(last["input_versions"]) == versions and intact:
+        if (
+            last
+            and last["fingerprint"] == mark
+            and intact
+            and _inputs_of(step, last["input_versions"]) == _inputs_of(step, versions)
+        ):
             result = StepResult(step, "up to date", time.monotonic() - clock)
         else:
             seen = dict(last["input_versions"]) if last and same_code and intact else {}
@@ -321,17 +330,21 @@ def _execute(
     if lacking:
         raise DeclarationError(f"{step.producer} asks for {', '.join(sorted(lacking))}, which this run does not offer.")
     made = function(*frames, **{name: offered[name] for name in asked})
-    by_name = {step.outputs[0].name: made} if isinstance(made, DataFrame) or hasattr(made, "select") else dict(made)
+    by_name = dict(made) if isinstance(made, Mapping) else {step.outputs[0].name: made}
     undeclared = set(by_name) ^ {o.name for o in step.outputs}
     if undeclared:
-        raise DeclarationError(f"{step.producer}: returned and declared tables differ in {', '.join(sorted(undeclared))}.")
-    rows_read = sum(int(f.count()) if isinstance(r, Changes) else lake.count(r) for f, r in zip(frames, step.reads, strict=True))
+        raise DeclarationError(
+            f"{step.producer}: returned and declared tables differ in {', '.join(sorted(undeclared))}."
+        )
+    rows_read = sum(
+        int(f.count()) if isinstance(r, Changes) else lake.count(r) for f, r in zip(frames, step.reads, strict=True)
+    )
     ended: list[dict[str, Any]] = []
     total = 0
     for out in step.outputs:
         gate = (lambda frame, out=out: audit(run, out, frame)) if audit else None
         written = lake.write(
-            out, by_name[out.name], txn=_txn(step, out, versions), slice=_slice(out, run.params), audit=gate
+            out, by_name[out.name], txn=_txn(step, out, versions), slice_of=_slice(out, run.params), audit=gate
         )
         total += written.rows_written
         ended.append(
@@ -352,6 +365,12 @@ def _execute(
         )
     log.add(ended)
     return StepResult(step, "succeeded", time.monotonic() - clock, total)
+
+
+def _inputs_of(step: Step, versions: Mapping[str, int]) -> dict[str, int]:
+    """Versions of what others write: a step that reads its own table must not wake itself."""
+    own = {o.name for o in step.outputs}
+    return {name: version for name, version in versions.items() if name not in own}
 
 
 def _failed(step: Step, versions: dict[str, int], mark: str, clock: float, message: str) -> dict[str, Any]:

@@ -1,0 +1,370 @@
+"""The `segmentation` command. Every job of the bundle is one of these commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as Grid
+
+from lakehouse.errors import SegmentationError
+from lakehouse.logs import get_logger
+
+app = typer.Typer(
+    name="segmentation",
+    help="Customer segmentation for retail: raw files to trusted facts, features, segments, exports and a report.\n\n"
+    "Start with `segmentation run`. Exit codes: 0 done, 1 unexpected, 2 wrong declaration or settings, 3 something "
+    "missing on the machine, 4 a source or file was refused, 5 migration refused, 6 quality stopped a publish, "
+    "7 a step failed, 8 another run is writing.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+tables_app = typer.Typer(help="The catalogue: list tables, show one, print its DDL.", no_args_is_help=True)
+app.add_typer(tables_app, name="tables")
+
+console = Console(stderr=False)
+errors = Console(stderr=True)
+log = get_logger(__name__)
+
+Target = Annotated[str, typer.Option("--target", "-t", help="Settings to use: a file name in conf/settings.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the tables (default: the target's).")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d"], help="Day up to which events count, exclusive (YYYY-MM-DD)."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also log to the terminal.")]
+Wait = Annotated[float | None, typer.Option("--wait", help="Seconds to wait while another run is writing.")]
+Force = Annotated[bool, typer.Option("--force", help="Run steps that have nothing new as well, over whole inputs.")]
+Source = Annotated[list[str] | None, typer.Option("--source", "-s", help="Source to ingest; may be repeated.")]
+Var = Annotated[
+    list[str] | None, typer.Option("--var", help="NAME=VALUE for ${NAME} in conf/sources; may be repeated.")
+]
+
+
+def main() -> None:
+    """Console entry point."""
+    app()
+
+
+@contextmanager
+def _job(
+    target: str,
+    data_dir: Path | None,
+    as_of: datetime | None = None,
+    verbose: bool = False,
+    wait: float | None = None,
+    source: list[str] | None = None,
+    var: list[str] | None = None,
+    writes: bool = True,
+) -> Iterator[tuple[Any, Any]]:
+    """Open a job; turn our errors into one message and their exit code."""
+    from jobs.context import Job
+    from jobs.progress import Progress
+
+    try:
+        variables = dict(_pair(v) for v in var or [])
+        job = Job.start(
+            target,
+            data_dir,
+            as_of.date() if as_of else None,
+            verbose,
+            lock_wait_seconds=wait,
+            sources=tuple(source) if source else None,
+            variables=variables,
+        )
+        progress = Progress(console)
+        if not writes:
+            yield job, progress
+            return
+        with job.locked(), progress.live():
+            yield job, progress
+    except SegmentationError as e:
+        log.error("command failed", extra={"error": type(e).__name__, "reason": str(e)})
+        errors.print(f"[bold red]{type(e).__name__}[/]: {e}", highlight=False, markup=True)
+        raise typer.Exit(e.exit_code) from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
+    return name, value
+
+
+@app.command()
+def run(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    source: Source = None,
+    var: Var = None,
+    force: Force = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Everything: ingest new files, build facts, features, segments, exports and the report."""
+    import time
+
+    from jobs.flow import run_all
+    from jobs.summary import print_summary
+
+    began = time.monotonic()
+    with _job(target, data_dir, as_of, verbose, wait, source, var) as (job, progress):
+        outcome = run_all(job, progress, force=force, retrain=retrain)
+        print_summary(job, outcome, console, time.monotonic() - began)
+        _refused(outcome.refused)
+
+
+@app.command()
+def ingest(
+    file: Annotated[Path | None, typer.Argument(help="A file to upload into the source's inbox and land.")] = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    source: Source = None,
+    var: Var = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Land by Structured Streaming (availableNow).")] = False,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Land new files of the sources, exactly once; or one uploaded file: `segmentation ingest FILE --source NAME`."""
+    from jobs import flow
+
+    if file is not None and (not source or len(source) != 1):
+        raise typer.BadParameter("an uploaded file needs exactly one --source that says what it is")
+    with _job(target, data_dir, None, verbose, wait, source, var) as (job, progress):
+        if file is not None:
+            from pipelines.bronze.ingest import ingest_file
+
+            results = ingest_file(
+                job.lake, file, job.sources.get(source[0]), run=job.run, sources=job.sources, progress=progress.task
+            )  # type: ignore[index]
+        elif stream:
+            results = flow.stream(job, progress, source or ())
+        else:
+            results = flow.ingest(job, progress, source or ())
+        grid = Grid("feed", "new files", "accepted", "rejected", box=None, pad_edge=False)
+        for r in results:
+            grid.add_row(r.feed, f"{r.files_new:,}", f"{r.rows_accepted:,}", f"{r.rows_rejected:,}")
+        console.print(grid)
+        _refused([x for r in results for x in r.refused_files])
+
+
+@app.command()
+def build(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    var: Var = None,
+    force: Force = False,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="silver, gold, features, models or segments; default silver and gold."),
+    ] = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Build facts and dimensions (silver, gold) from what has landed, or the layers named."""
+    from jobs import flow
+
+    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+        chosen = list(layer or flow.FACT_LAYERS)
+        if facts := [x for x in chosen if x in flow.FACT_LAYERS]:
+            flow.build(job, progress, facts, force=force)
+        if "features" in chosen:
+            flow.build_features(job, progress, force=force)
+        if {"models", "segments"} & set(chosen):
+            flow.build_segments(job, progress, force=force)
+
+
+@app.command()
+def features(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    var: Var = None,
+    force: Force = False,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compute features as of a day (default: the day after the newest sale), only for customers that changed."""
+    from jobs import flow
+
+    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+        flow.build_features(job, progress, force=force)
+
+
+@app.command()
+def segments(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    var: Var = None,
+    force: Force = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Score clusters, evaluate every segment in one scan and publish membership with its history."""
+    from jobs import flow
+    from jobs.summary import print_segments
+
+    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+        flow.build_segments(job, progress, force=force, retrain=retrain)
+        print_segments(job, console)
+
+
+@app.command()
+def export(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    var: Var = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write segments to the file destinations of conf/destinations: consented members, hashed identifiers."""
+    from jobs.publish import export as write
+
+    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+        for path in write(job, progress, job.as_of()):
+            console.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write the report page of the present state."""
+    from jobs.publish import report as write
+
+    with _job(target, data_dir, as_of, verbose, writes=False) as (job, progress):
+        console.print(str(write(job, progress, job.as_of(), fresh=True)), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def maintain(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, remove nothing.")] = False,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compact files, remove rows and slices past their retention, and vacuum."""
+    from jobs.maintain import maintain as work
+
+    with _job(target, data_dir, None, verbose, wait) as (job, progress):
+        work(job, progress, dry_run=dry_run)
+
+
+@app.command()
+def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose = False) -> None:
+    """What ran last, what failed, how fresh each layer is, and which files wait for a retry."""
+    from jobs.summary import print_status
+
+    with _job(target, data_dir, None, verbose, writes=False) as (job, _):
+        print_status(job, console)
+
+
+@app.command(hidden=True)
+def docs() -> None:
+    """Write the generated pages: data dictionary, feature catalogue, bundle jobs."""
+    from features.catalogue import write_catalogue
+    from lakehouse.bundle import write_jobs
+    from lakehouse.dictionary import write_dictionary
+
+    for path in (*write_dictionary(Path("docs")), write_catalogue(Path("docs")), *write_jobs(Path("resources"))):
+        console.print(str(path))
+
+
+@tables_app.command("list")
+def tables_list(
+    schema: Annotated[str | None, typer.Argument(help="Only this schema.")] = None,
+) -> None:
+    """Every declared table: kind, grain and producer."""
+    from lakehouse.declare import tables
+
+    grid = Grid("table", "kind", "grain", box=None, pad_edge=False)
+    for t in tables().values():
+        if schema in (None, t.schema):
+            grid.add_row(t.name, type(t.kind).__name__, t.comment)
+    console.print(grid)
+
+
+@tables_app.command("show")
+def tables_show(
+    name: str,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    rows: Annotated[int, typer.Option("--rows", help="Also show this many rows; personal columns are masked.")] = 0,
+    version: Annotated[int | None, typer.Option("--version", help="Delta version to show rows of.")] = None,
+    day: Annotated[
+        datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Show rows as at the end of this day.")
+    ] = None,
+) -> None:
+    """One table: columns, checks, lineage and, with --rows, some of its content."""
+    from jobs.summary import print_table
+
+    with _job(target, data_dir, writes=False) as (job, _):
+        print_table(job, console, name, rows, version, day.date() if day else None)
+
+
+@tables_app.command("ddl")
+def tables_ddl(
+    names: Annotated[list[str] | None, typer.Argument(help="Tables; all when none is named.")] = None,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            help="`delta` for plain Delta, `unity` for Unity Catalog with grants, tags, masks and filters.",
+        ),
+    ] = "delta",
+    catalog: Annotated[str, typer.Option("--catalog", help="Catalog name for unity.")] = "main",
+) -> None:
+    """Print the SQL that creates tables."""
+    with _errors():
+        if target == "unity":
+            from lakehouse.unity import render
+
+            print(render(names or None, catalog=catalog))
+            return
+        if target != "delta":
+            raise typer.BadParameter(f"'{target}' is neither delta nor unity", param_hint="--target")
+        from lakehouse.ddl import create_statement, quote
+        from lakehouse.declare import table_of, tables
+
+        for t in [table_of(n) for n in names] if names else tables().values():
+            print(create_statement(t, f"{quote(t.schema)}.{quote(t.short)}", None) + ";\n")
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except SegmentationError as e:
+        errors.print(f"[bold red]{type(e).__name__}[/]: {e}", highlight=False)
+        raise typer.Exit(e.exit_code) from None
+
+
+def _refused(files: list[tuple[str, str]]) -> None:
+    if not files:
+        return
+    errors.print(f"[bold yellow]{len(files)} file(s) were refused and wait for a retry:[/]")
+    for path, reason in files:
+        errors.print(f"  {path}: {reason}", highlight=False, markup=False)
+    raise typer.Exit(4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What every job starts from: settings, lakehouse, configuration, the run and the lock that keeps runs apart."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from lakehouse.errors import RunLocked, SegmentationError
+from lakehouse.lake import Lake
+from lakehouse.logs import configure_logs, get_logger
+from lakehouse.runner import Run
+from lakehouse.session import build_session
+from lakehouse.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pipelines.bronze.sources import Sources
+
+log = get_logger(__name__)
+
+
+def open_lake(target: str = "local", data_dir: str | Path | None = None, **overrides: Any) -> Lake:
+    """Open a lakehouse for a notebook or a shell, with every existing table known by name in the session.
+
+    Args:
+        target: Settings to use, a file name in `conf/settings`.
+        data_dir: Folder of the tables, when not the one the settings say.
+        overrides: Any other field of `Settings`.
+    """
+    settings = load_settings(target, data_dir=Path(data_dir) if data_dir else None, **overrides)
+    lake = Lake(build_session(settings.spark, settings.data_dir), settings)
+    lake.register_all()
+    return lake
+
+
+@dataclass
+class Job:
+    """One command's context. The session starts when something first needs it."""
+
+    settings: Settings
+    run: Run = field(default_factory=Run.begin)
+
+    @classmethod
+    def start(
+        cls,
+        target: str = "local",
+        data_dir: Path | None = None,
+        as_of: date | None = None,
+        verbose: bool = False,
+        **overrides: Any,
+    ) -> Job:
+        """Load settings and set up logs."""
+        settings = load_settings(target, data_dir=data_dir, as_of=as_of, **overrides)
+        job = cls(settings)
+        configure_logs(settings.data_dir if not settings.catalog else None, verbose=verbose, run_id=job.run.run_id)
+        return job
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lakehouse, opened on first use."""
+        return Lake(build_session(self.settings.spark, self.settings.data_dir), self.settings)
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Declared sources, checked."""
+        from pipelines.bronze.sources import load_sources
+
+        return load_sources(self.settings.conf_dir, self.settings.variables)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lakehouse for a run that writes.
+
+        Raises:
+            RunLocked: naming the holder, when another run still writes after `lock_wait_seconds`.
+        """
+        if self.settings.catalog:
+            yield  # the bundle's jobs allow one concurrent run
+            return
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        holder = self.settings.data_dir / "_run.json"
+        lock = FileLock(self.settings.data_dir / "_run.lock")
+        try:
+            lock.acquire(timeout=self.settings.lock_wait_seconds)
+        except Timeout:
+            raise RunLocked(
+                f"Another run is writing to {self.settings.data_dir} ({_describe(holder)}). Wait for it to end, or say "
+                "how long to wait with --wait SECONDS."
+            ) from None
+        try:
+            holder.write_text(
+                json.dumps({"pid": os.getpid(), "run_id": self.run.run_id, "started_at": f"{self.run.started_at} UTC"}),
+                encoding="utf-8",
+            )
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def as_of(self) -> date:
+        """The day up to which events count, exclusive.
+
+        Raises:
+            SegmentationError: when it is to follow the newest delivered day and nothing was delivered yet.
+        """
+        said = self.settings.as_of
+        if isinstance(said, date):
+            return said
+        if said == "today":
+            return datetime.now(UTC).date()
+        from pyspark.sql import functions as F
+
+        newest = self.lake.read("gold.fact_transactions").agg(F.max("business_date").alias("d")).collect()[0]["d"]
+        if newest is None:
+            raise SegmentationError(
+                "There are no transactions yet, so no day to segment as of. Ingest a source first "
+                "(segmentation ingest), or give a day with --as-of."
+            )
+        return date.fromordinal(newest.toordinal() + 1)
+
+
+def _describe(holder: Path) -> str:
+    try:
+        said = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {said['pid']}, run {said['run_id']}, since {said['started_at']}"
+    except (OSError, ValueError, KeyError):
+        return "holder unknown"

@@ -1,0 +1,125 @@
+"""The stages of a run in order; each is also a command and a task of the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.context import Job
+from jobs.progress import Progress
+from lakehouse.errors import SourceError
+from lakehouse.runner import StepResult, plan_steps, run_steps
+
+if TYPE_CHECKING:
+    from pipelines.bronze.ingest import FeedResult
+
+FACT_LAYERS = ("silver", "gold")
+FEATURE_LAYERS = ("features",)
+SEGMENT_LAYERS = ("models", "segments")
+
+
+@dataclass
+class Outcome:
+    """What a run did, for the summary and the exit code."""
+
+    feeds: list[FeedResult] = field(default_factory=list)
+    steps: list[StepResult] = field(default_factory=list)
+    as_of: date | None = None
+    report: Path | None = None
+    exports: list[Path] = field(default_factory=list)
+
+    @property
+    def refused(self) -> list[tuple[str, str]]:
+        """Files that could not be read, with the reason."""
+        return [r for f in self.feeds for r in f.refused_files]
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether nothing was ingested and every step was up to date."""
+        return not any(f.files_new for f in self.feeds) and all(s.status == "up to date" for s in self.steps)
+
+
+def ingest(job: Job, progress: Progress, names: Iterable[str] = ()) -> list[FeedResult]:
+    """Land every new file of the named sources, or of the settings' sources, or of all whose files are there."""
+    from pipelines.bronze.ingest import land_source
+
+    chosen = list(names) or list(job.settings.sources) or job.sources.names()
+    results: list[FeedResult] = []
+    for name in chosen:
+        results += land_source(
+            job.lake, job.sources.get(name), run=job.run, sources=job.sources, progress=progress.task
+        )
+    return results
+
+
+def build(
+    job: Job, progress: Progress, layers: Iterable[str], *, force: bool = False, **params: Any
+) -> list[StepResult]:
+    """Run the producers of some layers."""
+    from lakehouse.quality import load_rules, quality_gate
+
+    gate = quality_gate(job.lake, load_rules(job.settings.conf_dir))
+    run = type(job.run)(job.run.run_id, job.run.started_at, {**_offered(job), **params})
+    try:
+        return run_steps(job.lake, plan_steps(layers), run, force=force, progress=progress.step, audit=gate)
+    finally:
+        gate.finish()
+
+
+def build_facts(job: Job, progress: Progress, *, force: bool = False) -> list[StepResult]:
+    """Silver and gold: nothing here depends on the day segments are made for."""
+    return build(job, progress, FACT_LAYERS, force=force)
+
+
+def build_features(job: Job, progress: Progress, *, force: bool = False) -> list[StepResult]:
+    """Features as of the run's day."""
+    return build(job, progress, FEATURE_LAYERS, force=force, as_of=job.as_of())
+
+
+def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
+    """Clusters trained when due and scored, rules evaluated, membership published."""
+    from jobs.train import cluster_models
+
+    as_of = job.as_of()
+    clusters = cluster_models(job, progress, as_of, retrain=retrain)
+    return build(job, progress, SEGMENT_LAYERS, force=force, as_of=as_of, clusters=clusters)
+
+
+def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> Outcome:
+    """From files to report. Refused files do not stop the others; the caller decides on the exit code."""
+    from jobs.publish import export, report
+
+    out = Outcome()
+    out.feeds = ingest(job, progress)
+    _require_input(job, out)
+    out.steps += build_facts(job, progress, force=force)
+    out.as_of = job.as_of()
+    out.steps += build_features(job, progress, force=force)
+    out.steps += build_segments(job, progress, force=force, retrain=retrain)
+    out.exports = export(job, progress, out.as_of)
+    out.report = report(job, progress, out.as_of, fresh=not out.nothing_new)
+    return out
+
+
+def _offered(job: Job) -> dict[str, Any]:
+    """Configuration objects that producers may ask for by name."""
+    from pipelines.gold.finance_conf import load_finance
+    from segments.load import load_segments
+
+    return {
+        "sources": job.sources,
+        "finance": load_finance(job.settings.conf_dir),
+        "segments": load_segments(job.settings.conf_dir / "segments"),
+    }
+
+
+def _require_input(job: Job, out: Outcome) -> None:
+    if not job.lake.exists("bronze.raw_transactions"):
+        reasons = "; ".join(f"{path}: {why}" for path, why in out.refused[:5])
+        raise SourceError(
+            "No transactions have been delivered, so there is nothing to segment. "
+            + (f"These files were refused: {reasons}" if reasons else "Check the locations in conf/sources.")
+        )
