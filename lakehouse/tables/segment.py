@@ -2,7 +2,7 @@
 
 `website_id` is the retailer (`merchant_id` elsewhere). One table is the truth, `gold.customer_membership`; history is
 made from its changes, and the member list, the events and the sizes from history, so a run that dies between two
-writes is completed by the next.
+writes is completed by the next. Producers that compare with what is published read their own table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REFRESH_STATUSES = ("pending", "processing", "completed", "error")
     kind=Merge(),
     key=("website_id", "customer_key"),
     producer="segments.membership:plan_membership",
-    reads=("feature.customer", "feature.customer_cluster"),
+    reads=("feature.customer", "feature.customer_cluster", "gold.customer_membership"),
     cluster_by=("customer_key",),
     change_feed=True,
     owner="crm-data",
@@ -32,6 +32,7 @@ class CustomerMembership:
     customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
     segment_ids = column("array<string>", "Segments whose rule is true, in alphabetical order; empty when none.")
     primary_segment_id = text("The matched segment of highest priority; null when in none.", optional=True)
+    is_present = flag("False once a customer has no features any more; they are then in no segment.")
     changed_on = day("`as_of` of the evaluation that last changed this row.")
     run_id = text("Run that last changed this row.")
     updated_at = instant("When, UTC.")
@@ -43,7 +44,7 @@ class CustomerMembership:
     kind=ReplaceSlice(by=("as_of",)),
     key=("segment_id", "website_id", "as_of"),
     producer="segments.membership:plan_membership",
-    reads=("feature.customer", "feature.customer_cluster"),
+    reads=("feature.customer", "feature.customer_cluster", "gold.customer_membership"),
     owner="crm-data",
 )
 class CustomerSegmentRefresh:
@@ -52,8 +53,7 @@ class CustomerSegmentRefresh:
     as_of = day("Day evaluated for, exclusive edge.")
     version = text("Content hash of the definition evaluated.")
     evaluated_count = bigint("Customers for whom the rule is true.")
-    refresh_status = text("completed, or error when the last good membership was kept.",
-                          values=("completed", "error"))
+    refresh_status = text("completed, or error when the last good membership was kept.", values=("completed", "error"))
     message = text("Why the last good membership was kept.", optional=True)
 
 
@@ -63,7 +63,7 @@ class CustomerSegmentRefresh:
     kind=Merge(),
     key=("segment_id", "website_id", "customer_key", "entered_on"),
     producer="segments.history:record_history",
-    reads=(changes("gold.customer_membership"),),
+    reads=(changes("gold.customer_membership"), "gold.customer_segment_history"),
     cluster_by=("customer_key",),
     change_feed=True,
     checks={"stay_runs_forward": "exited_on IS NULL OR exited_on >= entered_on"},
@@ -79,8 +79,11 @@ class CustomerSegmentHistory:
     entered_at = instant("When the entry was recorded, UTC.")
     exited_at = instant("When the exit was recorded, UTC; null while in.", optional=True)
     entry_version = text("Content hash of the definition that let the customer in.")
-    exit_version = text("Content hash of the definition that put the customer out; null while in or when the segment "
-                        "is no longer active.", optional=True)
+    exit_version = text(
+        "Content hash of the definition that put the customer out; null while in or when the segment "
+        "is no longer active.",
+        optional=True,
+    )
     entry_reason = text("Why the stay began.", values=ENTRY_REASONS)
     exit_reason = text("Why the stay ended; null while in.", optional=True, values=EXIT_REASONS)
     entry_run_id = text("Run that recorded the entry.")
@@ -115,7 +118,7 @@ class CustomerSegmentCustomer:
     kind=Merge(),
     key=("event_id",),
     producer="segments.history:emit_events",
-    reads=(changes("gold.customer_segment_history"),),
+    reads=(changes("gold.customer_segment_history"), "gold.customer_segment_event"),
     retention_days=30,
     owner="crm-data",
 )
@@ -151,10 +154,12 @@ class CustomerSegmentSize:
     members = bigint("Customers in the segment.")
     share = double("members / customers.", optional=True)
     primary_members = bigint("Members whose primary segment it is.")
-    net_amount = money("Net spend of the members over all time before `as_of`, base currency; null when unknown.",
-                       optional=True)
-    value_share = double("Members' part of the net spend of all customers; null when that is not positive.",
-                         optional=True)
+    net_amount = money(
+        "Net spend of the members over all time before `as_of`, base currency; null when unknown.", optional=True
+    )
+    value_share = double(
+        "Members' part of the net spend of all customers; null when that is not positive.", optional=True
+    )
     entered = bigint("Stays that began with this `as_of`.")
     exited = bigint("Stays that ended with this `as_of`.")
 
@@ -165,7 +170,7 @@ class CustomerSegmentSize:
     kind=Merge(),
     key=("segment_id",),
     producer="segments.definitions:build_customer_segment",
-    reads=("gold.customer_segment_customer", "gold.customer_segment_refresh"),
+    reads=("gold.customer_segment_customer", "gold.customer_segment_refresh", "gold.customer_segment"),
     freshness_hours=24,
     owner="crm-data",
 )
