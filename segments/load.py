@@ -6,7 +6,6 @@ are refused (so no small file grows large, and no file makes an object), and a k
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -250,15 +249,13 @@ class _Reader:
 
     def segment(self, node: yaml.Node) -> None:
         """Takes one segment; it is kept only when nothing in it is wrong."""
-        self.segment_id = None
+        self.segment_id = _named_id(node)
         before = len(self.problems)
         got = self.mapping(node, "a segment", _FIELDS)
         if got is None:
             return
         segment_id = self.text(got.get("segment_id"))
-        if segment_id is not None and _SEGMENT_ID.fullmatch(segment_id):
-            self.segment_id = segment_id
-        elif "segment_id" in got:
+        if "segment_id" in got and self.segment_id is None:
             self.complain(
                 f"segment_id '{_short(str(segment_id))}' must be lower-case letters, digits and underscores, "
                 "start with a letter and have at most 63",
@@ -375,8 +372,7 @@ class _Reader:
         family = known.family
         fits: Any = None
         if family is Family.NUMBER and isinstance(value, int | float) and not isinstance(value, bool):
-            if math.isfinite(value) and abs(value) <= MAX_NUMBER:
-                fits = value
+            fits = value if abs(value) <= MAX_NUMBER else None  # nor is NaN within it
         elif family in (Family.TEXT, Family.LIST):
             fits = value if isinstance(value, str) and len(value) <= MAX_TEXT else None
         elif family is Family.FLAG:
@@ -402,7 +398,9 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode):
             self.complain("a single value is needed here, not a list or mapping", node)
             return _BROKEN
-        if len(node.value) > 10 * MAX_TEXT:
+        is_text = node.tag == "tag:yaml.org,2002:str"
+        # Not only for space: writing out an integer of thousands of digits is refused by Python itself.
+        if len(node.value) > (10 * MAX_TEXT if is_text else MAX_TEXT):
             self.complain(f"a value of {len(node.value):,} characters is too long", node)
             return _BROKEN
         try:
@@ -472,6 +470,14 @@ _WANTED: Final[Mapping[Family, str]] = {
     Family.INSTANT: "a date or UTC time such as 2017-12-31T18:00:00",
     Family.LIST: f"text of at most {MAX_TEXT:,} characters (put quotes around it)",
 }
+
+
+def _named_id(node: yaml.Node) -> str | None:
+    """The segment's id when it is a good one, so that every problem can name it."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value == "segment_id" and isinstance(value, yaml.ScalarNode) and _SEGMENT_ID.fullmatch(value.value):
+            return str(value.value)
+    return None
 
 
 def _share_a_name(one: Segment, other: Segment) -> bool:

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segments.language import All, AnyOf, Condition, Not, Rule, Segment, all_of, conditions_of, feature
+from segments.load import MAX_BYTES, DefinitionError, load_segments, parse_rule, parse_segments
+from segments.operators import OPERATORS
+from tests.support.segment_features import FEATURES
+
+CHAMPIONS = """\
+segment_id: champions
+name: Champions
+description: They buy often, lately and a lot.
+priority: 10
+website_ids: [completejourney]
+rule:
+  all:
+    - {feature: recency_days, op: at_most, value: 30}
+    - any:
+        - {feature: monetary_net, op: at_least, value: 100.50}
+        - {feature: frequency, op: at_least, value: 10}
+    - not: {feature: lifecycle_stage, op: in, value: [new, lost]}
+"""
+
+
+def problems(text: str | bytes) -> list[str]:
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(text, FEATURES, "x.yml")
+    return [str(p) for p in raised.value.problems]
+
+
+def with_condition(condition: str) -> str:
+    return f"segment_id: s\nname: S\nrule: {condition}\n"
+
+
+def test_yaml_becomes_the_rule_it_says() -> None:
+    (champions,) = parse_segments(CHAMPIONS, FEATURES)
+
+    assert champions.rule == All(
+        (
+            Condition("recency_days", "at_most", 30),
+            AnyOf((Condition("monetary_net", "at_least", 100.5), Condition("frequency", "at_least", 10))),
+            Not(Condition("lifecycle_stage", "in", ("new", "lost"))),
+        )
+    )
+    assert (champions.priority, champions.website_ids, champions.is_active) == (10, ("completejourney",), True)
+    assert champions.refresh_mode == "auto"
+
+
+def test_a_condition_knows_where_it_was_written() -> None:
+    (champions,) = parse_segments(CHAMPIONS, FEATURES, "champions.yml")
+
+    assert [str(c.at) for c in conditions_of(champions.rule)][:2] == [
+        "champions.yml, line 8, column 7",
+        "champions.yml, line 10, column 11",
+    ]
+
+
+def test_python_and_yaml_say_the_same() -> None:
+    rule = all_of(
+        feature("recency_days").at_most(30),
+        feature("monetary_net").at_least(100.5) | feature("frequency").at_least(10),
+        ~feature("lifecycle_stage").is_in(["new", "lost"]),
+    )
+
+    assert parse_segments(CHAMPIONS, FEATURES)[0].rule == rule
+
+
+def test_yaml_and_json_give_the_segment_back() -> None:
+    rule = all_of(
+        feature("first_purchase_on").at_least(date(2017, 1, 1)),
+        feature("last_seen_at").less_than(datetime(2017, 6, 1, 18, tzinfo=UTC)),
+        feature("categories").contains("WINE"),
+        ~feature("is_private").equals(False),
+        feature("favourite_store_id").is_empty(),
+        feature("weekend_share").between(0.25, 1),
+        feature("last_seen_at").within_last_days(7),
+    )
+    segment = Segment("wine", "Wine ☕", rule, "For: everyone", False, ("a", "b"), 3, "manual", 0.5)
+
+    assert parse_segments(yaml.safe_dump(segment.to_dict(), allow_unicode=True), FEATURES) == (segment,)
+    assert parse_rule(segment.conditions_json, FEATURES) == rule
+    assert parse_segments(json.dumps(segment.to_dict(), default=str), FEATURES) == (segment,)
+
+
+def test_the_version_follows_the_rule_and_not_the_name() -> None:
+    segment = Segment("s", "S", feature("recency_days").at_most(30))
+
+    assert replace(segment, name="T", description="new", priority=1).version == segment.version
+    assert replace(segment, rule=feature("recency_days").at_most(31)).version != segment.version
+    assert replace(segment, website_ids=("a",)).version != segment.version
+    assert segment.version == "08a51e1733ec"  # a change of this value re-versions every membership
+
+
+def test_all_problems_of_a_file_come_at_once_with_their_places() -> None:
+    found = problems("""\
+segment_id: vip_paris
+name: VIP
+prioritty: 3
+rule:
+  all:
+    - {feature: recency_day, op: at_most, value: 30}
+    - {feature: frequency, op: atleast, value: 3}
+    - {feature: frequency, op: at_least, value: lots}
+""")
+
+    assert found == [
+        "x.yml, line 3, column 1: segment \"vip_paris\": 'prioritty' is not a field of a segment; fields are segment_id, "
+        "name, description, is_active, website_ids, priority, refresh_mode, max_change_share, rule. Did you mean "
+        "'priority'?",
+        "x.yml, line 6, column 17: segment \"vip_paris\": 'recency_day' is not a feature. Did you mean 'recency_days'?",
+        "x.yml, line 7, column 33: segment \"vip_paris\": 'atleast' is not an operator; operators are "
+        f"{', '.join(OPERATORS)}. Did you mean 'at_least'?",
+        "x.yml, line 8, column 50: segment \"vip_paris\": 'frequency' is compared with a number of at most "
+        "1,000,000,000,000,000, not the text 'lots'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("{feature: frequency, op: at_least}", "'at_least' needs a value"),
+        ("{feature: frequency, op: at_least, value: true}", "not bool True"),
+        ("{feature: frequency, op: at_least, value: .inf}", "not float inf"),
+        ("{feature: frequency, op: at_least, value: .nan}", "not float nan"),
+        ("{feature: frequency, op: at_least, value: 1" + "0" * 400 + "}", "not int 1"),
+        ("{feature: frequency, op: at_least, value: [1]}", "a single value is needed here"),
+        ("{feature: frequency, op: equals, value: null}", "not nothing"),
+        ("{feature: frequency, op: in, value: 3}", "needs a list of values"),
+        ("{feature: frequency, op: in, value: []}", "needs at least one value"),
+        ("{feature: frequency, op: in, value: [1, null]}", "not nothing"),
+        ("{feature: frequency, op: between, value: [1, 2, 3]}", "needs two values, [low, high]"),
+        ("{feature: frequency, op: between, value: [9, 2]}", "no customer can match"),
+        ("{feature: frequency, op: contains, value: '1'}", "does not apply to 'frequency', a number"),
+        ("{feature: frequency, op: is_empty, value: 1}", "'is_empty' takes no value"),
+        ("{feature: is_private, op: equals, value: 'yes'}", "compared with true or false"),
+        ("{feature: lifecycle_stage, op: equals, value: lapsed}", "never 'lapsed'"),
+        ("{feature: lifecycle_stage, op: equals, value: 3}", "put quotes around it"),
+        ("{feature: first_purchase_on, op: at_least, value: 2017-02-30}", "cannot be read as a value"),
+        ("{feature: first_purchase_on, op: at_least, value: soon}", "a date such as 2017-12-31"),
+        ("{feature: first_purchase_on, op: within_last_days, value: -1}", "a whole number from 0 to 36,500"),
+        ("{feature: first_purchase_on, op: within_last_days, value: 1.5}", "a whole number from 0 to 36,500"),
+        ("{op: at_least, value: 3}", "needs 'feature'"),
+        ("{feature: [frequency], op: at_least, value: 3}", "a single value is needed here"),
+        ("{all: []}", "'all' needs a list of at least one rule"),
+        ("{any: {}}", "'any' needs a list of at least one rule"),
+        ("{not: []}", "a rule is one of"),
+        ("{all: [], any: []}", "'any' is not a field of 'all'"),
+        ("{xor: []}", "'xor' is not a field of a condition"),
+        ("yes", "a rule is one of"),
+        ("{? [a] : b}", "a list or mapping"),
+        ("{feature: frequency, op: at_least, value: 3, feature: frequency}", "'feature' is given twice"),
+        ("{feature: frequency, op: at_least, value: 1; DROP TABLE x}", "not the text '1; DROP TABLE x'"),
+    ],
+)
+def test_a_wrong_condition_is_refused_with_its_reason(condition: str, said: str) -> None:
+    found = problems(with_condition(condition))
+
+    assert said in " ".join(found)
+    assert all(p.startswith("x.yml, line 3, column ") for p in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must hold exactly one YAML document"),
+        ("- a", "a segment must be a mapping"),
+        ("a: [", "is not valid YAML"),
+        ("\tx: 1", "is not valid YAML"),
+        ("a: 1\n---\nb: 2", "must hold exactly one YAML document"),
+        (b"name: \xff", "is not UTF-8 text"),
+        ("\x00", "is not valid YAML"),
+        ("a: &a [x]\nb: *a", "alias or anchor"),
+        ("a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]", "alias or anchor"),
+        ("a: !!python/object/apply:os.system ['id']", "YAML tag"),
+        ("[" * 10_000, "nested deeper than 256 levels"),
+        ("a: " * 300, "is not valid YAML"),
+        ("[" + "1," * 60_000 + "]", "of more than 50,000 nodes"),
+        ("#" * (MAX_BYTES + 1), "a definition file may have 262,144"),
+        ("segments: 3", "must be a list of segments"),
+        ("segment_id: '../../etc'\nname: x\nrule: {not: {}}", "must be lower-case letters"),
+        ("segment_id: s\nname: ''\nrule: {not: {}}", "text of 1 to 255 characters"),
+        ("name: x", "'segment_id' is missing"),
+        ("segment_id: s\nname: S\nrefresh_mode: autto\nrule: {not: {}}", "Did you mean 'auto'?"),
+        ("segment_id: s\nname: S\nis_active: maybe\nrule: {not: {}}", "true or false is needed"),
+        ("segment_id: s\nname: S\nwebsite_ids: a\nrule: {not: {}}", "a list is needed"),
+        ("segment_id: s\nname: S\npriority: -1\nrule: {not: {}}", "a whole number from 0"),
+    ],
+)
+def test_hostile_and_broken_files_are_refused(text: str | bytes, said: str) -> None:
+    assert said in " ".join(problems(text))
+
+
+@pytest.mark.parametrize("value", ["'; DROP TABLE gold.customer_segment; --", "`x` OR 1=1", "${jndi:ldap://x}", "\\'"])
+def test_hostile_values_are_values(value: str) -> None:
+    text = with_condition(f"{{feature: favourite_store_id, op: equals, value: {json.dumps(value)}}}")
+
+    assert parse_segments(text, FEATURES)[0].rule == Condition("favourite_store_id", "equals", value)
+
+
+def test_names_are_unique_per_website_and_ids_everywhere(tmp_path: Path) -> None:
+    rule = "rule: {feature: frequency, op: at_least, value: 1}"
+    (tmp_path / "a.yml").write_text(f"segment_id: one\nname: Same\nwebsite_ids: [a]\n{rule}\n")
+    (tmp_path / "b.yml").write_text(f"segments:\n- {{segment_id: two, name: Same, website_ids: [b], {rule}}}\n")
+    assert [s.segment_id for s in load_segments(tmp_path, FEATURES)] == ["one", "two"]
+
+    (tmp_path / "c.yml").write_text(f"segment_id: one\nname: Same\n{rule}\n")
+    with pytest.raises(DefinitionError) as raised:
+        load_segments(tmp_path, FEATURES)
+    assert [str(p) for p in raised.value.problems] == [
+        'c.yml, line 1, column 1: segment "one": is defined twice, first at a.yml, line 1, column 1',
+        'c.yml, line 1, column 1: segment "one": has the name \'Same\' of segment "two"; names are unique per website',
+    ]
+
+
+def test_an_absent_folder_has_no_segments(tmp_path: Path) -> None:
+    assert load_segments(tmp_path / "none", FEATURES) == ()
+
+
+def test_fifty_levels_and_three_hundred_conditions_load() -> None:
+    deep: Rule = feature("frequency").at_least(1)
+    for _ in range(50):
+        deep = ~(deep & feature("recency_days").at_most(9))
+    wide = all_of(*[feature("frequency").not_equals(n) for n in range(300)])
+    segment = Segment("s", "S", all_of(deep, wide))
+
+    assert parse_segments(json.dumps(segment.to_dict()), FEATURES) == (segment,)
+
+
+_CONDITIONS = st.one_of(
+    st.builds(lambda v: feature("recency_days").at_most(v), st.integers(-(10**9), 10**9)),
+    st.builds(lambda v: feature("weekend_share").greater_than(v), st.floats(-1e6, 1e6, allow_nan=False)),
+    st.builds(
+        lambda v: feature("favourite_store_id").is_in(v),
+        st.lists(
+            st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20), min_size=1, max_size=3
+        ),
+    ),
+    st.builds(lambda v: feature("first_purchase_on").less_than(v), st.dates()),
+    st.just(feature("categories").is_not_empty()),
+)
+RULES = st.recursive(
+    _CONDITIONS,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda r: All(tuple(r))),
+        st.lists(inner, min_size=1, max_size=3).map(lambda r: AnyOf(tuple(r))),
+        inner.map(Not),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(RULES)
+def test_any_rule_survives_json_and_yaml(rule: Rule) -> None:
+    segment = Segment("s", "S", rule)
+
+    assert parse_rule(segment.conditions_json, FEATURES) == rule
+    assert parse_segments(yaml.safe_dump(segment.to_dict(), allow_unicode=True), FEATURES)[0] == segment
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_is_a_segment_or_a_located_error(text: str) -> None:
+    try:
+        parse_segments(text, FEATURES)
+    except DefinitionError as error:
+        assert error.problems
