@@ -44,9 +44,14 @@ class TransactionLine:
     is_valid_purchase = flag("Customer known, a sale, quantity and price above zero.")
     source = text("Source that delivered the winning row.")
     delivery_seq = bigint("Delivery order of the winning row; a later delivery replaces an earlier one.")
-    duplicate_count = integer("Other delivered rows this one stands for (same line delivered again).")
+    delivery_id = bigint("xxhash64(file_id, delivery) of the winning row; with row_number it leads to the raw row.")
+    row_number = bigint("Position of the winning row within its file.")
     row_hash = bigint("Hash of the delivered row that won.")
-    duplicate_hash = column("decimal(38,0)", "Sum of the hashes of the duplicates it stands for.")
+    superseded = column(
+        "array<struct<delivery_seq:bigint,delivery_id:bigint,row_number:bigint,row_hash:bigint>>",
+        "Delivered rows this line stands for besides its own: delivered again, corrected or replaced; null for none.",
+        optional=True,
+    )
     batch_id = bigint("Ingest batch of the winning row.")
 
 

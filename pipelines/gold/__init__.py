@@ -1,0 +1,1 @@
+"""Gold: facts, dimensions, references and audits; one module per subject."""

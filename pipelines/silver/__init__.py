@@ -1,0 +1,1 @@
+"""Silver: typed, conformed, deduplicated subjects; one module per subject."""
