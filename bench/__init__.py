@@ -1,0 +1,1 @@
+"""Benchmarks: the pipeline against single-machine engines doing the same work on generated lines."""
