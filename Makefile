@@ -13,12 +13,15 @@ LOCAL_UV := .uv/bin/uv
 CLEAN_ENV := env -u VIRTUAL_ENV -u PYTHONPATH -u PYTHONHOME
 ARGS ?=
 
-.PHONY: help setup run test check bench docs clean
+.PHONY: help setup faster run test check bench docs clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/jars.stamp ## make the environment (once)
+
+faster: setup ## once: archive Java classes, so that every session starts in about half the time (1 min, 180 MB)
+	@$(BIN)/python -m lakehouse.classes
 
 run: setup ## run the whole product on demonstration data; ARGS="--help" shows its options
 	@$(BIN)/segmentation run $(ARGS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pyspark.sql import SparkSession
 
+from lakehouse.classes import reading_options
 from lakehouse.errors import EnvironmentError_
 from lakehouse.jars import ensure_jars
 from lakehouse.java import find_java
@@ -244,12 +245,18 @@ _CONNECT_VARIABLES: Final = frozenset(
 
 
 def _build_local(spark: SparkSettings, data_dir: Path, app_name: str) -> SparkSession:
-    os.environ["JAVA_HOME"] = str(find_java().home)
+    java = find_java()
+    os.environ["JAVA_HOME"] = str(java.home)
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     _use_utc()
     builder = SparkSession.builder.master(spark.master).appName(app_name)
-    for name, value in local_conf(spark, data_dir).items():
+    conf = local_conf(spark, data_dir)
+    if "ArchiveClassesAtExit" not in conf["spark.driver.extraJavaOptions"]:
+        conf["spark.driver.extraJavaOptions"] = (
+            f"{conf['spark.driver.extraJavaOptions']} {reading_options(java)}".strip()
+        )
+    for name, value in conf.items():
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     # Installs the converter that turns a commit conflict into its own Python class; without it every conflict
