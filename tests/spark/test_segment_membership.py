@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse.declare import table_of
+from segments.definitions import build_customer_segment, measure_segments
+from segments.history import emit_events, publish_members, record_history
+from segments.language import Segment, feature
+from segments.membership import ask_for, plan_membership_of
+from tests.spark.test_segment_evaluate import customers
+from tests.support.rows import rows
+from tests.support.segment_features import FEATURES
+
+pytestmark = pytest.mark.spark
+
+DAY = date(2018, 1, 1)
+MEMBERSHIP = "gold.customer_membership"
+RECENT = Segment("recent", "Recent", feature("recency_days").at_most(30), priority=2)
+OFTEN = Segment("often", "Often", feature("frequency").at_least(3), priority=1)
+
+
+def at(year: int, month: int, day: int, hour: int = 0) -> datetime:
+    """A UTC time without zone, as Spark gives and takes it."""
+    return datetime(year, month, day, hour)  # noqa: DTZ001
+
+
+class Tables:
+    """The segment tables as dictionaries by key, written the way the lakehouse writes them."""
+
+    def __init__(self, spark: SparkSession):
+        self.spark = spark
+        self.content: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
+        self.seen: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def read(self, name: str) -> DataFrame:
+        return rows(self.spark, name, self.content.get(name, {}).values())
+
+    def changes(self, name: str, reader: str) -> DataFrame:
+        """Rows changed since `reader` last called `done`."""
+        before, now = self.seen.get(f"{name}>{reader}", {}), self.content.get(name, {})
+        changed = [r | {"_deleted": False} for k, r in now.items() if before.get(k) != r]
+        gone = [r | {"_deleted": True} for k, r in before.items() if k not in now]
+        frame = rows(self.spark, name, changed + gone)
+        return frame if changed or gone else frame.withColumn("_deleted", F.lit(False))
+
+    def done(self, name: str, reader: str) -> None:
+        self.seen[f"{name}>{reader}"] = dict(self.content.get(name, {}))
+
+    def write(self, name: str, frame: DataFrame) -> int:
+        """Merge a frame and return how many rows it had."""
+        table = table_of(name)
+        made = [r.asDict() for r in frame.collect()]
+        keys = [tuple(r[k] for k in table.key) for r in made]
+        assert len(set(keys)) == len(keys), f"{name}: a merge met a key twice"
+        target = self.content.setdefault(name, {})
+        for key, row in zip(keys, made, strict=True):
+            if row.pop("_deleted", False):
+                target.pop(key, None)
+            else:
+                target[key] = row
+        return len(made)
+
+    def refresh(
+        self,
+        features: DataFrame,
+        segments: Sequence[Segment],
+        as_of: date = DAY,
+        run_id: str = "run",
+        stop_after: int = 9,
+    ) -> list[int]:
+        """Run the steps in order; `stop_after` is where a kill strikes. Returns the rows each step wrote."""
+        now = at(as_of.year, as_of.month, as_of.day, 6)
+        features = features.withColumn("as_of", F.lit(as_of))
+        clusters = features.where("false")
+        history, event = "gold.customer_segment_history", "gold.customer_segment_event"
+        planned = plan_membership_of(
+            features,
+            clusters,
+            self.read(MEMBERSHIP),
+            segments=segments,
+            as_of=as_of,
+            run_id=run_id,
+            started_at=now,
+            catalogue=FEATURES,
+        )
+        written = [self.write(MEMBERSHIP, planned[MEMBERSHIP])]
+        self.write("gold.customer_segment_refresh", planned["gold.customer_segment_refresh"])
+        if stop_after < 2:
+            return written
+        changed = self.changes(MEMBERSHIP, history)
+        made = record_history(changed, self.read(history), segments=segments, run_id=run_id, started_at=now)
+        written.append(self.write(history, made))
+        self.done(MEMBERSHIP, history)
+        if stop_after < 3:
+            return written
+        written.append(
+            self.write("gold.customer_segment_customer", publish_members(self.changes(history, "c"), started_at=now))
+        )
+        self.done(history, "c")
+        if stop_after < 4:
+            return written
+        written.append(self.write(event, emit_events(self.changes(history, event), self.read(event), as_of=as_of)))
+        self.done(history, event)
+        return written
+
+    def members(self) -> set[tuple[str, int]]:
+        """Segment and customer of the published member list."""
+        return {(r["segment_id"], r["customer_key"]) for r in self.content["gold.customer_segment_customer"].values()}
+
+    def stays(self) -> set[tuple[Any, ...]]:
+        """Stays without run and time of writing."""
+        return {
+            (r["segment_id"], r["customer_key"], r["entered_on"], r["exited_on"], r["exit_reason"])
+            for r in self.content["gold.customer_segment_history"].values()
+        }
+
+    def events(self) -> set[tuple[Any, ...]]:
+        """Events without run and time of writing."""
+        return {
+            (r["segment_id"], r["customer_key"], r["event_type"], r["occurred_on"])
+            for r in self.content["gold.customer_segment_event"].values()
+        }
+
+
+@pytest.fixture
+def tables(spark: SparkSession) -> Tables:
+    return Tables(spark)
+
+
+def test_customers_enter_and_leave_with_history_and_events(spark: SparkSession, tables: Tables) -> None:
+    first = customers(spark, {"recency_days": 5, "frequency": 3}, {"recency_days": 40, "frequency": 1}, {})
+    later = customers(spark, {"recency_days": 35, "frequency": 3}, {"recency_days": 1, "frequency": 2})
+    tables.refresh(first, [RECENT, OFTEN])
+    assert tables.members() == {("recent", 1), ("often", 1)}
+    assert tables.content[MEMBERSHIP]["shop", 3]["segment_ids"] == []
+
+    tables.refresh(later, [RECENT, OFTEN], DAY + timedelta(days=30), "later")
+
+    assert tables.members() == {("recent", 2), ("often", 1)}
+    entered, left = DAY, DAY + timedelta(days=30)
+    assert tables.stays() == {
+        ("recent", 1, entered, left, "rule_not_true"),
+        ("often", 1, entered, None, None),
+        ("recent", 2, left, None, None),
+    }
+    assert tables.events() == {
+        ("recent", 1, "segment_entered", entered),
+        ("often", 1, "segment_entered", entered),
+        ("recent", 1, "segment_exited", left),
+        ("recent", 2, "segment_entered", left),
+    }
+    gone = tables.content[MEMBERSHIP]["shop", 3]
+    assert (gone["is_present"], gone["segment_ids"]) == (False, [])
+    (closed,) = [s for s in tables.content["gold.customer_segment_history"].values() if s["exited_on"]]
+    assert (closed["entry_run_id"], closed["exit_run_id"]) == ("run", "later")
+    assert (closed["entry_version"], closed["exit_version"]) == (RECENT.version, RECENT.version)
+
+
+def test_the_same_refresh_again_changes_nothing(spark: SparkSession, tables: Tables) -> None:
+    frame = customers(spark, {"recency_days": 5, "frequency": 3}, {"recency_days": 40}, {})
+    assert tables.refresh(frame, [RECENT, OFTEN]) == [3, 2, 2, 2]
+
+    assert tables.refresh(frame, [RECENT, OFTEN], run_id="again") == [0, 0, 0, 0]
+    assert tables.refresh(frame, [RECENT, OFTEN], DAY + timedelta(days=1), run_id="next day") == [0, 0, 0, 0]
+
+
+def test_why_a_stay_ended_is_kept(spark: SparkSession, tables: Tables) -> None:
+    others = [replace(RECENT, segment_id=i, name=i) for i in ("edited", "switched_off", "removed", "kept")]
+    frame = customers(spark, {"recency_days": 20}, {"recency_days": 5})
+    tables.refresh(frame, others)
+
+    edited = replace(others[0], rule=feature("recency_days").at_most(10))
+    off = replace(others[1], is_active=False)
+    tables.refresh(frame.where("customer_key = 1"), [edited, off, others[3]], DAY + timedelta(days=1))
+
+    left = {(segment, key): reason for segment, key, _, _, reason in tables.stays()}
+    assert left == {
+        ("edited", 1): "definition_changed",
+        ("switched_off", 1): "segment_inactive",
+        ("removed", 1): "segment_inactive",
+        ("kept", 1): None,
+    } | {(s.segment_id, 2): "customer_absent" for s in others}
+
+
+def test_a_processed_event_stays_processed_and_old_ones_do_not_come_back(spark: SparkSession, tables: Tables) -> None:
+    tables.refresh(customers(spark, {"recency_days": 5}), [RECENT])
+    events = tables.content["gold.customer_segment_event"]
+    for event in events.values():
+        event["is_processed"] = True
+
+    tables.refresh(customers(spark, {"recency_days": 31}), [RECENT], DAY + timedelta(days=26))
+    assert {(e["event_type"], e["is_processed"]) for e in events.values()} == {
+        ("segment_entered", True),
+        ("segment_exited", False),
+    }
+
+    events.clear()  # as maintenance does with processed events past their 30 days
+    tables.seen.clear()
+    tables.refresh(customers(spark, {"recency_days": 31}), [RECENT], DAY + timedelta(days=40))
+    assert tables.events() == {("recent", 1, "segment_exited", DAY + timedelta(days=26))}
+
+
+def test_a_missing_feature_day_and_an_older_day_move_no_one(spark: SparkSession, tables: Tables) -> None:
+    frame = customers(spark, {"recency_days": 5})
+    tables.refresh(frame, [RECENT])
+
+    assert tables.refresh(frame.where("false"), [RECENT], DAY + timedelta(days=1)) == [0, 0, 0, 0]
+    assert tables.refresh(customers(spark, {"recency_days": 99}), [RECENT], DAY - timedelta(days=1)) == [0, 0, 0, 0]
+
+
+def test_a_manual_segment_waits_to_be_asked(spark: SparkSession, tables: Tables) -> None:
+    manual = replace(OFTEN, refresh_mode="manual")
+    tables.refresh(customers(spark, {"recency_days": 1, "frequency": 3}), [RECENT, manual])
+    assert tables.members() == {("recent", 1)}
+
+    tables.refresh(customers(spark, {"recency_days": 1, "frequency": 3}), ask_for([RECENT, manual], ["often"]))
+    assert tables.members() == {("recent", 1), ("often", 1)}
+    assert tables.content[MEMBERSHIP]["shop", 1]["primary_segment_id"] == "often"
+
+    tables.refresh(customers(spark, {"recency_days": 99, "frequency": 1}), [RECENT, manual], DAY + timedelta(days=1))
+    assert tables.members() == {("often", 1)}
+    assert tables.content[MEMBERSHIP]["shop", 1]["primary_segment_id"] == "often"
+
+
+def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSession, tables: Tables) -> None:
+    guarded = replace(RECENT, max_change_share=0.5)
+    tables.refresh(customers(spark, *[{"recency_days": 1, "frequency": 3}] * 4), [guarded, OFTEN])
+
+    moved = customers(spark, *[{"recency_days": 99, "frequency": 1}] * 3, {"recency_days": 1, "frequency": 3})
+    tables.refresh(moved, [guarded, OFTEN], DAY + timedelta(days=1))
+
+    assert tables.members() == {("recent", 1), ("recent", 2), ("recent", 3), ("recent", 4), ("often", 4)}
+    grades = {
+        (r["segment_id"], r["as_of"]): (r["refresh_status"], r["evaluated_count"], r["message"])
+        for r in tables.content["gold.customer_segment_refresh"].values()
+    }
+    assert grades["often", DAY + timedelta(days=1)] == ("completed", 1, None)
+    assert grades["recent", DAY + timedelta(days=1)] == (
+        "error",
+        1,
+        "3 of 4 members would change, above the limit of 50 %; the last good membership was kept",
+    )
+    published = build_customer_segment(
+        tables.read("gold.customer_segment_customer"),
+        tables.read("gold.customer_segment_refresh"),
+        tables.read("gold.customer_segment"),
+        segments=[guarded, OFTEN],
+        as_of=DAY + timedelta(days=1),
+        started_at=at(2018, 1, 2),
+    )
+    tables.write("gold.customer_segment", published)
+    recent = tables.content["gold.customer_segment"][("recent",)]
+    assert (recent["refresh_status"], recent["matched_customers_count"], recent["last_refresh_at"]) == (
+        "error",
+        4,
+        None,
+    )
+    assert recent["refresh_message"].startswith("shop: 3 of 4 members would change")
+
+    half = customers(spark, *[{"recency_days": 99}] * 2, *[{"recency_days": 1}] * 2)
+    tables.refresh(half, [guarded, OFTEN], DAY + timedelta(days=2))
+    assert {m for m in tables.members() if m[0] == "recent"} == {("recent", 3), ("recent", 4)}
+
+
+def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSession, tables: Tables) -> None:
+    def publish(segments: Sequence[Segment], when: datetime) -> Mapping[tuple[Any, ...], dict[str, Any]]:
+        frame = build_customer_segment(
+            tables.read("gold.customer_segment_customer"),
+            tables.read("gold.customer_segment_refresh"),
+            tables.read("gold.customer_segment"),
+            segments=segments,
+            as_of=DAY,
+            started_at=when,
+        )
+        tables.write("gold.customer_segment", frame)
+        return tables.content["gold.customer_segment"]
+
+    tables.refresh(customers(spark, {"recency_days": 1}), [RECENT, OFTEN])
+    first, second = at(2018, 1, 1, 6), at(2018, 1, 2, 6)
+    waiting = Segment("waiting", "Waiting", OFTEN.rule, refresh_mode="manual", website_ids=("shop",))
+    now = publish([RECENT, OFTEN, waiting], first)
+    assert {
+        k[0]: (r["matched_customers_count"], r["refresh_status"], r["last_refresh_at"]) for k, r in now.items()
+    } == {
+        "recent": (1, "completed", first),
+        "often": (0, "completed", first),
+        "waiting": (0, "pending", None),
+    }
+    assert now[("waiting",)]["website_ids"] == ["shop"]
+    assert now[("recent",)]["conditions"] == '{"feature":"recency_days","op":"at_most","value":30}'
+
+    now = publish([replace(RECENT, name="Lately"), waiting], second)
+    assert {k[0]: (r["is_active"], r["created_at"], r["updated_at"]) for k, r in now.items()} == {
+        "recent": (True, first, second),
+        "often": (False, first, second),
+        "waiting": (True, first, first),
+    }
+    assert publish([replace(RECENT, name="Lately"), waiting], at(2018, 1, 3))[("often",)]["updated_at"] == second
+    assert now[("often",)]["name"] == "Often"
+
+
+def test_sizes_count_members_value_and_movement(spark: SparkSession, tables: Tables) -> None:
+    from decimal import Decimal
+
+    frame = customers(
+        spark,
+        {"recency_days": 1, "frequency": 3, "monetary_net": Decimal("30.10")},
+        {"recency_days": 1, "frequency": 1, "monetary_net": Decimal("9.90")},
+        {"recency_days": 99, "frequency": 1, "monetary_net": Decimal("60.00")},
+        {"recency_days": None, "monetary_net": None},
+    )
+    tables.refresh(frame, [RECENT, OFTEN])
+    nobody = Segment("nobody", "Nobody", feature("frequency").less_than(0))
+
+    sized = measure_segments(
+        tables.read(MEMBERSHIP),
+        frame.withColumn("as_of", F.lit(DAY)),
+        tables.read("gold.customer_segment_history"),
+        segments=[RECENT, OFTEN, nobody],
+        as_of=DAY,
+    )
+
+    assert sized.columns == list(table_of("gold.customer_segment_size").column_names)
+    found = {r.segment_id: r for r in sized.collect()}
+    recent = found["recent"]
+    assert (recent.customers, recent.members, recent.primary_members, recent.share) == (4, 2, 1, 0.5)
+    assert (recent.net_amount, recent.value_share, recent.entered, recent.exited) == (Decimal("40.00"), 0.4, 2, 0)
+    assert (found["nobody"].members, found["nobody"].net_amount, found["nobody"].entered) == (0, Decimal(0), 0)
+
+
+def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None:
+    frame = customers(spark).withColumn("as_of", F.lit(DAY))
+    planned = plan_membership_of(
+        frame,
+        frame,
+        rows(spark, MEMBERSHIP),
+        segments=[RECENT],
+        as_of=DAY,
+        run_id="r",
+        started_at=at(2018, 1, 1),
+        catalogue=FEATURES,
+    )
+    history = rows(spark, "gold.customer_segment_history", [{"_deleted": False}])
+    made = dict(planned) | {
+        "gold.customer_segment_history": record_history(
+            rows(spark, MEMBERSHIP, [{"_deleted": False}]),
+            history.drop("_deleted"),
+            segments=[RECENT],
+            run_id="r",
+            started_at=at(2018, 1, 1),
+        ),
+        "gold.customer_segment_event": emit_events(history, rows(spark, "gold.customer_segment_event"), as_of=DAY),
+    }
+    for name, out in made.items():
+        declared = rows(spark, name)
+        assert {f.name: f.dataType.simpleString() for f in out.schema} == {
+            f.name: f.dataType.simpleString() for f in declared.schema
+        }, name
+
+
+def test_many_days_with_kills_end_where_one_clean_pass_per_day_would(spark: SparkSession) -> None:
+    """Random days, kills and definition changes: members equal an evaluation from nothing, stays an unkilled run."""
+    pick = random.Random(7)
+    killed, clean = Tables(spark), Tables(spark)
+    rules = [RECENT, OFTEN, Segment("both", "Both", RECENT.rule & OFTEN.rule, priority=0)]
+    for n in range(4):
+        as_of = DAY + timedelta(days=n)
+        segments = [replace(s, rule=~s.rule) if pick.random() < 0.2 else s for s in rules if pick.random() < 0.9]
+        frame = customers(
+            spark,
+            *[{"recency_days": pick.choice([1, 99, None]), "frequency": pick.choice([1, 5])} for _ in range(12)],
+        ).where(F.col("customer_key") != pick.randint(1, 12))
+        for _ in range(2):
+            killed.refresh(frame, segments, as_of, stop_after=pick.randint(1, 3))
+        killed.refresh(frame, segments, as_of)
+        clean.refresh(frame, segments, as_of)
+
+        scratch = Tables(spark)
+        scratch.refresh(frame, segments, as_of)
+        assert killed.members() == scratch.members()
+        assert killed.members() == {(s, k) for s, k, _, left, _ in killed.stays() if left is None}
+    assert killed.stays() == clean.stays()
+    assert killed.events() == clean.events()
