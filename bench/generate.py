@@ -61,6 +61,7 @@ SCHEMA: Final = pa.schema(
         ("net_amount", pa.decimal128(12, 2)),
         ("discount", pa.decimal128(12, 2)),
         ("coupon", pa.decimal128(12, 2)),
+        ("sold_in_basket", pa.string()),
     ]
 )
 
@@ -264,50 +265,65 @@ def ensure(out: Path, size: Size, seed: int = SEED) -> dict[str, Any]:
 def _fresh_lines(world: World, span: Span, rows: int, rng: np.random.Generator) -> pa.Table:
     size = world.size
     sizes = 1 + rng.poisson(4.0, rows // 4 + 50)
+    everything = np.arange(len(sizes))
+    returned = (everything > 0) & (rng.random(len(sizes)) < RETURN_SHARE)
+    # A return names the nearest sale before it in the file's numbering and gives back its first lines, or all.
+    original = np.maximum.accumulate(np.where(returned, 0, everything))
+    sizes = np.where(returned, 1 + (rng.random(len(sizes)) * sizes[original]).astype(np.int64), sizes)
     ends = np.cumsum(sizes)
     baskets = int(np.searchsorted(ends, rows)) + 1
-    sizes = sizes[:baskets]
+    sizes, returned, original = sizes[:baskets], returned[:baskets], original[:baskets]
     sizes[-1] -= int(ends[baskets - 1]) - rows
+    starts = np.cumsum(sizes) - sizes
     of = np.repeat(np.arange(baskets), sizes)
-    line_no = np.arange(rows) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
+    line_no = np.arange(rows) - starts[of] + 1
+    copied = np.where(returned[of], starts[original[of]] + line_no - 1, np.arange(rows))
 
     # Every customer once, spread over all files; the rest by activity.
     customer = np.searchsorted(world.customer_cdf, rng.random(baskets))
-    sure = np.empty(0, dtype=np.int64)
+    guest = rng.random(baskets) < GUEST_SHARE
     if span.index < size.files:
         first = size.customers * span.index // size.files
         last = size.customers * (span.index + 1) // size.files
-        sure = np.linspace(0, baskets, last - first, endpoint=False).astype(np.int64)
+        sales = np.flatnonzero(~returned)
+        sure = sales[np.linspace(0, len(sales), last - first, endpoint=False).astype(np.int64)]
         customer[sure] = world.customer_order[first:last]
-    guest = rng.random(baskets) < GUEST_SHARE
-    guest[sure] = False
+        guest[sure] = False
+    customer, guest = customer[original], guest[original]
 
-    day = span.first_day + rng.integers(0, span.days, baskets)
-    minute = np.clip(rng.normal(14.5 * 60, 200, baskets), 7 * 60, 21 * 60).astype(np.int64)
+    # Days run on with the basket number, so that a return comes after its sale; the hour is free.
+    day = span.first_day + np.arange(baskets) * span.days // baskets
+    later = np.where(returned, 3, rng.integers(0, 2, baskets))
+    day = np.minimum(day + later, span.first_day + span.days - 1)
+    minute = np.clip(rng.normal(13.5 * 60, 200, baskets), 7 * 60, 20 * 60).astype(np.int64)
+    minute = np.where(returned, 20 * 60 + 30, minute)
     second = minute * 60 + rng.integers(0, 60, baskets)
     start = np.datetime64(FIRST_DAY, "s").astype(np.int64)
     sold_at = (start + day * 86_400 + second) * 1_000_000
     store = rng.integers(0, size.stores, baskets)
     online = rng.random(baskets) < 0.15
-    returned = rng.random(baskets) < RETURN_SHARE
 
-    product = np.searchsorted(world.product_cdf, rng.random(rows))
+    product = np.searchsorted(world.product_cdf, rng.random(rows))[copied]
     price = world.product_cents[product]
-    quantity = np.where(rng.random(rows) < 0.75, 1, rng.integers(2, 7, rows))
+    quantity = np.where(rng.random(rows) < 0.75, 1, rng.integers(2, 7, rows))[copied]
     gross = price * quantity
-    sign = np.where(returned[of], -1, 1)
-    reducible = sign > 0
-    discount = np.where(reducible & (rng.random(rows) < 0.3), (gross * rng.integers(5, 41, rows)) // 100, 0)
-    coupon = np.where(reducible & (rng.random(rows) < 0.03), np.minimum(50, gross - discount), 0)
+    reduced = rng.random(rows) < 0.3
+    discount = np.where(reduced, (gross * rng.integers(5, 41, rows)) // 100, 0)[copied]
+    coupon = np.where(rng.random(rows) < 0.03, np.minimum(50, gross - discount), 0)[copied]
     net = gross - discount - coupon
+    # What was paid is given back: reductions show on the sale only.
+    sign = np.where(returned[of], -1, 1)
+    discount, coupon = np.where(sign > 0, discount, 0), np.where(sign > 0, coupon, 0)
 
     by_basket = pa.array(of)
     customer_ids = pc.if_else(
         pa.array(guest), pa.scalar(None, pa.string()), world.customer_ids.take(pa.array(customer))
     )
+    basket_ids = _numbers(span.first_basket + np.arange(baskets), "B", 1_000_000_000)
+    sold_in = pc.if_else(pa.array(returned), basket_ids.take(pa.array(original)), pa.scalar(None, pa.string()))
     return pa.table(
         [
-            _numbers(span.first_basket + np.arange(baskets), "B", 1_000_000_000).take(by_basket),
+            basket_ids.take(by_basket),
             pa.array(line_no.astype(np.int32)),
             world.product_ids.take(pa.array(product)),
             customer_ids.take(by_basket),
@@ -319,6 +335,7 @@ def _fresh_lines(world: World, span: Span, rows: int, rng: np.random.Generator) 
             _decimal(net * sign, 12),
             _decimal(discount, 12),
             _decimal(coupon, 12),
+            sold_in.take(by_basket),
         ],
         schema=SCHEMA,
     )
