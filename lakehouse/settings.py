@@ -55,7 +55,9 @@ class Settings(BaseModel):
 
 
 def find_conf() -> Path:
-    """Return `conf/` of the working tree, or the copy shipped in the wheel."""
+    """Return the folder SEGMENTATION_CONF_DIR names, else `conf/` of the working tree, else the wheel's copy."""
+    if said := os.environ.get("SEGMENTATION_CONF_DIR"):
+        return Path(said)
     for base in (Path.cwd(), Path(__file__).resolve().parents[1]):
         if (base / "conf" / "settings").is_dir():
             return base / "conf"
@@ -78,7 +80,7 @@ def load_settings(target: str = "local", conf_dir: Path | None = None, **overrid
         )
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     values |= {"target": target, "conf_dir": conf}
-    for name in Settings.model_fields:
+    for name in Settings.model_fields.keys() - {"conf_dir", "target"}:
         from_env = os.environ.get(f"SEGMENTATION_{name.upper()}")
         if from_env is not None:
             values[name] = yaml.safe_load(from_env)

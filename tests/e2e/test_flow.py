@@ -1,0 +1,111 @@
+"""From delivered files to report and exports, again, and with more delivered."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse.errors import RunLocked
+from tests.e2e.conftest import forget_tables
+from tests.support.flow import Ran, run_shop
+from tests.support.shop import open_shop
+from tests.support.state import state
+
+pytestmark = pytest.mark.e2e
+
+
+def test_the_day_after_the_newest_sale_is_the_day_segments_are_made_for(shop_run: Ran) -> None:
+    newest = shop_run.job.lake.read("gold.fact_transactions").agg(F.max("business_date")).collect()[0][0]
+    assert shop_run.outcome.as_of == date.fromordinal(newest.toordinal() + 1)
+
+
+def test_every_delivered_row_is_accepted_rejected_or_a_duplicate(shop_run: Ran) -> None:
+    recon = shop_run.job.lake.read("gold.audit_recon")
+    assert recon.count() > 0
+    assert recon.where(~F.col("is_balanced")).count() == 0
+
+
+def test_bad_rows_are_kept_with_their_reason_and_without_personal_data(shop_run: Ran) -> None:
+    lake = shop_run.job.lake
+    assert lake.count("ingest.ref_parsing_errors") >= 3
+    assert lake.count("silver.transaction_reject") >= 3
+    text = " ".join(str(r) for r in lake.read("ingest.ref_parsing_errors").collect())
+    assert "C001" not in text
+
+
+def test_repeated_lines_count_once(shop_run: Ran) -> None:
+    repeated = shop_run.job.lake.read("silver.transaction_line").agg(F.sum("duplicate_count")).collect()[0][0]
+    assert repeated == 10
+
+
+def test_members_of_segments_are_customers_with_features(shop_run: Ran) -> None:
+    lake = shop_run.job.lake
+    members = lake.read("gold.customer_segment_customer")
+    assert members.count() > 0
+    assert members.join(lake.read("feature.customer"), on="customer_key", how="left_anti").count() == 0
+
+
+def test_the_report_and_the_exports_are_there_and_the_summary_names_them(shop_run: Ran) -> None:
+    assert shop_run.outcome.report is not None
+    page = shop_run.outcome.report.read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "c001@example.com" not in page
+    assert shop_run.outcome.exports
+    printed = shop_run.printed.replace("\n", "")
+    assert str(shop_run.outcome.report.name) in printed
+
+
+def test_a_second_run_finds_nothing_new_and_changes_nothing(shop_run: Ran) -> None:
+    before = state(shop_run.job.lake)
+    versions = {n: shop_run.job.lake.version(n) for n in before}
+    shop = shop_run.job.settings
+    again = run_shop_again(shop_run)
+    assert again.outcome.nothing_new, [s.step.producer for s in again.outcome.steps if s.status != "up to date"]
+    assert "Nothing new" in again.printed
+    assert {n: again.job.lake.version(n) for n in before} == versions
+    assert shop.data_dir == again.job.settings.data_dir
+
+
+def test_two_runs_at_once_are_refused_with_the_holder(shop_run: Ran) -> None:
+    with shop_run.job.locked(), pytest.raises(RunLocked, match="process"):
+        run_shop_again(shop_run)
+
+
+def test_months_delivered_one_by_one_give_the_tables_of_all_at_once(spark: SparkSession, tmp_path: Path) -> None:
+    stepwise = open_shop(tmp_path / "a", months=2)
+    run_shop(stepwise, tmp_path / "a" / "lake")
+    stepwise.deliver(2)
+    last = run_shop(stepwise, tmp_path / "a" / "lake")
+    grown = state(last.job.lake, HISTORY)
+    slices = last.job.lake.read("feature.customer").where(F.col("as_of") == F.lit(last.outcome.as_of)).count()
+    forget_tables(spark)
+
+    at_once = open_shop(tmp_path / "b", months=3)
+    clean = run_shop(at_once, tmp_path / "b" / "lake", as_of=last.outcome.as_of)
+    whole = state(clean.job.lake, HISTORY)
+    assert slices == clean.job.lake.count("feature.customer")
+    forget_tables(spark)
+    assert {n for n in whole if grown.get(n) != whole[n]} == set()
+
+
+HISTORY = frozenset(
+    {
+        # These remember the day in between, which the single run never saw.
+        "feature.customer", "feature.customer_category", "feature.rfm_boundary", "feature.rfm_migration",
+        "feature.cohort_retention", "feature.lifecycle_flow", "feature.customer_cluster", "feature.cluster_profile",
+        "gold.customer_membership", "gold.customer_segment_refresh", "gold.customer_segment_history",
+        "gold.customer_segment_customer", "gold.customer_segment_event", "gold.customer_segment_size",
+        "gold.customer_segment", "gold.dim_customer",
+    }
+)
+
+
+def run_shop_again(ran: Ran) -> Ran:
+    from tests.support.shop import Shop
+
+    settings = ran.job.settings
+    return run_shop(Shop(Path(settings.variables["shop"]), settings.conf_dir), settings.data_dir)

@@ -1,0 +1,68 @@
+"""A run killed at any moment and started again ends as one clean run does."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from lakehouse.lake import Lake
+from lakehouse.settings import load_settings
+from tests.e2e.conftest import forget_tables
+from tests.support.shop import Shop, open_shop
+from tests.support.state import state
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+KILLS = int(os.environ.get("SEGMENTATION_KILLS", "2"))
+"""Kills of one test run; 20 for a release, which takes a quarter of an hour."""
+
+
+def command(shop: Shop, data_dir: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "jobs.cli", "run", "--data-dir", str(data_dir), "--source", "corner_shop",
+        "--var", f"shop={shop.folder}",
+    ]
+
+
+def start(shop: Shop, data_dir: Path) -> subprocess.Popen[bytes]:
+    environ = os.environ | {"SEGMENTATION_BASE_CURRENCY": "EUR", "SEGMENTATION_CONF_DIR": str(shop.conf)}
+    out = (data_dir.parent / "out.txt").open("ab")
+    return subprocess.Popen(command(shop, data_dir), env=environ, stdout=out, stderr=out, start_new_session=True)
+
+
+def read_state(spark: SparkSession, shop: Shop, data_dir: Path) -> dict[str, tuple[int, int]]:
+    found = state(Lake(spark, load_settings("local", shop.conf, data_dir=data_dir)))
+    forget_tables(spark)
+    return found
+
+
+def test_killed_runs_started_again_end_like_a_clean_run(spark: SparkSession, tmp_path: Path) -> None:
+    shop = open_shop(tmp_path / "shop")
+    clean = tmp_path / "clean" / "lake"
+    clean.mkdir(parents=True)
+    began = time.monotonic()
+    assert start(shop, clean).wait(timeout=900) == 0, (clean.parent / "out.txt").read_text()[-2000:]
+    whole = time.monotonic() - began
+    dice = random.Random(int(os.environ.get("SEGMENTATION_KILL_SEED", "7")))
+    killed = tmp_path / "killed" / "lake"
+    killed.mkdir(parents=True)
+    hit = 0
+    for _ in range(KILLS):
+        run = start(shop, killed)
+        try:
+            run.wait(timeout=dice.uniform(0.2, 1.0) * whole)
+        except subprocess.TimeoutExpired:
+            hit += 1
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+    assert start(shop, killed).wait(timeout=900) == 0, (killed.parent / "out.txt").read_text()[-2000:]
+    assert hit, "every run finished before its kill; nothing was tested"
+    assert read_state(spark, shop, killed) == read_state(spark, shop, clean)

@@ -1,0 +1,43 @@
+"""Runs the product over a shop in this process, with the session the tests share."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from rich.console import Console
+
+from jobs.context import Job
+from jobs.flow import Outcome, run_all
+from jobs.progress import Progress
+from jobs.summary import print_summary
+from tests.support.shop import Shop
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run: its job, what it did and what it printed."""
+
+    job: Job
+    outcome: Outcome
+    printed: str
+
+
+def run_shop(shop: Shop, data_dir: Path, *, as_of: date | None = None, force: bool = False) -> Ran:
+    """Run everything over what the shop has delivered."""
+    job = Job.start(
+        data_dir=data_dir,
+        as_of=as_of,
+        conf_dir=shop.conf,
+        sources=("corner_shop",),
+        variables={"shop": str(shop.folder)},
+        parallel_steps=1,
+        base_currency="EUR",
+    )
+    out = Console(file=io.StringIO(), width=120)
+    with job.locked():
+        outcome = run_all(job, Progress(out), force=force)
+        print_summary(job, outcome, out, 0.0)
+    return Ran(job, outcome, out.file.getvalue())  # type: ignore[attr-defined]
