@@ -1,0 +1,106 @@
+"""What may be chosen about features: cut points of scores and the thresholds of the life cycle (`conf/features.yml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lakehouse.errors import SettingsError, suggest
+
+RfmMeasure = Literal["recency_days", "frequency", "monetary_net"]
+RFM_MEASURES: tuple[RfmMeasure, ...] = ("recency_days", "frequency", "monetary_net")
+CutPoints = tuple[float, float, float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LifecycleRules(_Part):
+    """Thresholds of the life cycle; a cadence is the days a customer usually lets pass.
+
+    Attributes:
+        new_days: A customer is new for this many days after the first purchase.
+        default_cadence_days: Cadence of a customer with fewer than three purchase days.
+        min_cadence_days: Shorter cadences count as this: nobody lapses within days.
+        max_cadence_days: Longer cadences count as this.
+        lapsing_after: Cadences of silence after which a customer is lapsing.
+        lost_after: Cadences of silence after which a customer is lost.
+        won_back_days: Days a customer counts as won back, and a purchase pattern as resumed, after a silence ended.
+    """
+
+    new_days: int = Field(30, ge=1)
+    default_cadence_days: float = Field(30, gt=0)
+    min_cadence_days: float = Field(7, gt=0)
+    max_cadence_days: float = Field(120, gt=0)
+    lapsing_after: float = Field(2, gt=0)
+    lost_after: float = Field(4, gt=0)
+    won_back_days: int = Field(60, ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.lost_after <= self.lapsing_after:
+            raise ValueError("lost_after must be greater than lapsing_after")
+        if self.max_cadence_days < self.min_cadence_days:
+            raise ValueError("max_cadence_days must not be less than min_cadence_days")
+        return self
+
+
+class MerchantRules(_Part):
+    """What one merchant does differently.
+
+    Attributes:
+        rfm_cut_points: Per measure four ascending values that part the scores; a value equal to a cut point belongs
+            below it. Measures that are not named are cut into fifths of the merchant's customers.
+        lifecycle: Thresholds for this merchant.
+    """
+
+    rfm_cut_points: dict[RfmMeasure, CutPoints] = Field(default_factory=dict)
+    lifecycle: LifecycleRules | None = None
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        for measure, points in self.rfm_cut_points.items():
+            if list(points) != sorted(set(points)):
+                raise ValueError(f"rfm_cut_points.{measure} must ascend: {list(points)}")
+        return self
+
+
+class FeatureRules(_Part):
+    """Choices for every merchant, and what single merchants do differently.
+
+    Attributes:
+        lifecycle: Thresholds unless the merchant has its own.
+        top_categories: Categories kept per customer in `feature.customer_category`.
+        merchants: By merchant id.
+    """
+
+    lifecycle: LifecycleRules = LifecycleRules()
+    top_categories: int = Field(20, ge=1)
+    merchants: dict[str, MerchantRules] = Field(default_factory=dict)
+
+
+def load_feature_rules(conf_dir: Path) -> FeatureRules:
+    """Read `features.yml`; the defaults above hold where the file or a value is missing.
+
+    Raises:
+        SettingsError: naming every unknown or bad value at once.
+    """
+    path = conf_dir / "features.yml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return FeatureRules.model_validate(values or {})
+    except ValidationError as e:
+        problems = [
+            f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}"
+            + (suggest(str(err["loc"][-1]), _names()) if err["type"] == "extra_forbidden" else "")
+            for err in e.errors()
+        ]
+        raise SettingsError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems)) from None
+
+
+def _names() -> list[str]:
+    return [n for part in (FeatureRules, MerchantRules, LifecycleRules) for n in part.model_fields]
