@@ -9,9 +9,7 @@ from lakehouse.declare import table_of
 from segments.operators import Family
 
 FEATURE_TABLES = ("feature.customer", "feature.customer_cluster")
-"""Tables with one row per customer and `as_of`; every other column of theirs is a feature."""
-
-IDENTITY = ("merchant_id", "customer_key", "customer_id", "as_of")
+"""Tables with one row per customer and `as_of`, whose columns declared as features a rule may name."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,12 @@ class Feature:
 def declared_features(tables: tuple[str, ...] = FEATURE_TABLES) -> Mapping[str, Feature]:
     """Returns every feature by name, in declared order; a name in two tables belongs to the first.
 
-    Identity columns are no features, nor are maps and structs, which no operator takes.
+    Maps and structs are left out, for no operator takes them.
     """
     found: dict[str, Feature] = {}
     for name in tables:
         for c in table_of(name).columns:
-            is_plain = not c.spec.type.startswith(("map", "struct")) and "struct" not in c.spec.type
-            if str(c) not in IDENTITY and is_plain:
+            is_plain = not c.spec.type.startswith("map") and "struct" not in c.spec.type
+            if c.spec.feature is not None and is_plain:
                 found.setdefault(str(c), Feature(str(c), c.spec.type, name, c.spec.comment, c.spec.values))
     return found

@@ -1,0 +1,37 @@
+"""The plain-language card that goes with a trained model."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from models.clustering import FEATURES
+from models.selection import BOOTSTRAPS, GOOD_ARI, MIN_ARI, MIN_SHARE, SEED, Selection
+
+
+def describe_training(selection: Selection, merchant_id: str, as_of: date) -> str:
+    """Returns what the model is, what it was made from, how it was chosen and what it is not for, as Markdown."""
+    lines = [
+        f"# Customer clusters of {merchant_id}",
+        "",
+        selection.reason,
+        "",
+        f"- **Made from**: {', '.join(FEATURES)} of {selection.rows:,} customers, events before {as_of} only.",
+        "- **How**: net value below zero counts as zero; logarithm (log1p); standardised; k-means.",
+        f"- **Choice of k**: {BOOTSTRAPS} bootstrap refits each; stable means a mean adjusted Rand index of at least "
+        f"{MIN_ARI:.2f} and no cluster under {MIN_SHARE:.0%}; the finest with {GOOD_ARI:.2f} or more is taken. Seed {SEED}.",
+        "- **For**: describing customers and as a feature in segment rules.",
+        "- **Not for**: predicting spend; a plain sum of R, F and M scores does that at least as well.",
+        "",
+        "| k | mean ARI | worst ARI | smallest share | stable |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c.k} | {c.ari:.2f} | {c.ari_min:.2f} | {c.min_share:.1%} | {'yes' if c.is_stable else 'no'} |"
+        for c in selection.candidates
+    ]
+    if selection.model:
+        lines += ["", "| cluster | name | recency | frequency | net value |", "|---|---|---|---|---|"]
+        for i, (name, centre) in enumerate(zip(selection.model.names, selection.model.centres, strict=True)):
+            lines.append(f"| {i} | {name} | {centre[0]:+.2f} | {centre[1]:+.2f} | {centre[2]:+.2f} |")
+        lines += ["", "Centres are in standard deviations from the average customer, on the logarithmic scale."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,280 @@
+"""Models in MLflow: what was tried, what was chosen and why, and which version scores.
+
+Locally the store is an SQLite file under the data directory; on Databricks it is the workspace's, with models in Unity
+Catalog. The same names and aliases work in both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from lakehouse.settings import Settings
+from models.card import describe_training
+from models.clustering import FEATURES, ClusterModel, apply_numbers
+from models.selection import BOOTSTRAPS, SEED, Selection
+
+EXPERIMENT: Final = "customer-clusters"
+CHAMPION: Final = "champion"
+_NUMBERS: Final = "cluster_model.json"
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """Where models are kept.
+
+    Attributes:
+        tracking_uri: MLflow tracking store.
+        registry_uri: MLflow model registry.
+        folder: Local folder of store and artifacts; None when the store is a workspace's.
+        catalog: First part of registered names.
+    """
+
+    tracking_uri: str
+    registry_uri: str
+    folder: Path | None
+    catalog: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> ModelStore:
+        """Returns the store of the settings: the workspace's when there is a catalog, else under `data_dir`."""
+        if settings.catalog:
+            return cls("databricks", "databricks-uc", None, settings.catalog)
+        folder = settings.data_dir.resolve() / "mlflow"
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        return cls(uri, uri, folder, "local")
+
+    def cluster_model_name(self, merchant_id: str) -> str:
+        """Returns the registered name of a merchant's cluster model, `catalog.schema.model`."""
+        return f"{self.catalog}.feature.customer_clusters_{re.sub(r'[^a-z0-9]+', '_', merchant_id.lower())}"
+
+
+def find_clusters(store: ModelStore, merchant_id: str, as_of: date) -> ClusterModel | None:
+    """Returns the newest version trained on features no younger than `as_of`, None when there is none.
+
+    A run for a past day so never scores with a model that has seen later days.
+    """
+    known = [m for m in _known_models(store) if m.merchant_id == merchant_id and m.as_of <= as_of]
+    return max(known, key=lambda m: (m.as_of, _number(m)), default=None)
+
+
+def was_tried(store: ModelStore, merchant_id: str, month: date) -> bool:
+    """Whether training for a merchant was tried in a month without giving a model."""
+    return f"{merchant_id}@{month:%Y-%m}" in _read_copy(store)["fruitless"]
+
+
+def register_clusters(
+    store: ModelStore,
+    selection: Selection,
+    *,
+    merchant_id: str,
+    as_of: date,
+    data_versions: Mapping[str, int | None],
+) -> ClusterModel | None:
+    """Log a training run and, when it gave a model, register it.
+
+    The `champion` alias goes to the version of the latest day, so retraining a past day does not replace it.
+
+    Args:
+        store: Where to.
+        selection: What training gave.
+        merchant_id: Retailer.
+        as_of: Day of the features.
+        data_versions: Delta version of each table the features came from.
+
+    Returns:
+        The model with its registered version, `name/number`; None when training gave none.
+    """
+    with _mlflow(store) as mlflow:
+        client = mlflow.MlflowClient()
+        name = store.cluster_model_name(merchant_id)
+        experiment = _experiment(client, store)
+        with mlflow.start_run(experiment_id=experiment, run_name=f"{merchant_id} {as_of}"):
+            _log_training(mlflow, selection, merchant_id, as_of, data_versions)
+            if selection.model is None:
+                _write_copy(client, store, fruitless=f"{merchant_id}@{as_of:%Y-%m}")
+                return None
+            version = _log_model(mlflow, selection, name)
+            model = replace(selection.model, version=f"{name}/{version}")
+            mlflow.log_dict(asdict(model) | {"as_of": as_of.isoformat()}, _NUMBERS)
+            client.set_model_version_tag(name, str(version), "as_of", as_of.isoformat())
+            client.set_model_version_tag(name, str(version), "merchant_id", merchant_id)
+        newest = max(
+            (*_registered(client, store), model), key=lambda m: (m.merchant_id == merchant_id, m.as_of, _number(m))
+        )
+        client.set_registered_model_alias(name, CHAMPION, str(_number(newest)))
+        _write_copy(client, store)
+    return model
+
+
+def _log_training(
+    mlflow: Any, selection: Selection, merchant_id: str, as_of: date, data_versions: Mapping[str, int | None]
+) -> None:
+    chosen = selection.model.k if selection.model else None
+    mlflow.log_params(
+        {
+            "merchant_id": merchant_id,
+            "as_of": as_of.isoformat(),
+            "features": ", ".join(FEATURES),
+            "seed": SEED,
+            "bootstraps": BOOTSTRAPS,
+            "rows": selection.rows,
+            "k": chosen,
+            **{f"version of {table}": version for table, version in data_versions.items()},
+        }
+    )
+    mlflow.set_tag("outcome", "model" if selection.model else "no model")
+    for c in selection.candidates:
+        for metric, value in {
+            "ari": c.ari,
+            "ari_min": c.ari_min,
+            "min_share": c.min_share,
+            "inertia": c.inertia,
+        }.items():
+            mlflow.log_metric(f"by_k_{metric}", value, step=c.k)
+            if c.k == chosen:
+                mlflow.log_metric(metric, value)
+    mlflow.log_text(describe_training(selection, merchant_id, as_of), "model_card.md")
+
+
+def _log_model(mlflow: Any, selection: Selection, name: str) -> int:
+    import numpy as np
+    import pandas as pd
+    import sklearn
+
+    if selection.model is None or selection.pipeline is None:
+        raise ValueError("there is no model to log")
+    pipeline = apply_numbers(selection.pipeline, selection.model)
+    # Made up, because an example stays with the model for ever: no customer's own numbers.
+    example = pd.DataFrame([[7.0, 20.0, 500.0], [90.0, 2.0, 30.0]], columns=list(FEATURES))
+    logged = mlflow.sklearn.log_model(
+        pipeline,
+        name="model",
+        signature=mlflow.models.infer_signature(example, pipeline.predict(example.to_numpy())),
+        input_example=example,
+        # Inferring them takes over 50 times as long as saying them.
+        pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}"],
+        registered_model_name=name,
+        serialization_format="cloudpickle",
+    )
+    return int(logged.registered_model_version)
+
+
+def _experiment(client: Any, store: ModelStore) -> str:
+    name = EXPERIMENT if store.folder else f"/Shared/{EXPERIMENT}"
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # Without a location artifacts would land in the directory the command happens to be started from.
+    location = (store.folder / "artifacts").as_uri() if store.folder else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _registered(client: Any, store: ModelStore) -> list[ClusterModel]:
+    """Every registered cluster model with its numbers."""
+    import mlflow
+
+    prefix = store.cluster_model_name("")
+    found: list[ClusterModel] = []
+    for registered in client.search_registered_models():
+        if not registered.name.startswith(prefix):
+            continue
+        for version in client.search_model_versions(f"name='{registered.name}'"):
+            if "as_of" in version.tags:  # without the tag the run died before it logged the numbers
+                numbers = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{_NUMBERS}")
+                found.append(_model_of(numbers))
+    return found
+
+
+def _known_models(store: ModelStore) -> list[ClusterModel]:
+    copy = _read_copy(store)
+    if copy["stamp"] == _stamp(store) and store.folder:
+        return [_model_of(m) for m in copy["models"]]
+    if store.folder and not (store.folder / "mlflow.db").exists():
+        return []
+    with _mlflow(store) as mlflow:
+        client = mlflow.MlflowClient()
+        found = _registered(client, store)
+        _write_copy(client, store, found)
+        return found
+
+
+# A copy of the numbers beside the local store: importing MLflow takes seconds, and a run with nothing to train needs
+# nothing else of it. It counts only as long as the store is as it was when the copy was made.
+
+
+def _read_copy(store: ModelStore) -> dict[str, Any]:
+    path = store.folder / "clusters.json" if store.folder else None
+    if path is None or not path.exists():
+        return {"stamp": None, "models": [], "fruitless": []}
+    copy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return copy
+
+
+def _write_copy(
+    client: Any, store: ModelStore, models: list[ClusterModel] | None = None, *, fruitless: str | None = None
+) -> None:
+    if not store.folder:
+        return
+    found = _registered(client, store) if models is None else models
+    tried = {*_read_copy(store)["fruitless"], *([fruitless] if fruitless else [])}
+    content = {
+        "stamp": _stamp(store),
+        "models": [asdict(m) | {"as_of": m.as_of.isoformat()} for m in found],
+        "fruitless": sorted(tried),
+    }
+    with tempfile.NamedTemporaryFile("w", dir=store.folder, delete=False, encoding="utf-8") as written:
+        json.dump(content, written)
+    Path(written.name).replace(store.folder / "clusters.json")
+
+
+def _stamp(store: ModelStore) -> int | None:
+    path = store.folder / "mlflow.db" if store.folder else None
+    return path.stat().st_mtime_ns if path is not None and path.exists() else None
+
+
+def _model_of(numbers: Mapping[str, Any]) -> ClusterModel:
+    return ClusterModel(
+        merchant_id=numbers["merchant_id"],
+        version=numbers["version"],
+        as_of=date.fromisoformat(numbers["as_of"]),
+        means=tuple(numbers["means"]),
+        scales=tuple(numbers["scales"]),
+        centres=tuple(tuple(c) for c in numbers["centres"]),
+        names=tuple(numbers["names"]),
+    )
+
+
+def _number(model: ClusterModel) -> int:
+    return int(model.version.rpartition("/")[2])
+
+
+@contextmanager
+def _mlflow(store: ModelStore) -> Iterator[Any]:
+    """MLflow pointed at the store, quiet, and pointed back afterwards."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    if store.folder:
+        store.folder.mkdir(parents=True, exist_ok=True)
+    import mlflow
+    import mlflow.sklearn
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(store.tracking_uri)
+    mlflow.set_registry_uri(store.registry_uri)
+    try:
+        yield mlflow
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
