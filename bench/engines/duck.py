@@ -133,24 +133,31 @@ SELECT customer_key, any_value(customer_id) AS customer_id, hash(coalesce(origin
   sum(CASE WHEN is_valid_purchase AND brand_type = 'Private' THEN amount ELSE 0 END) AS private,
   sum(CASE WHEN is_valid_purchase AND brand_type IS NOT NULL THEN amount ELSE 0 END) AS branded,
   sum(CASE WHEN is_valid_purchase THEN quantity ELSE 0 END) AS items
-FROM (SELECT *, datediff('day', DATE '1970-01-01', business_date) * 32 + hour_of_day AS moment FROM fact
-      WHERE customer_key IS NOT NULL AND business_date < DATE '{as_of}') f
+FROM (SELECT customer_key, customer_id, basket_id, original_basket_id, product_id, store_id, channel_id,
+        is_valid_purchase, CAST(amount * 100 AS BIGINT) AS amount, CAST(gross_amount * 100 AS BIGINT) AS gross_amount,
+        CAST(discount_amount * 100 AS BIGINT) AS discount_amount, CAST(coupon_amount * 100 AS BIGINT) AS coupon_amount,
+        CAST(quantity * 1000 AS BIGINT) AS quantity,
+        datediff('day', DATE '1970-01-01', business_date) * 32 + hour_of_day AS moment
+      FROM fact WHERE customer_key IS NOT NULL AND business_date < DATE '{as_of}') f
 LEFT JOIN product p ON f.product_id = p.product_code
 GROUP BY 1, 3""",
     "dated": """
 SELECT customer_key, moment // 32 AS day, lag(day) OVER (PARTITION BY customer_key ORDER BY day) AS before
 FROM basket WHERE is_bought GROUP BY 1, 2""",
+    "store": """
+SELECT store_id, row_number() OVER (ORDER BY store_id) AS code FROM (SELECT DISTINCT store_id FROM basket)""",
+    # Most baskets, then the last day, then the first in the alphabet, in one number.
     "visit": """
-SELECT customer_key, count(*) FILTER (store_id IS NOT NULL) AS stores,
-  max_by(store_id, (baskets, last_day)) AS favourite, max(baskets) AS favourite_baskets
+SELECT customer_key, count(*) AS stores, max(baskets) AS favourite_baskets,
+  max(baskets * 1000000000000 + last_day * 1000000 + 999999 - code) AS favourite
 FROM (SELECT customer_key, store_id, count(*) AS baskets, max(moment // 32) AS last_day
-      FROM basket WHERE is_bought GROUP BY 1, 2) GROUP BY 1""",
+      FROM basket WHERE is_bought AND store_id IS NOT NULL GROUP BY 1, 2) JOIN store USING (store_id) GROUP BY 1""",
     "category": """
 SELECT customer_key, count(*) AS categories, count(DISTINCT department) AS departments, sum(paid) AS known,
   max(paid) AS favourite_paid, min(category) FILTER (paid = top) AS favourite
 FROM (SELECT customer_key, category, any_value(department) AS department, sum(gross) AS paid,
         max(paid) OVER (PARTITION BY customer_key) AS top
-      FROM (SELECT customer_key, category, department, amount AS gross FROM fact f
+      FROM (SELECT customer_key, category, department, CAST(amount * 100 AS BIGINT) AS gross FROM fact f
             JOIN product p ON f.product_id = p.product_code
             WHERE is_valid_purchase AND business_date < DATE '{as_of}')
       GROUP BY 1, 2) GROUP BY 1""",
@@ -187,12 +194,13 @@ def _measured(as_of: date) -> str:
 WITH b AS (SELECT *, moment // 32 AS day, moment % 32 AS hour,
              quarter(DATE '1970-01-01' + CAST(moment // 32 AS INTEGER)) AS quarter FROM basket),
   gaps AS (SELECT customer_key, count(*) AS purchase_days, max(day - before) AS longest_gap,
-             sum((day - before) * (day - before)) AS squares, max_by(day, (day - before, day)) AS longest_gap_day
+             sum((day - before) * (day - before)) AS squares, max((day - before) * 100000 + day) % 100000 AS longest_gap_day
            FROM dated GROUP BY 1),
   summed AS (SELECT customer_key, any_value(customer_id) AS customer_id, {", ".join(columns)},
                min(least({edges})) AS moves_on FROM b GROUP BY 1)
-SELECT summed.*, gaps.* EXCLUDE (customer_key), stores, favourite AS favourite_store_id, favourite_baskets
-FROM summed JOIN gaps USING (customer_key) LEFT JOIN visit USING (customer_key) WHERE summed.baskets > 0
+SELECT summed.*, gaps.* EXCLUDE (customer_key), stores, store_id AS favourite_store_id, favourite_baskets
+FROM summed JOIN gaps USING (customer_key) LEFT JOIN visit USING (customer_key)
+  LEFT JOIN store ON store.code = 999999 - visit.favourite % 1000000 WHERE summed.baskets > 0
 """
 
 
@@ -217,10 +225,11 @@ def _features(as_of: date) -> str:
         top = f"greatest({', '.join(values)})"
         return "CASE " + " ".join(f"WHEN {v} = {top} THEN {n}" for v, n in values.items()) + " END"
 
+    money = "CAST(round({} / 100, 2) AS DECIMAL(18,2))".format
     day = "DATE '1970-01-01' + CAST({} AS INTEGER)".format
     gaps = "(purchase_days - 1)"
     between = "(last_day - first_day)"
-    usual = f"CASE WHEN {gaps} >= 2 THEN CAST({between} - longest_gap AS DOUBLE) / ({gaps} - 1) END"
+    usual = f"CAST({between} - longest_gap AS DOUBLE) / ({gaps} - 1)"
     quarters = {f"q{q}": str(q) for q in range(1, 5)}
     busiest = f"greatest({', '.join(quarters)})"
     grid = ", ".join(f"'{g}'" for g in GRID)
@@ -229,15 +238,15 @@ WITH scored AS (
   SELECT m.*, {today} - last_day AS recency_days,
     1 + {points("CAST(last_day AS DOUBLE)", "c.r", ">=")} AS r_score,
     1 + {points("frequency", "c.f")} AS f_score, 1 + {points("CAST(net AS DOUBLE)", "c.m")} AS m_score,
-    coalesce(least(greatest({usual}, 7), 120), 30) AS cadence_days
+    CASE WHEN {gaps} >= 2 THEN least(greatest({usual}, 7), 120) ELSE 30 END AS cadence_days
   FROM measured m, cuts c)
 SELECT 'bench' AS merchant_id, customer_key, customer_id, DATE '{as_of}' AS as_of, {day("moves_on")} AS windows_move_on,
   {day("first_day")} AS first_purchase_on, {day("last_day")} AS last_purchase_on, recency_days, frequency,
-  CAST(net AS DECIMAL(18,2)) AS monetary_net, CAST(paid AS DECIMAL(18,2)) AS monetary_gross, r_score, f_score, m_score,
+  {money("net")} AS monetary_net, {money("paid")} AS monetary_gross, r_score, f_score, m_score,
   r_score * 100 + f_score * 10 + m_score AS rfm_score,
   [{grid}][(r_score - 1) * 5 + (f_score + m_score + 1) // 2] AS rfm_group,
-  baskets, purchase_days, CAST(items AS DOUBLE) AS items, {ratio("paid", "baskets")} AS basket_value_mean,
-  {ratio("items", "baskets")} AS basket_size_mean, {ratio(between, gaps)} AS inter_purchase_days_mean,
+  baskets, purchase_days, items / 1000 AS items, {ratio("paid", "baskets * 100")} AS basket_value_mean,
+  {ratio("items", "baskets * 1000")} AS basket_size_mean, {ratio(between, gaps)} AS inter_purchase_days_mean,
   sqrt({ratio(f"{gaps} * squares - {between} * {between}", f"{gaps} * ({gaps} - 1)")}) AS inter_purchase_days_sd,
   longest_gap AS longest_gap_days, CASE WHEN longest_gap IS NOT NULL THEN {day("longest_gap_day")} END
     AS longest_gap_ended_on,
@@ -252,8 +261,8 @@ SELECT 'bench' AS merchant_id, customer_key, customer_id, DATE '{as_of}' AS as_o
   favourite_store_id, {ratio("favourite_baskets", "baskets")} AS favourite_store_share,
   {ratio("discount", "shelf")} AS discount_share, {ratio("coupon", "shelf")} AS coupon_share,
   {ratio("private", "branded")} AS private_label_share, {ratio("back", "paid")} AS return_rate,
-  spend_7 AS spend_7d, spend_30 AS spend_30d, spend_90 AS spend_90d, spend_365 AS spend_365d,
-  before_90 AS spend_previous_90d,
+  {", ".join(f"{money(f'spend_{d}')} AS spend_{d}d" for d in (7, 30, 90, 365))},
+  {money("before_90")} AS spend_previous_90d,
   visits_7 AS visits_7d, visits_30 AS visits_30d, visits_90 AS visits_90d, visits_365 AS visits_365d,
   {ratio("spend_90 - before_90", "abs(spend_90) + abs(before_90)")} AS spend_trend,
   {ratio("q4", "paid")} AS fourth_quarter_share,
