@@ -1,0 +1,185 @@
+"""The gate around a publish: what it stops, what it lets through, and what it leaves behind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame
+
+from lakehouse import runner
+from lakehouse.declare import table_of
+from lakehouse.errors import QualityError, StepFailed
+from lakehouse.lake import Lake
+from lakehouse.quality import ExpectationRule, QualityRules, TableRules, quality_gate
+from lakehouse.runner import Run, Step, run_steps
+from tests.support.rows import rows
+
+CONSENT = "silver.consent"
+RUN = Run("run-1", datetime(2026, 1, 1), {})
+SECRET = "customer-4711"
+
+
+def rules(*expectations: dict[str, Any], when: str = "before_publish") -> QualityRules:
+    made = tuple(ExpectationRule.model_validate(e) for e in expectations)
+    return QualityRules({CONSENT: TableRules.model_validate({"when": when, "expectations": made})})
+
+
+def publish(lake: Lake, gate: Any, frame: DataFrame) -> int:
+    """What the runner does around a write."""
+    step = Step("test:consents", (table_of(CONSENT),), ())
+    return runner._publish(lake, step, RUN, table_of(CONSENT), frame, {}, gate).rows_written
+
+
+def consents(lake: Lake, *cases: dict[str, Any]) -> DataFrame:
+    return rows(lake.spark, CONSENT, [{"merchant_id": "m", "channel": "email", **c} for c in cases])
+
+
+def results(lake: Lake) -> dict[str, tuple[Any, ...]]:
+    found = lake.read("gov.fact_data_quality").where(f"dataset_id = '{CONSENT}'")
+    columns = ("check_name", "check_status", "severity", "element_count", "unexpected_count")
+    return {r[0]: tuple(r)[1:] for r in found.select(*columns).collect()}
+
+
+def everything_written(lake: Lake) -> str:
+    pages = lake.settings.data_dir / "_quality"
+    return "".join(p.read_text(encoding="utf-8") for p in pages.rglob("*") if p.suffix in (".html", ".json"))
+
+
+def test_a_blocking_failure_publishes_nothing_and_is_recorded_without_a_value(lake: Lake) -> None:
+    gate = quality_gate(lake, rules())
+    assert publish(lake, gate, consents(lake, {"customer_id": "1"})) == 1
+    gate.finish()
+    again = quality_gate(lake, rules())
+    twice = consents(lake, {"customer_id": SECRET}, {"customer_id": SECRET}, {"customer_id": "2", "channel": "fax"})
+    with pytest.raises(QualityError, match=r"channel_values \(1 of 3 rows\); key_unique \(1 of 3 rows\)") as raised:
+        publish(lake, again, twice)
+    again.finish()
+    assert [r["customer_id"] for r in lake.read(CONSENT).collect()] == ["1"]
+    bad = lake.read("gov.fact_data_quality").where("check_status != 'passed'").collect()
+    assert sorted((r["check_name"], r["element_count"], r["unexpected_count"]) for r in bad) == [
+        ("channel_values", 3, 1),
+        ("key_unique", 3, 1),
+    ]
+    assert SECRET not in str(raised.value) + str(bad) + everything_written(lake)
+
+
+def test_a_warning_is_recorded_and_published(lake: Lake) -> None:
+    gate = quality_gate(
+        lake,
+        rules(
+            {"name": "granted", "condition": "is_granted", "severity": "warning"},
+            {"type": "expect_column_unique_value_count_to_be_between", "severity": "warning",
+             "kwargs": {"column": "channel", "min_value": 2}},
+            {"type": "expect_column_values_to_match_regex", "kwargs": {"column": "merchant_id", "regex": "^m+$"}},
+        ),
+    )  # fmt: skip
+    frame = consents(lake, {"customer_id": "1", "is_granted": False}, {"customer_id": "2", "is_granted": True})
+    assert publish(lake, gate, frame) == 2
+    gate.finish()
+    found = results(lake)
+    assert found["granted"] == ("failed", "warning", 2, 1)
+    assert found["channel_column_unique_value_count_to_be_between"][:2] == ("failed", "warning")
+    assert found["merchant_id_match_regex"] == ("passed", "blocking", 2, 0)
+    assert found["key_unique"] == ("passed", "blocking", 2, 0)
+
+
+def test_rows_that_are_to_be_deleted_are_not_checked(lake: Lake) -> None:
+    kept, gone = {"customer_id": "1"}, {"customer_id": "2", "channel": "fax", "_deleted": True}
+    for when in ("before_publish", "while_writing"):
+        assert publish(lake, quality_gate(lake, rules(when=when)), consents(lake, kept, gone)) in (0, 1)
+
+
+@pytest.mark.parametrize("bad", [{"channel": "fax"}, {"merchant_id": "x"}])
+def test_while_writing_a_bad_row_ends_the_write_and_is_named(lake: Lake, bad: dict[str, Any]) -> None:
+    gate = quality_gate(lake, rules({"name": "ours", "condition": "merchant_id = 'm'"}, when="while_writing"))
+    name = "channel_values" if "channel" in bad else "ours"
+    publish(lake, gate, consents(lake, {"customer_id": "1"}))
+    for customer in ("2", "1"):  # an insert, and a merge into an existing row
+        with pytest.raises(QualityError, match=name) as raised:
+            publish(lake, gate, consents(lake, {"customer_id": customer, **bad}))
+        assert "fax" not in str(raised.value)
+    gate.finish()
+    assert lake.count(CONSENT) == 1
+    failed = lake.read("gov.fact_data_quality").where("check_status = 'failed'")
+    assert [(r["check_name"], r["moment"]) for r in failed.collect()] == [(name, "while_writing")] * 2
+
+
+def test_while_writing_warnings_are_counted_along_the_way(lake: Lake) -> None:
+    mostly = {"type": "expect_column_values_to_be_in_set", "severity": "warning", "name": "by_mail",
+              "kwargs": {"column": "channel", "value_set": ["email"], "mostly": 0.5}}  # fmt: skip
+    granted = {"name": "granted", "condition": "is_granted", "severity": "warning"}
+    gate = quality_gate(lake, rules(mostly, granted, when="while_writing"))
+    cases = ({"customer_id": "1", "is_granted": True}, {"customer_id": "2"}, {"customer_id": "3", "channel": "sms"})
+    publish(lake, gate, consents(lake, *cases))
+    publish(lake, gate, consents(lake, {"customer_id": "1", "is_granted": False}))
+    gate.finish()
+    found = lake.read("gov.fact_data_quality").where("check_name in ('by_mail', 'granted')").orderBy("checked_ts")
+    counted = [(r["check_name"], r["check_status"], r["element_count"], r["unexpected_count"]) for r in found.collect()]
+    assert counted == [
+        ("by_mail", "passed", 3, 1),
+        ("granted", "failed", 3, 2),
+        ("by_mail", "passed", 1, 0),
+        ("granted", "failed", 1, 1),
+    ]
+    assert results(lake)["customer_id_not_null"][0] == "passed"
+
+
+def test_delta_itself_refusing_a_row_reads_like_a_failed_check(lake: Lake) -> None:
+    class Blind:
+        """A gate that does not look, so that the table's own constraint is what stops the row."""
+
+        def __init__(self) -> None:
+            self._gate = quality_gate(lake, rules())
+            self.published = self._gate.published
+            self.refused = self._gate.refused
+
+        def watch(self, run: Run, table: Any, frame: DataFrame) -> DataFrame:
+            return frame
+
+        def before_publish(self, run: Run, table: Any) -> None:
+            return None
+
+    with pytest.raises(QualityError, match="channel_values") as raised:
+        publish(lake, Blind(), consents(lake, {"customer_id": "1", "channel": "fax"}))
+    assert "fax" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+def test_unknown_is_no_failure_of_a_closed_set_but_a_value_outside_is(lake: Lake) -> None:
+    which = "gold.customer_segment_history"
+    gate = quality_gate(lake, QualityRules())
+    lake.write(which, rows(lake.spark, which, [{"exit_reason": None}]), audit=gate.before_publish(RUN, table_of(which)))
+    assert lake.count(which) == 1
+
+
+def test_a_check_only_great_expectations_can_measure_runs_on_the_frame(lake: Lake) -> None:
+    longest = {"type": "expect_column_most_common_value_to_be_in_set", "severity": "warning", "name": "usual",
+               "kwargs": {"column": "channel", "value_set": ["sms"]}}  # fmt: skip
+    gate = quality_gate(lake, rules(longest))
+    publish(lake, gate, consents(lake, {"customer_id": "1"}))
+    gate.finish()
+    assert results(lake)["usual"][:2] == ("failed", "warning")
+
+
+def test_the_pages_show_each_table_once_with_its_latest_results(lake: Lake) -> None:
+    for customer in ("1", "2"):
+        gate = quality_gate(lake, rules())
+        publish(lake, gate, consents(lake, {"customer_id": customer}))
+        gate.finish()
+    site: Path = lake.settings.data_dir / "_quality" / "site"
+    assert len(list((site / "validations").rglob("*.html"))) == 1
+    assert "silver.consent" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_the_gate_stops_says_why_and_keeps_the_results(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = consents(lake, {"customer_id": "1", "channel": "fax"})
+    step = Step("lakehouse.quality:quality_gate", (table_of(CONSENT),), ())
+    monkeypatch.setattr(Step, "function", lambda self: lambda: frame)
+    gate = quality_gate(lake, rules())
+    with pytest.raises(StepFailed, match="channel_values"):
+        run_steps(lake, [step], RUN, audit=gate)
+    gate.finish()
+    assert results(lake)["channel_values"][0] == "failed"
