@@ -135,14 +135,16 @@ class Table:
 
     @property
     def all_checks(self) -> dict[str, str]:
-        """Named SQL predicates: table checks, column checks and closed value sets."""
-        found = dict(self.checks)
+        """Named SQL predicates: table checks, column checks and closed value sets; null, unknown, passes."""
+        # Delta takes a CHECK that is null for violated, unlike SQL, so unknown is let through here.
+        found = {name: f"coalesce({check}, true)" for name, check in self.checks.items()}
         for c in self.columns:
+            unknown = f"{c} IS NULL OR " if c.spec.optional else ""
             if c.spec.check:
-                found[f"{c}_check"] = c.spec.check
+                found[f"{c}_check"] = f"{unknown}({c.spec.check})" if unknown else c.spec.check
             if c.spec.values:
                 quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in c.spec.values)
-                found[f"{c}_values"] = f"{c} IN ({quoted})"
+                found[f"{c}_values"] = f"{unknown}{c} IN ({quoted})"
         return found
 
 

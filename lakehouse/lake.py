@@ -267,7 +267,7 @@ class Lake:
             return self._write(t, rows, txn, slice_of)
         held = rows.persist()
         try:
-            audit(held.drop(DELETED) if DELETED in held.columns else held)
+            audit(held.where(~F.col(DELETED)).drop(DELETED) if DELETED in held.columns else held)
             return self._write(t, held, txn, slice_of)
         finally:
             held.unpersist()

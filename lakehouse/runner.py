@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 from pyspark.sql import DataFrame
@@ -31,7 +31,21 @@ from lakehouse.lake import Lake, WriteResult
 _RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings"})
 _OURS = ("lakehouse", "pipelines", "features", "models", "segments", "connectors")
 
-Audit = Callable[[Table, DataFrame], None]
+
+class Audit(Protocol):
+    """What stands between a producer and a publish; `lakehouse.quality` has the one the product uses."""
+
+    def before_publish(self, run: Run, table: Table) -> Callable[[DataFrame], None] | None:
+        """What `Lake.write(audit=...)` takes for a table; None when the frame need not be kept to be checked."""
+
+    def watch(self, run: Run, table: Table, frame: DataFrame) -> DataFrame:
+        """Return the frame to write in the place of the producer's."""
+
+    def published(self, run: Run, table: Table, written: WriteResult) -> None:
+        """Told of a write that went well."""
+
+    def refused(self, run: Run, table: Table, error: Exception) -> SegmentationError | None:
+        """Say what a failed write was refused for; None when it failed for another reason."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +210,7 @@ def run_steps(
     *,
     force: bool = False,
     progress: Progress | None = None,
-    audit: Callable[[Run, Table, DataFrame], None] | None = None,
+    audit: Audit | None = None,
 ) -> list[StepResult]:
     """Run steps, independent ones side by side, and stop at the first failure.
 
@@ -206,7 +220,7 @@ def run_steps(
         run: Its params are what producers may ask for.
         force: Run steps that have nothing new as well, over whole inputs.
         progress: Told of each start and end.
-        audit: Quality gate, called with the frame about to be published for every table it wants to see.
+        audit: Quality gate around every write.
 
     Raises:
         StepFailed: naming the step and its cause; what finished before is kept, and the next run goes on there.
@@ -266,7 +280,7 @@ def _run_step(
     log: AuditLog,
     force: bool,
     progress: Progress | None,
-    audit: Callable[[Run, Table, DataFrame], None] | None,
+    audit: Audit | None,
 ) -> StepResult:
     began, clock = datetime.now(UTC).replace(tzinfo=None), time.monotonic()
     if progress:
@@ -313,7 +327,7 @@ def _execute(
     base: dict[str, Any],
     mark: str,
     clock: float,
-    audit: Callable[[Run, Table, DataFrame], None] | None,
+    audit: Audit | None,
 ) -> StepResult:
     frames = [
         lake.read_changes(r, seen.get(str(r)), until=versions.get(str(r)))
@@ -342,10 +356,7 @@ def _execute(
     ended: list[dict[str, Any]] = []
     total = 0
     for out in step.outputs:
-        gate = (lambda frame, out=out: audit(run, out, frame)) if audit else None
-        written = lake.write(
-            out, by_name[out.name], txn=_txn(step, out, versions), slice_of=_slice(out, run.params), audit=gate
-        )
+        written = _publish(lake, step, run, out, by_name[out.name], versions, audit)
         total += written.rows_written
         ended.append(
             base
@@ -371,6 +382,25 @@ def _inputs_of(step: Step, versions: Mapping[str, int]) -> dict[str, int]:
     """Versions of what others write: a step that reads its own table must not wake itself."""
     own = {o.name for o in step.outputs}
     return {name: version for name, version in versions.items() if name not in own}
+
+
+def _publish(
+    lake: Lake, step: Step, run: Run, out: Table, frame: DataFrame, versions: dict[str, int], audit: Audit | None
+) -> WriteResult:
+    txn, part = _txn(step, out, versions), _slice(out, run.params)
+    if audit is None:
+        return lake.write(out, frame, txn=txn, slice_of=part)
+    try:
+        watched = audit.watch(run, out, frame)
+        written = lake.write(out, watched, txn=txn, slice_of=part, audit=audit.before_publish(run, out))
+    except Exception as e:
+        refused = audit.refused(run, out, e)
+        if refused is None:
+            raise
+        # The engine's own message shows the values of the row it stopped at.
+        raise refused from None
+    audit.published(run, out, written)
+    return written
 
 
 def _failed(step: Step, versions: dict[str, int], mark: str, clock: float, message: str) -> dict[str, Any]:
