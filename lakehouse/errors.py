@@ -47,7 +47,7 @@ class QualityError(SegmentationError):
 
     exit_code = 6
 
-    def __init__(self, table: str, failed: Iterable[str]):
+    def __init__(self, table: str, failed: Iterable[str]) -> None:
         self.table = table
         self.failed = tuple(failed)
         super().__init__(

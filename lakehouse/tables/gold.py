@@ -20,17 +20,23 @@ from lakehouse.declare import Merge, Scd1, Scd2, changes, table
 class FactTransactions:
     transaction_id = bigint("Same as silver.transaction_line.transaction_id.")
     merchant_id = text("Retailer.", references="gold.dim_merchant.merchant_id")
-    account_id = text("Loyalty account the line was booked on; one guest account per merchant.",
-                      references="gold.dim_account.account_id")
-    customer_key = bigint("xxhash64(merchant_id, customer_id); null for a guest. Stable across customer versions.",
-                          optional=True, references="gold.dim_customer.customer_key")
+    account_id = text(
+        "Loyalty account the line was booked on; one guest account per merchant.",
+        references="gold.dim_account.account_id",
+    )
+    customer_key = bigint(
+        "xxhash64(merchant_id, customer_id); null for a guest. Stable across customer versions.",
+        optional=True,
+        references="gold.dim_customer.customer_key",
+    )
     customer_id = text("Customer number; null for a guest.", optional=True, pii=Pii.IDENTIFIER)
     basket_id = text("Receipt or invoice number.")
     product_id = text("Product code.", references="gold.dim_product.product_id")
     store_id = text("Store number.", optional=True)
     channel_id = text("Sales channel.", references="gold.dim_channel.channel_id")
-    txn_type = text("sale, return, cancellation or adjustment.",
-                    values=("sale", "return", "cancellation", "adjustment"))
+    txn_type = text(
+        "sale, return, cancellation or adjustment.", values=("sale", "return", "cancellation", "adjustment")
+    )
     status_id = text("Life of the line.", references="gold.dim_status.status_id")
     posted_ts = instant("When it was sold, UTC.")
     business_date = day("Business day in the shop's zone.")
@@ -51,9 +57,22 @@ class FactTransactions:
     comment="One row per version of a customer; join facts on customer_key and is_current, or on the validity.",
     kind=Scd2(
         business_key=("merchant_id", "customer_id"),
-        tracked=("age_band", "income_band", "home_ownership", "marital_status", "household_size",
-                 "household_composition", "kids_count", "country", "email", "phone", "first_name", "last_name",
-                 "postal_code", "city"),
+        tracked=(
+            "age_band",
+            "income_band",
+            "home_ownership",
+            "marital_status",
+            "household_size",
+            "household_composition",
+            "kids_count",
+            "country",
+            "email",
+            "phone",
+            "first_name",
+            "last_name",
+            "postal_code",
+            "city",
+        ),
     ),
     key=("customer_sk",),
     producer="pipelines.gold.customers:build_dim_customer",
@@ -90,8 +109,18 @@ class DimCustomer:
 @table(
     "gold.dim_product",
     comment="One row per product of a merchant, latest values.",
-    kind=Scd1(tracked=("product_name", "department", "category", "subcategory", "brand_type", "manufacturer_id",
-                       "package_size", "is_merchandise")),
+    kind=Scd1(
+        tracked=(
+            "product_name",
+            "department",
+            "category",
+            "subcategory",
+            "brand_type",
+            "manufacturer_id",
+            "package_size",
+            "is_merchandise",
+        )
+    ),
     key=("merchant_id", "product_id"),
     producer="pipelines.gold.products:build_dim_product",
     reads=("silver.product",),
