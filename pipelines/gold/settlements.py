@@ -1,0 +1,141 @@
+"""What the acquirer says it settled, held against what was sold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from lakehouse.tables.gold_finance import FactDailySales as D
+from lakehouse.tables.gold_finance import FactSettlements as F_
+from lakehouse.tables.gold_finance import RefFeeSchedule as Fee
+from lakehouse.tables.gold_finance import StageReconciliations as R
+from lakehouse.tables.gold_finance import StageSettlements as S
+
+if TYPE_CHECKING:
+    from pipelines.bronze.sources import Sources
+    from pipelines.gold.finance_conf import Finance
+
+
+def conform_settlements(raw_changes: DataFrame, *, sources: Sources) -> DataFrame:
+    """One row per merchant and settlement number: the latest delivery, within it the last row, wins.
+
+    Rows without number, day, amounts or currency, or from a source without a merchant, are left out.
+    """
+    merchants = {s.name: s.merchant_id for s in sources if s.merchant_id}
+    merchant = F.coalesce(*[F.when(F.col("source") == s, F.lit(m)) for s, m in merchants.items()], F.lit(None))
+    samples = [s.name for s in sources if s.is_sample]
+    typed = raw_changes.where(~F.col("_deleted")).select(
+        merchant.alias(S.merchant_id),
+        F.trim("settlement_id").alias(S.settlement_id),
+        F.lower(F.trim("channel")).alias(S.channel_id),
+        F.col("settled_on").alias(S.settled_on),
+        F.col("gross_amount").alias(S.gross_amount),
+        F.coalesce("fee_amount", F.lit(0)).cast("decimal(18,2)").alias(S.fee_amount),
+        F.col("net_amount").alias(S.net_amount),
+        F.upper(F.trim("currency")).alias(S.currency),
+        F.col("source").isin(samples).alias(S.is_sample),
+        "delivery_seq",
+        "loaded_at",
+        "row_number",
+    )
+    whole = typed.where(
+        F.col(S.merchant_id).isNotNull()
+        & F.col(S.settlement_id).isNotNull()
+        & F.col(S.settled_on).isNotNull()
+        & F.col(S.gross_amount).isNotNull()
+        & F.col(S.net_amount).isNotNull()
+        & F.col(S.currency).isNotNull()
+    ).fillna("unknown", subset=[str(S.channel_id)])
+    newest = Window.partitionBy(S.merchant_id, S.settlement_id).orderBy(
+        F.col("loaded_at").desc(), F.col("delivery_seq").desc(), F.col("row_number").desc()
+    )
+    kept = whole.withColumn("_rank", F.row_number().over(newest)).where("_rank = 1")
+    return kept.select(*S.__table__.column_names)  # type: ignore[attr-defined]
+
+
+def reconcile_settlements(daily_sales: DataFrame, settlements: DataFrame, *, finance: Finance) -> DataFrame:
+    """Sold against settled for each merchant that settles, by channel, currency and day.
+
+    A merchant without a single settlement has nothing to reconcile and is absent. Differences within the configured
+    limit count as matched.
+    """
+    settles = settlements.select(S.merchant_id).distinct()
+    by = [str(R.merchant_id), str(R.channel_id), str(R.currency), str(R.business_date)]
+    # `settles` names a merchant once, so the join keeps each day's row once.
+    sold = (
+        daily_sales.join(F.broadcast(settles), on=str(D.merchant_id), how="left_semi")
+        .groupBy(*by)
+        .agg(F.sum(D.net_amount).cast("decimal(18,2)").alias(R.sold_amount))
+    )
+    settled = (
+        settlements.withColumnRenamed(S.settled_on, R.business_date)
+        .groupBy(*by)
+        .agg(F.sum(S.gross_amount).cast("decimal(18,2)").alias(R.settled_amount))
+    )
+    zero = F.lit(0).cast("decimal(18,2)")
+    # Both sides are grouped by the join key, so each key meets at most one row.
+    both = sold.join(settled, on=by, how="full_outer").withColumn(
+        R.difference_amount,
+        (F.coalesce(R.settled_amount, zero) - F.coalesce(R.sold_amount, zero)).cast("decimal(18,2)"),
+    )
+    return both.select(*by, R.sold_amount, R.settled_amount, R.difference_amount, _status(finance).alias(R.status_id))
+
+
+def build_fact_settlements(settlements: DataFrame, reconciliations: DataFrame, fees: DataFrame) -> DataFrame:
+    """Every settlement with the fee it should have cost and how its day came out.
+
+    Periods of the fee schedule do not overlap within a channel and currency, and a day of a channel is reconciled
+    once, so neither join multiplies.
+    """
+    schedule = fees.select(
+        F.col(Fee.channel_id),
+        F.col(Fee.currency),
+        F.col(Fee.valid_from),
+        F.col(Fee.valid_to),
+        F.col(Fee.rate).alias("_rate"),
+        F.col(Fee.fixed_amount).alias("_fixed"),
+    )
+    in_force = (
+        (settlements[str(S.channel_id)] == schedule[str(Fee.channel_id)])
+        & (settlements[str(S.currency)] == schedule[str(Fee.currency)])
+        & (settlements[str(S.settled_on)] >= schedule[str(Fee.valid_from)])
+        & (schedule[str(Fee.valid_to)].isNull() | (settlements[str(S.settled_on)] < schedule[str(Fee.valid_to)]))
+    )
+    priced = settlements.join(F.broadcast(schedule), on=in_force, how="left").select(
+        *[settlements[c] for c in S.__table__.column_names],  # type: ignore[attr-defined]
+        "_rate",
+        "_fixed",
+    )
+    day = reconciliations.select(
+        R.merchant_id, R.channel_id, R.currency, F.col(R.business_date).alias(S.settled_on), R.status_id
+    )
+    on = [str(S.merchant_id), str(S.channel_id), str(S.currency), str(S.settled_on)]
+    expected = F.round(F.col(S.gross_amount) * F.col("_rate") + F.col("_fixed"), 2).cast("decimal(18,2)")
+    return priced.join(day, on=on, how="left").select(
+        F_.merchant_id,
+        F_.settlement_id,
+        F_.channel_id,
+        F_.settled_on,
+        F_.currency,
+        F_.gross_amount,
+        F_.fee_amount,
+        F_.net_amount,
+        expected.alias(F_.expected_fee_amount),
+        (F.col(S.fee_amount) - expected).cast("decimal(18,2)").alias(F_.fee_difference_amount),
+        (F.col(S.gross_amount) - F.col(S.fee_amount) == F.col(S.net_amount)).alias(F_.is_arithmetic_right),
+        F.coalesce(R.status_id, F.lit("unsold")).alias(F_.status_id),
+        F_.is_sample,
+    )
+
+
+def _status(finance: Finance) -> Column:
+    small = F.abs(F.col(R.difference_amount)) <= F.lit(finance.limit("settlement_difference"))
+    return (
+        F.when(F.col(R.settled_amount).isNull(), "unsettled")
+        .when(F.col(R.sold_amount).isNull(), "unsold")
+        .when(small, "matched")
+        .when(F.col(R.difference_amount) < 0, "short")
+        .otherwise("over")
+    )
