@@ -535,7 +535,10 @@ def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[P
     """
     found: set[Path] = set()
     if feed.location and not feed.location.startswith("inbox:"):
-        base = _base(source, feed, conf_dir, data_dir)
+        try:
+            base = place_of(feed.location, conf_dir, data_dir)
+        except SourceError as e:
+            raise SourceError(f"source '{source.name}', feed '{feed.name}': {e}") from None
         if any(c in str(base) for c in "*?["):
             anchor = Path(base.anchor) if base.is_absolute() else Path()
             found |= set(anchor.glob(str(base.relative_to(anchor))))
@@ -554,6 +557,29 @@ def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[P
     return sorted(p for p in found if p.is_file() and not is_hidden(p))
 
 
+def place_of(location: str, conf_dir: Path, data_dir: Path) -> Path:
+    """Turn a location into a path, which may be a glob.
+
+    Raises:
+        SourceError: when it is inside a Python package that is not installed.
+    """
+    scheme, colon, rest = location.partition(":")
+    if colon and scheme == "conf":
+        return conf_dir.resolve() / rest
+    if colon and scheme == "data":
+        return data_dir.resolve() / rest
+    if colon and scheme == "package":
+        package, _, inner = rest.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise SourceError(
+                f"the Python package '{package}' that holds the data is not installed. Install it, or leave the source "
+                "out of the run."
+            )
+        return Path(next(iter(spec.submodule_search_locations))) / inner
+    return Path(location).expanduser().absolute()
+
+
 def inbox(source: Source, feed: Feed, data_dir: Path) -> Path:
     """Folder that uploads of a feed are copied to."""
     return data_dir.resolve() / "inbox" / source.name / feed.name
@@ -567,24 +593,6 @@ def is_hidden(path: Path) -> bool:
 def normal_name(header: str) -> str:
     """A header without letter case, spaces, hyphens, underscores and dots, for comparison."""
     return re.sub(r"[\s_.\-]+", "", header.strip().lstrip("\ufeff")).casefold()
-
-
-def _base(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> Path:
-    scheme, colon, rest = feed.location.partition(":")
-    if colon and scheme == "conf":
-        return conf_dir.resolve() / rest
-    if colon and scheme == "data":
-        return data_dir.resolve() / rest
-    if colon and scheme == "package":
-        package, _, inner = rest.partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise SourceError(
-                f"source '{source.name}', feed '{feed.name}': the Python package '{package}' that holds the data is "
-                "not installed. Install it, or leave the source out of the run."
-            )
-        return Path(next(iter(spec.submodule_search_locations))) / inner
-    return Path(feed.location).expanduser().absolute()
 
 
 def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> None:

@@ -1,0 +1,526 @@
+"""What can be known of a delivered file before Spark reads it: identity, integrity, encoding and columns.
+
+One pass over the bytes on the driver. A file that cannot be read whole is refused here, so nothing of it lands.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lakehouse.errors import suggest
+from pipelines.bronze.sources import Feed
+
+_CHUNK = 1 << 20
+_HEAD = 1 << 20
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", "^": "caret", "~": "tilde"}
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LINES_KEPT = 100
+
+
+@dataclass(frozen=True)
+class ReadColumn:
+    """A delivered column: its header, the declared column it stands for, and its type in a columnar file.
+
+    Attributes:
+        header: As delivered.
+        declared: Name in the feed's declaration; None for an extra column.
+        stored: Spark type to read it as from a columnar file; None in text.
+        is_nanoseconds: Whether it is a Parquet timestamp in nanoseconds, which Spark reads as a whole number.
+        is_instant: Whether a stored time is a point in time; otherwise it is what a wall clock showed.
+    """
+
+    header: str
+    declared: str | None
+    stored: str | None = None
+    is_nanoseconds: bool = False
+    is_instant: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A workbook sheet and its columns."""
+
+    name: str
+    columns: tuple[ReadColumn, ...]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which bytes a file holds: size, time of change and SHA-256."""
+
+    path: str
+    size: int
+    modified_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the pass over one file found.
+
+    Attributes:
+        identity: Which bytes it holds.
+        encoding: Encoding to read text with; a byte order mark wins over the declaration.
+        columns: Delivered columns in file order; of JSON lines, those the first records show.
+        sheets: Sheets of a workbook.
+        lines: Physical lines of text after decompression, 0 for other formats.
+        rows: Records a columnar file says it holds, None otherwise.
+        undecodable: How many lines are not valid in the encoding.
+        undecodable_lines: The first hundred of their numbers, from 1.
+        missing: Declared columns that the file lacks.
+        notes: What is odd but does not stop the file, for people.
+        refusal: Code and reason when the file must not be read.
+    """
+
+    identity: Identity
+    encoding: str = "utf-8"
+    columns: tuple[ReadColumn, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    lines: int = 0
+    rows: int | None = None
+    undecodable: int = 0
+    undecodable_lines: tuple[int, ...] = ()
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refusal: tuple[str, str] | None = None
+
+
+class Refused(Exception):
+    """The file must not be read; raised and caught inside this module."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        self.code, self.reason = code, reason
+        super().__init__(reason)
+
+
+def inspect(path: Path, feed: Feed) -> Inspection:
+    """Read a file once and say whether and how it can be landed.
+
+    Args:
+        path: The file.
+        feed: Its declaration.
+
+    Returns:
+        An inspection; `refusal` is set when the file is empty, truncated, vanished, changes while it is read, is not
+        what the feed declares, or names columns that show another delimiter.
+    """
+    nobody = Identity(str(path), 0, 0, "")
+    try:
+        before = path.stat()
+        identity = Identity(str(path), before.st_size, before.st_mtime_ns, "")
+        if before.st_size == 0:
+            empty = replace(identity, sha256=hashlib.sha256().hexdigest())
+            return Inspection(empty, refusal=("empty_file", "the file is empty (0 bytes)."))
+        match feed.format:
+            case "parquet":
+                found = _inspect_parquet(path, feed, identity)
+            case "excel":
+                found = _inspect_excel(path, feed, identity)
+            case _:
+                found = _inspect_text(path, feed, identity)
+        if unchanged(found.identity):
+            return found
+        return replace(found, refusal=("changed_while_read", "the file changed while it was being read; it is left."))
+    except FileNotFoundError:
+        return Inspection(nobody, refusal=("vanished", "the file disappeared before it could be read."))
+    except OSError as e:
+        return Inspection(nobody, refusal=("unreadable", f"the file cannot be opened: {e.strerror or e}."))
+
+
+def identify(path: Path) -> Identity | None:
+    """Return which bytes a file holds without looking into them; None when it is not there or not readable."""
+    try:
+        stat = path.stat()
+        digest = hashlib.sha256()
+        for chunk in _chunks(path):
+            digest.update(chunk)
+    except OSError:
+        return None
+    return Identity(str(path), stat.st_size, stat.st_mtime_ns, digest.hexdigest())
+
+
+def unchanged(identity: Identity) -> bool:
+    """Whether the file is still there with the size and time of change it had."""
+    try:
+        stat = Path(identity.path).stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (identity.size, identity.modified_ns)
+
+
+def match_columns(feed: Feed, headers: Iterable[str]) -> tuple[tuple[ReadColumn, ...], tuple[str, ...]]:
+    """Pair delivered headers with declared columns.
+
+    Returns:
+        Delivered columns in order, and the declared columns nothing stands for.
+
+    Raises:
+        Refused: when two headers stand for one declared column.
+    """
+    found: list[ReadColumn] = []
+    taken: dict[str, str] = {}
+    for position, header in enumerate(headers):
+        name = header.strip() or f"column_{position + 1}"
+        declared = feed.declared_name(name)
+        if declared is not None and declared in taken:
+            raise Refused("ambiguous_column", f"headers '{taken[declared]}' and '{name}' both stand for '{declared}'.")
+        if declared is not None:
+            taken[declared] = name
+        repeated = sum(1 for c in found if c.header == name or c.header.startswith(f"{name} ("))
+        found.append(ReadColumn(f"{name} ({repeated + 1})" if repeated else name, declared))
+    return tuple(found), tuple(n for n in feed.columns if n not in taken)
+
+
+def describe_missing(feed: Feed, missing: Sequence[str], columns: Sequence[ReadColumn]) -> str:
+    """Name missing columns and, where an undeclared header looks alike, what they may have been renamed to."""
+    extra = [c.header for c in columns if c.declared is None]
+    parts = [f"'{m}'{suggest(m, extra).replace('Did you mean', 'Was it renamed to') if extra else ''}" for m in missing]
+    hint = f" Undeclared columns delivered: {', '.join(extra)}." if extra else ""
+    return f"missing column(s) {', '.join(parts)}.{hint} If a column was renamed, add its new name under aliases."
+
+
+def _inspect_text(path: Path, feed: Feed, identity: Identity) -> Inspection:
+    digest = hashlib.sha256()
+    try:
+        text = _read_text(_plain_bytes(path, digest), feed)
+    except Refused as r:
+        return Inspection(identify(path) or identity, refusal=(r.code, r.reason))
+    base = Inspection(
+        replace(identity, sha256=digest.hexdigest()), encoding=text.encoding, lines=text.lines,
+        undecodable=text.undecodable, undecodable_lines=tuple(text.undecodable_lines),
+    )
+    if text.undecodable:
+        first = ", ".join(map(str, text.undecodable_lines[:5]))
+        base = replace(base, notes=(f"{text.undecodable} line(s) are not valid {text.encoding}, first: {first}.",))
+    try:
+        columns, missing = _sniff_json(feed, text.head) if feed.format == "jsonl" else _sniff_csv(feed, text.head)
+    except Refused as r:
+        return replace(base, refusal=(r.code, r.reason))
+    return _judge_columns(feed, replace(base, columns=columns, missing=missing))
+
+
+def _judge_columns(feed: Feed, found: Inspection) -> Inspection:
+    lacking = [m for m in found.missing if feed.columns[m].required]
+    if lacking and feed.missing_columns == "refuse_file":
+        return replace(found, refusal=("missing_column", describe_missing(feed, lacking, found.columns)))
+    notes = list(found.notes)
+    if found.missing:
+        notes.append(describe_missing(feed, found.missing, found.columns))
+    elif extra := [c.header for c in found.columns if c.declared is None]:
+        notes.append(f"undeclared column(s) kept aside: {', '.join(extra)}.")
+    return replace(found, notes=tuple(notes))
+
+
+@dataclass
+class _Text:
+    encoding: str
+    head: str = ""
+    lines: int = 0
+    undecodable: int = 0
+    undecodable_lines: list[int] = field(default_factory=list)
+
+
+def _read_text(blocks: Iterator[bytes], feed: Feed) -> _Text:
+    first = next(blocks, b"")
+    if not first:
+        raise Refused("empty_file", "the file is empty once decompressed.")
+    encoding = _encoding_of(first, feed.options.encoding)
+    text = _Text(encoding)
+    head = bytearray()
+    wide = encoding.startswith(("utf-16", "utf-32"))
+    incremental = codecs.getincrementaldecoder(encoding)("strict")
+    pending: list[bytes] = []
+    for block in _chain(first, blocks):
+        if len(head) < _HEAD:
+            head += block
+        if wide:
+            # Line breaks are not single bytes here, and an invalid pair spoils what follows: refuse rather than guess.
+            try:
+                text.lines += incremental.decode(block).count("\n")
+            except UnicodeDecodeError:
+                raise Refused("undecodable", f"the file says it is {encoding} but is not valid {encoding}.") from None
+            continue
+        cut = block.rfind(b"\n") + 1
+        if not cut:
+            pending.append(block)
+            continue
+        _check_lines(text, b"".join([*pending, block[:cut]]))
+        pending = [block[cut:]] if cut < len(block) else []
+    if wide:
+        try:
+            incremental.decode(b"", final=True)
+        except UnicodeDecodeError:
+            raise Refused("truncated", f"the file ends in the middle of a {encoding} character.") from None
+    if rest := b"".join(pending):
+        _check_lines(text, rest)
+        text.lines += 1
+    text.head = bytes(head).decode(encoding, errors="replace")
+    return text
+
+
+def _check_lines(text: _Text, block: bytes) -> None:
+    # A byte order mark is valid UTF-8, so plain UTF-8 checks the later blocks of a marked file as well.
+    encoding = "utf-8" if text.encoding == "utf-8-sig" else text.encoding
+    try:
+        block.decode(encoding)
+    except UnicodeDecodeError:
+        for offset, line in enumerate(block.split(b"\n")):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError:
+                text.undecodable += 1
+                if len(text.undecodable_lines) < _LINES_KEPT:
+                    text.undecodable_lines.append(text.lines + offset + 1)
+    text.lines += block.count(b"\n")
+
+
+def _encoding_of(first: bytes, declared: str) -> str:
+    for mark, encoding in _BOMS:
+        if first.startswith(mark):
+            return encoding
+    sample = first[:4096]
+    if declared in ("utf-8", "utf8") and len(sample) >= 4 and sample.count(0) > len(sample) // 4:
+        return "utf-16-le" if sample[1::2].count(0) >= sample[::2].count(0) else "utf-16-be"
+    return declared
+
+
+def _plain_bytes(path: Path, digest: Any) -> Iterator[bytes]:
+    """Yield the file's content, decompressed, while the digest sees the bytes as delivered."""
+    raw = _chunks(path)
+    first = next(raw, b"")
+    is_gzip = first.startswith(b"\x1f\x8b")
+    named_gzip = path.suffix.lower() == ".gz"
+    if named_gzip and not is_gzip:
+        raise Refused("not_gzip", "the name ends in .gz but the content is not gzip; rename the file.")
+    if is_gzip and not named_gzip:
+        raise Refused("unnamed_gzip", "the content is gzip but the name does not end in .gz; rename the file.")
+    if not is_gzip:
+        for chunk in _chain(first, raw):
+            digest.update(chunk)
+            yield chunk
+        return
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        for chunk in _chain(first, raw):
+            digest.update(chunk)
+            data = chunk
+            while data:
+                if inflate.eof:
+                    if not data.strip(b"\0"):
+                        break
+                    inflate = zlib.decompressobj(wbits=31)
+                # Bounded output: a small archive of a huge file must not fill the memory.
+                out = inflate.decompress(data, _CHUNK)
+                if out:
+                    yield out
+                data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+    except zlib.error as e:
+        raise Refused("corrupt_gzip", f"the gzip content is damaged ({e}); ask for the file again.") from None
+    if not inflate.eof:
+        raise Refused("truncated_gzip", "the gzip content ends too early (truncated); ask for the file again.")
+
+
+def _sniff_csv(feed: Feed, head: str) -> tuple[tuple[ReadColumn, ...], tuple[str, ...]]:
+    if not feed.options.header:
+        return tuple(ReadColumn(n, n) for n in feed.columns), ()
+    declared = feed.options.delimiter
+    headers = _first_record(head, declared, feed.options.quote)
+    if not headers:
+        raise Refused("no_header", "the file has no header: it holds blank lines only.")
+    score = _matches(feed, headers)
+    others = {d: _matches(feed, _first_record(head, d, feed.options.quote)) for d in _DELIMITERS if d != declared}
+    best = max(others, key=lambda d: others[d])
+    if others[best] > score and others[best] >= min(2, len(feed.columns)):
+        raise Refused(
+            "wrong_delimiter",
+            f"cells are separated by {_DELIMITERS[best]} ('{_shown(best)}') but the feed declares "
+            f"{_DELIMITERS.get(declared, 'delimiter')} ('{_shown(declared)}'): set options.delimiter or export again.",
+        )
+    if score == 0:
+        # The row may be data of persons, so it is not shown.
+        raise Refused(
+            "no_header",
+            f"none of the {len(headers)} cell(s) of the first row is a declared column: is the header missing, or is "
+            f"it another feed's file? Expected: {', '.join(feed.columns)}.",
+        )
+    return match_columns(feed, headers)
+
+
+def _sniff_json(feed: Feed, head: str) -> tuple[tuple[ReadColumn, ...], tuple[str, ...]]:
+    if head.lstrip("\ufeff \t\r\n").startswith("["):
+        raise Refused("json_array", "the file is one JSON array; JSON lines hold one object per line.")
+    keys: dict[str, None] = {}
+    for line in head.lstrip("\ufeff").splitlines()[:200]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            keys |= dict.fromkeys(record)
+    # A JSON key that no early record has may still come, so nothing counts as missing from the file as a whole.
+    return match_columns(feed, keys)[0], ()
+
+
+def _inspect_parquet(path: Path, feed: Feed, identity: Identity) -> Inspection:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    known = identify(path)
+    if known is None:
+        raise FileNotFoundError(path)
+    try:
+        with parquet.ParquetFile(path) as opened:
+            stored, physical, rows = opened.schema_arrow, opened.schema, opened.metadata.num_rows
+    except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError) as e:
+        reason = str(e).splitlines()[0]
+        return Inspection(known, refusal=("unreadable_parquet", f"not a whole Parquet file ({reason})."))
+    nanoseconds = {
+        physical.column(i).path for i in range(len(physical)) if "timeunit=nanoseconds" in _logical(physical.column(i))
+    }
+    instants = {
+        physical.column(i).path for i in range(len(physical)) if "isadjustedtoutc=true" in _logical(physical.column(i))
+    }
+    # INT96 says nothing of zones and Spark insists on reading it as an instant; its writers put wall clocks in.
+    int96 = {physical.column(i).path for i in range(len(physical)) if physical.column(i).physical_type == "INT96"}
+    try:
+        columns, missing = match_columns(feed, stored.names)
+        typed = tuple(
+            replace(
+                c, header=f.name, stored=_spark_type(f.type, f.name in instants | int96, f.name in nanoseconds),
+                is_nanoseconds=f.name in nanoseconds, is_instant=f.name in instants,
+            )
+            for c, f in zip(columns, stored, strict=True)
+        )
+    except Refused as r:
+        return Inspection(known, rows=rows, refusal=(r.code, r.reason))
+    return _judge_columns(feed, Inspection(known, columns=typed, missing=missing, rows=rows))
+
+
+def _logical(column: Any) -> str:
+    return str(column.logical_type).lower().replace(" ", "")
+
+
+def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
+    import pyarrow.types as t
+
+    if is_nanoseconds:
+        return "bigint"
+    if t.is_timestamp(arrow):
+        return "timestamp" if is_instant else "timestamp_ntz"
+    if t.is_decimal(arrow):
+        return f"decimal({arrow.precision},{arrow.scale})"
+    if t.is_dictionary(arrow):
+        return _spark_type(arrow.value_type, is_instant, is_nanoseconds)
+    for is_type, spark in (
+        (t.is_int8, "tinyint"), (t.is_int16, "smallint"), (t.is_int32, "int"), (t.is_int64, "bigint"),
+        (t.is_uint8, "smallint"), (t.is_uint16, "int"), (t.is_uint32, "bigint"), (t.is_uint64, "decimal(20,0)"),
+        (t.is_float32, "float"), (t.is_float64, "double"), (t.is_boolean, "boolean"), (t.is_date, "date"),
+        (t.is_string, "string"), (t.is_large_string, "string"), (t.is_null, "string"),
+    ):
+        if is_type(arrow):
+            return spark
+    raise Refused("unsupported_column", f"a column is of type {arrow}; feeds hold plain values only.")
+
+
+def _inspect_excel(path: Path, feed: Feed, identity: Identity) -> Inspection:
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    known = identify(path)
+    if known is None:
+        raise FileNotFoundError(path)
+    if path.suffix.lower() not in (".xlsx", ".xlsm"):
+        return Inspection(known, refusal=("not_a_workbook", "only .xlsx and .xlsm workbooks are read; save it as one."))
+    sheets: list[Sheet] = []
+    missing: dict[str, None] = {}
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        try:
+            wanted = feed.options.sheets or tuple(book.sheetnames)
+            absent = [s for s in wanted if s not in book.sheetnames]
+            if absent:
+                names = ", ".join(book.sheetnames)
+                raise Refused("missing_sheet", f"the workbook has no sheet {', '.join(absent)}; sheets are {names}.")
+            for name in wanted:
+                first = next(book[name].iter_rows(values_only=True), None)
+                if first is None or all(v is None for v in first):
+                    continue
+                columns, lacking = match_columns(feed, [cell_text(v) or "" for v in first])
+                if not any(c.declared for c in columns):
+                    raise Refused("no_header", f"the first row of sheet '{name}' names none of the declared columns.")
+                sheets.append(Sheet(name, columns))
+                missing |= dict.fromkeys(lacking)
+        finally:
+            book.close()
+    except Refused as r:
+        return Inspection(known, refusal=(r.code, r.reason))
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError) as e:
+        return Inspection(known, refusal=("unreadable_workbook", f"not a whole workbook ({type(e).__name__})."))
+    if not sheets:
+        return Inspection(known, refusal=("empty_file", "the workbook has no sheet with a header."))
+    return _judge_columns(
+        feed, Inspection(known, columns=sheets[0].columns, sheets=tuple(sheets), missing=tuple(missing))
+    )
+
+
+def cell_text(value: Any) -> str | None:
+    """A workbook cell as the text a CSV export would hold; dates in ISO form, whole numbers without a point."""
+    match value:
+        case None:
+            return None
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        case float() | int() | str():
+            return str(value)
+        case _ if hasattr(value, "isoformat"):
+            return str(value.isoformat()).replace("T", " ")
+        case _:
+            return str(value)
+
+
+def _matches(feed: Feed, headers: Sequence[str]) -> int:
+    return len({d for h in headers if (d := feed.declared_name(h.strip())) is not None})
+
+
+def _first_record(head: str, delimiter: str, quote: str) -> list[str]:
+    # The default limit of 131,072 characters per cell would refuse files that Spark reads.
+    csv.field_size_limit(1 << 30)
+    plain = io.StringIO(head.lstrip("\ufeff"), newline="")
+    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    for record in csv.reader(plain, delimiter=delimiter, quotechar=quote or None, quoting=quoting):
+        if any(cell.strip() for cell in record):
+            return record
+    return []
+
+
+def _shown(delimiter: str) -> str:
+    return "\\t" if delimiter == "\t" else delimiter
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

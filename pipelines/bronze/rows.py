@@ -1,0 +1,366 @@
+"""Delivered rows become typed rows: every value in its canonical column, every refusal with its reasons.
+
+Two pure steps: `read_delivered` gives the cells as they are with exact positions, `type_rows` gives the landing table's
+columns. A refused row keeps what could be typed; its `parse_errors` say why, as `reason:column` without values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import DataType, StructField, StructType
+
+from lakehouse import ddl
+from lakehouse.declare import Table, table_of
+from pipelines.bronze.preflight import ReadColumn
+from pipelines.bronze.sources import Feed, FeedColumn, Source, canonical_fields
+
+REPLACEMENT = "\ufffd"
+"""What a decoder puts for bytes it cannot read."""
+
+SEQUENCE_STEP = 1000
+"""Deliveries inside one file count up on the file's number; more than these in one file are not told apart."""
+
+_ROW = "_row"
+_BAD = "_bad"
+_LINE = "_line"
+# A delimiter that JSON forbids unescaped, so that the CSV reader hands over whole lines.
+_NEVER_IN_JSON = "\x01"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one read takes: a file, or one sheet of a workbook.
+
+    Attributes:
+        path: Where Spark reads it; differs from `file_path` when the file had to be rewritten first.
+        layout: `csv`, `jsonl` or `columns` (Parquet).
+        columns: Delivered columns in file order.
+        file_id: SHA-256 of the delivered file.
+        file_path: Where the delivered file is.
+        delivery: Name of the delivery, when it is not a column's value.
+        delivery_seq: Its order.
+        encoding: Encoding of text.
+        has_undecodable: Whether some lines are not valid in that encoding.
+    """
+
+    path: str
+    layout: str
+    columns: tuple[ReadColumn, ...]
+    file_id: str
+    file_path: str
+    delivery: str
+    delivery_seq: int
+    encoding: str = "utf-8"
+    has_undecodable: bool = False
+
+
+def read_delivered(spark: SparkSession, feed: Feed, part: Part) -> DataFrame:
+    """One row per record: cells `c0`, `c1`, ... in file order (or `_line` for JSON), and `_row`, its position from 0.
+
+    A text file is one partition however large it is, which makes positions exact; columnar files carry them.
+    """
+    if part.layout == "columns":
+        stored = StructType([StructField(c.header, DataType.fromDDL(c.stored or "string")) for c in part.columns])
+        cells = [F.col(ddl.quote(c.header)).alias(f"c{i}") for i, c in enumerate(part.columns)]
+        frame = spark.read.schema(stored).parquet(part.path)
+        return frame.select(*cells, F.col("_metadata.row_index").alias(_ROW))
+    is_json = part.layout == "jsonl"
+    names = [_LINE] if is_json else [f"c{i}" for i in range(len(part.columns))]
+    options = {
+        # Not split: a line break inside quotes does not end a record, and positions count from the file's start.
+        "multiLine": True,
+        "header": feed.options.header and not is_json,
+        "enforceSchema": True,
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": _BAD,
+        "encoding": _spark_encoding(part.encoding),
+        "sep": _NEVER_IN_JSON if is_json else feed.options.delimiter,
+        "quote": "" if is_json else feed.options.quote,
+        "escape": "" if is_json else feed.options.escape or feed.options.quote,
+        "maxCharsPerColumn": -1,
+        "maxColumns": 20_000,
+    }
+    text = ", ".join(f"{ddl.quote(n)} string" for n in [*names, _BAD])
+    frame = spark.read.schema(text).options(**options).csv(part.path)
+    return frame.select(*names, _BAD, F.monotonically_increasing_id().alias(_ROW))
+
+
+def type_rows(
+    delivered: DataFrame, source: Source, feed: Feed, part: Part, batch_id: int, loaded_at: datetime
+) -> DataFrame:
+    """One row per delivered record in the columns of `bronze.stg_<subject>`.
+
+    Args:
+        delivered: From `read_delivered`.
+        source: Gives the zone of times.
+        feed: Gives columns, types and mapping.
+        part: What was read.
+        batch_id: Ingest batch.
+        loaded_at: Start of the run, UTC.
+
+    Returns:
+        `parse_errors` is null for an accepted row. A required cell that is blank is `missing:<column>`, one that is
+        not of the declared type `mistyped:<column>`, one with bytes outside the encoding `undecodable:<column>`; a
+        line with more or fewer cells than the header is `ragged:row`, one that is no JSON object `malformed:row`.
+    """
+    landing = table_of(f"bronze.stg_{feed.subject}")
+    rows = delivered
+    if part.layout == "jsonl":
+        rows = delivered.withColumn("_map", F.from_json(_LINE, "map<string,string>"))
+    cells = _cells(feed, part)
+    typed: dict[str, Column] = {}
+    refusals: list[tuple[Column, str]] = []
+    for name, declared in feed.columns.items():
+        cell, stored = cells.get(name, (None, None))
+        field = declared.to
+        target = landing.column(field).spec.type if field else None
+        if cell is None:
+            if declared.required:
+                refusals.append((F.lit(True), f"missing:{name}"))
+            continue
+        observed = next((c for c in part.columns if c.declared == name), ReadColumn(name, name))
+        value, present, may_fail = _typed(cell, stored, observed, declared, source.zone_of(declared), feed, target)
+        if field:
+            typed[field] = value
+        if declared.required:
+            refusals.append((~present, f"missing:{name}"))
+        if may_fail:
+            refusals.append((present & value.isNull(), f"mistyped:{name}"))
+        if part.has_undecodable:
+            refusals.append((F.coalesce(F.contains(cell, F.lit(REPLACEMENT)), F.lit(False)), f"undecodable:{name}"))
+    errors = _errors(refusals, part)
+    out = {f: typed[f] if f in typed else _constant(feed, landing, f) for f in canonical_fields(feed.subject)}
+    out |= _origin(source, feed, part, batch_id, loaded_at)
+    out["parse_errors"] = errors
+    return rows.select(*[out[str(c)].alias(str(c)) for c in landing.columns])
+
+
+def union_rows(frames: Iterable[DataFrame]) -> DataFrame:
+    """All rows of frames with the same columns in the same order."""
+    return reduce(DataFrame.unionAll, frames)
+
+
+def _cells(feed: Feed, part: Part) -> dict[str, tuple[Column, str | None]]:
+    if part.layout != "jsonl":
+        return {c.declared: (F.col(f"c{i}"), c.stored) for i, c in enumerate(part.columns) if c.declared}
+    found: dict[str, tuple[Column, str | None]] = {}
+    for name in feed.columns:
+        keys = _json_keys(feed, part, name)
+        found[name] = (F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys]), None)
+    return found
+
+
+def _json_keys(feed: Feed, part: Part, name: str) -> list[str]:
+    seen = [c.header for c in part.columns if c.declared == name]
+    return list(dict.fromkeys([*seen, name, *feed.columns[name].aliases]))
+
+
+def _typed(
+    cell: Column, stored: str | None, observed: ReadColumn, declared: FeedColumn, zone: str, feed: Feed,
+    target: str | None,
+) -> tuple[Column, Column, bool]:
+    """The value in its canonical type, whether there is one, and whether typing can fail."""
+    if stored in (None, "string"):
+        trimmed = F.trim(cell)
+        present = F.coalesce(trimmed != "", F.lit(False))
+        if declared.type == "text":
+            text = F.when(present, cell)
+            return _into(text, "string", target, present)
+        value = _from_text(F.when(present, trimmed), declared, zone, feed)
+        return _into(value, _spark_name(declared.type), target, present, may_fail=True)
+    if stored in ("float", "double"):
+        # Writers without a null for numbers put NaN.
+        cell = F.when(~F.isnan(cell), cell)
+    value, kind, may_fail = _from_stored(cell, stored, observed, declared, zone)
+    return _into(value, kind, target, cell.isNotNull(), may_fail=may_fail)
+
+
+def _into(
+    value: Column, kind: str, target: str | None, present: Column, *, may_fail: bool = False
+) -> tuple[Column, Column, bool]:
+    if target is None or target == kind:
+        return value, present, may_fail
+    if target == "string":
+        return value.cast("string"), present, may_fail
+    return value.try_cast(target), present, True
+
+
+def _from_text(text: Column, declared: FeedColumn, zone: str, feed: Feed) -> Column:
+    match declared.type:
+        case "int":
+            # Whole numbers beside blanks are often exported as 12.0.
+            return F.regexp_replace(text, r"\.0+$", "").try_cast("bigint")
+        case "date":
+            tries = [F.try_to_timestamp(text, F.lit(f)).cast("date") for f in declared.formats]
+            if not tries or feed.format == "excel":
+                tries.append(F.when(text.rlike(r"^\d{4}-\d{1,2}-\d{1,2}"), text.try_cast("date")))
+            return F.coalesce(*tries)
+        case "timestamp":
+            return _timestamp_from_text(text, declared, zone, feed)
+        case number:
+            if feed.options.decimal_mark == ",":
+                text = F.regexp_replace(text, ",", ".")
+            value = text.try_cast(number)
+            return F.when(~F.isnan(value), value) if number == "double" else value
+
+
+def _timestamp_from_text(text: Column, declared: FeedColumn, zone: str, feed: Feed) -> Column:
+    tries: list[Column] = []
+    for pattern in declared.formats:
+        parsed = F.try_to_timestamp(text, F.lit(pattern))
+        names_zone = re.search(r"[XxZzVO]", re.sub(r"'[^']*'", "", pattern))
+        tries.append(parsed if names_zone else _to_utc(parsed, zone))
+    if not tries or feed.format == "excel":
+        # Spark would take a time alone and put the day it runs on before it.
+        iso = F.when(text.rlike(r"^\d{4}-\d{1,2}-\d{1,2}"), text.try_cast("timestamp"))
+        with_offset = text.rlike(r":\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$")
+        tries.append(iso if zone == "UTC" else F.when(with_offset, iso).otherwise(_to_utc(iso, zone)))
+    return F.coalesce(*tries)
+
+
+def _from_stored(
+    cell: Column, stored: str, observed: ReadColumn, declared: FeedColumn, zone: str
+) -> tuple[Column, str, bool]:
+    if observed.is_nanoseconds:
+        cell, stored = F.timestamp_micros(F.call_function("div", cell, F.lit(1000))), "timestamp"
+    elif stored == "timestamp_ntz":
+        cell, stored = cell.cast("timestamp"), "timestamp"
+    match declared.type:
+        case "timestamp" if stored == "timestamp":
+            return (cell if observed.is_instant else _to_utc(cell, zone)), "timestamp", False
+        case "timestamp":
+            return _to_utc(cell.try_cast("timestamp"), zone), "timestamp", True
+        case "int" if stored in ("tinyint", "smallint", "int", "bigint"):
+            return (cell if stored == "bigint" else cell.cast("bigint")), "bigint", False
+        case "int":
+            whole = cell.try_cast("bigint")
+            return F.when(whole == cell, whole), "bigint", True
+        case "text":
+            return cell.cast("string"), "string", False
+        case other:
+            wanted = _spark_name(other)
+            return (cell, wanted, False) if wanted == stored else (cell.try_cast(wanted), wanted, True)
+
+
+def _errors(refusals: list[tuple[Column, str]], part: Part) -> Column:
+    nothing = F.lit(None).cast("array<string>")
+    found = nothing
+    if refusals:
+        some = reduce(lambda a, b: a | b, [condition for condition, _ in refusals])
+        reasons = F.array_compact(F.array(*[F.when(condition, F.lit(code)) for condition, code in refusals]))
+        found = F.when(some, reasons).otherwise(nothing)
+    if part.layout == "csv":
+        # Cells of such a line may stand under the wrong header, so nothing else is said of them.
+        return F.when(F.col(_BAD).isNotNull(), F.array(F.lit("ragged:row"))).otherwise(found)
+    if part.layout == "jsonl":
+        # The parser stops after the first object of a line, and a second one would be lost without a word.
+        malformed = F.col("_map").isNull() | F.col(_LINE).rlike(r"\}\s*\{")
+        return F.when(malformed, F.array(F.lit("malformed:row"))).otherwise(found)
+    return found
+
+
+def _constant(feed: Feed, landing: Table, field: str) -> Column:
+    return F.lit(feed.constants.get(field)).cast(landing.column(field).spec.type)
+
+
+def _origin(source: Source, feed: Feed, part: Part, batch_id: int, loaded_at: datetime) -> dict[str, Column]:
+    delivery, sequence = _delivery(feed, part)
+    return {
+        "source": F.lit(source.name),
+        "feed": F.lit(feed.name),
+        "delivery": delivery,
+        "delivery_seq": sequence,
+        "file_id": F.lit(part.file_id),
+        "file_path": F.lit(part.file_path),
+        "row_number": (F.col(_ROW) + 1).cast("bigint"),
+        "row_hash": _row_hash(feed, part),
+        "payload": _payload(feed, part),
+        "extra": _extra(feed, part),
+        "batch_id": F.lit(batch_id).cast("bigint"),
+        "loaded_at": F.lit(loaded_at).cast("timestamp"),
+    }
+
+
+def _delivery(feed: Feed, part: Part) -> tuple[Column, Column]:
+    base = F.lit(part.delivery_seq).cast("bigint")
+    position = next((i for i, c in enumerate(part.columns) if c.declared == feed.delivery.column), None)
+    if feed.delivery.by != "column" or (position is None and part.layout != "jsonl"):
+        return F.lit(part.delivery), base
+    if position is None:
+        keys = _json_keys(feed, part, str(feed.delivery.column))
+        named = F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys])
+    else:
+        named = F.col(f"c{position}").cast("string")
+    if feed.delivery.values:
+        rank = F.array_position(F.array(*[F.lit(v) for v in feed.delivery.values]), named)
+    else:
+        rank = F.regexp_replace(named, r"\.0+$", "").try_cast("bigint")
+    within = F.when(rank.between(0, SEQUENCE_STEP - 1), rank).otherwise(0)
+    return F.coalesce(named, F.lit(part.delivery)), base + F.coalesce(within, F.lit(0))
+
+
+def _row_hash(feed: Feed, part: Part) -> Column:
+    # The name of the delivery is left out: the same record delivered again is the same record.
+    if part.layout == "jsonl":
+        cells = _cells(feed, part)
+        named = [cell for name, (cell, _) in cells.items() if name != feed.delivery.column]
+        return F.when(F.col("_map").isNull(), F.xxhash64(_LINE)).otherwise(
+            F.xxhash64(*named, F.to_json(_json_rest(feed, part, mapped_only=False)))
+        )
+    kept = [f"c{i}" for i, c in enumerate(part.columns) if c.declared is None or c.declared != feed.delivery.column]
+    hashed = F.xxhash64(*kept)
+    return F.when(F.col(_BAD).isNotNull(), F.xxhash64(_BAD)).otherwise(hashed) if part.layout == "csv" else hashed
+
+
+def _payload(feed: Feed, part: Part) -> Column:
+    if not feed.keeps_payload:
+        return F.lit(None).cast("string")
+    if part.layout == "jsonl":
+        return F.col(_LINE)
+    whole = F.to_json(F.struct(*[F.col(f"c{i}").alias(c.header) for i, c in enumerate(part.columns)]))
+    if part.layout == "columns":
+        return whole
+    return F.when(F.col(_BAD).isNotNull(), F.to_json(F.struct(F.col(_BAD).alias("line")))).otherwise(whole)
+
+
+def _extra(feed: Feed, part: Part) -> Column:
+    if part.layout == "jsonl":
+        rest = _json_rest(feed, part, mapped_only=True)
+        return F.when(F.size(rest) > 0, rest)
+    pairs: list[Column] = []
+    for i, c in enumerate(part.columns):
+        mapped = c.declared is not None and feed.columns[c.declared].to is not None
+        if not mapped and (c.declared is None or c.declared != feed.delivery.column):
+            pairs += [F.lit(c.header), F.col(f"c{i}").cast("string")]
+    return F.create_map(*pairs) if pairs else F.lit(None).cast("map<string,string>")
+
+
+def _json_rest(feed: Feed, part: Part, *, mapped_only: bool) -> Column:
+    known = [
+        key
+        for name, declared in feed.columns.items()
+        if declared.to is not None or name == feed.delivery.column or not mapped_only
+        for key in _json_keys(feed, part, name)
+    ]
+    return F.map_filter("_map", lambda k, _: ~k.isin(known))
+
+
+def _to_utc(local: Column, zone: str) -> Column:
+    return local if zone == "UTC" else F.to_utc_timestamp(local, zone)
+
+
+def _spark_name(declared: str) -> str:
+    return {"text": "string", "int": "bigint"}.get(declared, declared)
+
+
+def _spark_encoding(encoding: str) -> str:
+    # Java drops the mark of UTF-16 by itself, and Spark's reader that of UTF-8.
+    return {"utf-8-sig": "utf-8", "utf-16-le": "utf-16le", "utf-16-be": "utf-16be", "latin-1": "iso-8859-1",
+            "ascii": "us-ascii", "utf8": "utf-8"}.get(encoding, encoding)
