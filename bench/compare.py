@@ -5,7 +5,6 @@ Results are read where they lie (Parquet files, Delta folders) by DuckDB; nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +69,8 @@ def summary(result: Result) -> dict[str, object]:
     con = _open(result)
     fact = con.execute(
         """SELECT count(*), sum(amount), sum(gross_amount), sum(quantity), count(DISTINCT basket_id),
-             count(*) FILTER (is_valid_purchase), count(customer_id), sum(datediff('day', DATE '2000-01-01', business_date)),
-             sum(hour_of_day) FROM fact"""
+             count(*) FILTER (is_valid_purchase), count(customer_id),
+             sum(datediff('day', DATE '2000-01-01', business_date)), sum(hour_of_day) FROM fact"""
     ).fetchone()
     assert fact is not None
     names = ("accepted", "amount", "gross", "quantity", "baskets", "purchases", "known", "days", "hours")
@@ -89,11 +88,12 @@ def summary(result: Result) -> dict[str, object]:
 
 def differences(left: Result, right: Result) -> list[str]:
     """Everything in which two results differ, in words; empty when they agree."""
-    found: list[str] = []
     a, b = summary(left), summary(right)
-    for name in a:
-        if None not in (a[name], b[name]) and _normal(a[name]) != _normal(b[name]):
-            found.append(f"{name}: {left.name} {_short(a[name])}, {right.name} {_short(b[name])}")
+    found = [
+        f"{name}: {left.name} {_short(a[name])}, {right.name} {_short(b[name])}"
+        for name in a
+        if None not in (a[name], b[name]) and _normal(a[name]) != _normal(b[name])
+    ]
     return found + _row_differences(left, right)
 
 
@@ -156,5 +156,3 @@ def _normal(value: object) -> object:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) < 200 else text[:200] + "..."
-
-

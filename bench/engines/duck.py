@@ -15,13 +15,15 @@ from bench.engines.work import ZONE, Arguments, Steps, run_engine
 from bench.rules import segment_conditions
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+# fmt: off
 GRID = (
-    "lost,lost,at_risk,cannot_lose,cannot_lose,"
-    "hibernating,hibernating,at_risk,at_risk,cannot_lose,"
-    "about_to_sleep,about_to_sleep,need_attention,loyal,loyal,"
-    "promising,potential_loyalists,potential_loyalists,loyal,champions,"
-    "new_customers,potential_loyalists,potential_loyalists,loyal,champions"
-).split(",")
+    "lost", "lost", "at_risk", "cannot_lose", "cannot_lose",
+    "hibernating", "hibernating", "at_risk", "at_risk", "cannot_lose",
+    "about_to_sleep", "about_to_sleep", "need_attention", "loyal", "loyal",
+    "promising", "potential_loyalists", "potential_loyalists", "loyal", "champions",
+    "new_customers", "potential_loyalists", "potential_loyalists", "loyal", "champions",
+)
+# fmt: on
 
 
 def work(args: Arguments, steps: Steps) -> None:
@@ -31,7 +33,9 @@ def work(args: Arguments, steps: Steps) -> None:
     con.execute(f"CREATE VIEW delivered AS {DELIVERED.format(lines=args.lines)}")
     with steps("silver"):
         if args.layers:
-            _copy(con, f"SELECT *, filename FROM read_parquet('{args.lines}/*.parquet', filename=true)", args.out / "raw")
+            _copy(
+                con, f"SELECT *, filename FROM read_parquet('{args.lines}/*.parquet', filename=true)", args.out / "raw"
+            )
         _copy(con, REJECTS, args.out / "rejects")
         con.execute(f"CREATE TABLE repeated AS {REPEATED}")
         if args.layers:
@@ -94,7 +98,8 @@ WITH typed AS (
   SELECT transaction_id, 'bench' AS merchant_id, trim(basket_id) AS basket_id, upper(trim(product_code)) AS product_id,
     line_no AS line_number, nullif(trim(customer_no), '') AS customer_id, nullif(trim(store_no), '') AS store_id,
     lower(coalesce(nullif(trim(channel), ''), 'store')) AS channel_id, sold_at,
-    timezone('{ZONE}', timezone('UTC', sold_at)) AS local, CAST(local AS DATE) AS sold_on, hour(local) AS sold_hour, CAST(quantity AS DECIMAL(18,3)) AS quantity,
+    timezone('{ZONE}', timezone('UTC', sold_at)) AS local, CAST(local AS DATE) AS sold_on, hour(local) AS sold_hour,
+    CAST(quantity AS DECIMAL(18,3)) AS quantity,
     CAST(net_amount + discount + coupon AS DECIMAL(18,2)) AS gross_amount, CAST(net_amount AS DECIMAL(18,2)) AS amount,
     CAST(discount AS DECIMAL(18,2)) AS discount_amount, CAST(coupon AS DECIMAL(18,2)) AS coupon_amount,
     'EUR' AS currency, CASE WHEN quantity < 0 THEN 'return' ELSE 'sale' END AS txn_type,
@@ -194,7 +199,8 @@ def _measured(as_of: date) -> str:
 WITH b AS (SELECT *, moment // 32 AS day, moment % 32 AS hour,
              quarter(DATE '1970-01-01' + CAST(moment // 32 AS INTEGER)) AS quarter FROM basket),
   gaps AS (SELECT customer_key, count(*) AS purchase_days, max(day - before) AS longest_gap,
-             sum((day - before) * (day - before)) AS squares, max((day - before) * 100000 + day) % 100000 AS longest_gap_day
+             sum((day - before) * (day - before)) AS squares,
+             max((day - before) * 100000 + day) % 100000 AS longest_gap_day
            FROM dated GROUP BY 1),
   summed AS (SELECT customer_key, any_value(customer_id) AS customer_id, {", ".join(columns)},
                min(least({edges})) AS moves_on FROM b GROUP BY 1)

@@ -5,7 +5,7 @@ Lazy frames on the streaming engine. The features follow the same meanings as in
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
@@ -60,7 +60,7 @@ def _tests() -> dict[str, pl.Expr]:
     def blank(column: str) -> pl.Expr:
         return pl.col(column).str.strip_chars().fill_null("") == ""
 
-    soon = pl.lit(date.today() + timedelta(days=2)).cast(pl.Datetime("us"))
+    soon = pl.lit(datetime.now(UTC).date() + timedelta(days=2)).cast(pl.Datetime("us"))
     codes = [pl.col(c).str.len_bytes() > 200 for c in ("basket_id", "product_code", "customer_no")]
     found = {
         "missing_basket": blank("basket_id"),
@@ -114,9 +114,7 @@ def _lines(accepted: pl.LazyFrame) -> pl.LazyFrame:
     )
     repeated = typed.group_by("transaction_id").len().filter(pl.col("len") > 1).select("transaction_id")
     once = typed.join(repeated, on="transaction_id", how="anti")
-    best = typed.join(repeated, on="transaction_id", how="semi").sort(
-        "delivery_seq", "row_number", descending=True
-    )
+    best = typed.join(repeated, on="transaction_id", how="semi").sort("delivery_seq", "row_number", descending=True)
     return pl.concat([once, best.unique(subset=list(key), keep="first", maintain_order=True)])
 
 
@@ -393,9 +391,7 @@ def _columns(measured: pl.DataFrame, as_of: date, today: int) -> pl.LazyFrame:
         *[c(f"visits_{d}").alias(f"visits_{d}d") for d in (7, 30, 90, 365)],
         ratio(recent - before, recent.abs() + before.abs()).alias("spend_trend"),
         ratio(c("q4"), c("paid")).alias("fourth_quarter_share"),
-        pl.when(c("busiest") > 0)
-        .then(first_greatest({f"q{q}": q for q in range(1, 5)}))
-        .alias("busiest_quarter"),
+        pl.when(c("busiest") > 0).then(first_greatest({f"q{q}": q for q in range(1, 5)})).alias("busiest_quarter"),
         ratio(pl.when(c("busiest") > 0).then(c("busiest")), c("paid")).alias("busiest_quarter_share"),
         "favourite_category",
         ratio(c("favourite_paid"), c("known_paid")).alias("favourite_category_share"),
