@@ -10,6 +10,10 @@ from models.selection import BOOTSTRAPS, GOOD_ARI, MIN_ARI, MIN_SHARE, SEED, Sel
 
 def describe_training(selection: Selection, merchant_id: str, as_of: date) -> str:
     """Returns what the model is, what it was made from, how it was chosen and what it is not for, as Markdown."""
+    gates = (
+        f"stable means a mean adjusted Rand index of at least {MIN_ARI:.2f} and no cluster under {MIN_SHARE:.0%}; "
+        f"the finest with {GOOD_ARI:.2f} or more is taken"
+    )
     lines = [
         f"# Customer clusters of {merchant_id}",
         "",
@@ -17,8 +21,7 @@ def describe_training(selection: Selection, merchant_id: str, as_of: date) -> st
         "",
         f"- **Made from**: {', '.join(FEATURES)} of {selection.rows:,} customers, events before {as_of} only.",
         "- **How**: net value below zero counts as zero; logarithm (log1p); standardised; k-means.",
-        f"- **Choice of k**: {BOOTSTRAPS} bootstrap refits each; stable means a mean adjusted Rand index of at least "
-        f"{MIN_ARI:.2f} and no cluster under {MIN_SHARE:.0%}; the finest with {GOOD_ARI:.2f} or more is taken. Seed {SEED}.",
+        f"- **Choice of k**: {BOOTSTRAPS} bootstrap refits each; {gates}. Seed {SEED}.",
         "- **For**: describing customers and as a feature in segment rules.",
         "- **Not for**: predicting spend; a plain sum of R, F and M scores does that at least as well.",
         "",

@@ -227,7 +227,8 @@ def _sum_of_squares(parts: Sequence[Column], centre: Sequence[float]) -> Column:
 
 
 def _log_centres(model: ClusterModel) -> NDArray[np.float64]:
-    return np.array(model.centres) * np.array(model.scales) + np.array(model.means)
+    centres: NDArray[np.float64] = np.array(model.centres) * np.array(model.scales) + np.array(model.means)
+    return centres
 
 
 def _floats(values: Any) -> tuple[float, ...]:

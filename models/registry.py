@@ -163,10 +163,14 @@ def _log_model(mlflow: Any, selection: Selection, name: str) -> int:
         input_example=example,
         # Inferring them takes over 50 times as long as saying them.
         pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}"],
-        registered_model_name=name,
         serialization_format="cloudpickle",
     )
-    return int(logged.registered_model_version)
+    # By hand rather than by `registered_model_name`, which prints to stderr.
+    client = mlflow.MlflowClient()
+    if not client.search_registered_models(f"name='{name}'"):
+        client.create_registered_model(name)
+    made = client.create_model_version(name, logged.model_uri, run_id=logged.run_id, model_id=logged.model_id)
+    return int(made.version)
 
 
 def _experiment(client: Any, store: ModelStore) -> str:
@@ -263,6 +267,7 @@ def _mlflow(store: ModelStore) -> Iterator[Any]:
     """MLflow pointed at the store, quiet, and pointed back afterwards."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if store.folder:
         store.folder.mkdir(parents=True, exist_ok=True)
     import mlflow

@@ -1,0 +1,112 @@
+"""Segments to destinations: read what is published, plan the audience, deliver, and write down what left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from connectors.audience import plan_audience
+from connectors.base import Export, ExportedSegment, FileDestination, load_destinations
+from connectors.files import FileConnector
+from lakehouse.errors import SettingsError, suggest
+from lakehouse.lake import Lake
+from lakehouse.runner import append_rows
+from lakehouse.settings import Settings
+from lakehouse.tables.segment import CustomerSegment as S
+
+
+def export_segments(
+    lake: Lake,
+    settings: Settings,
+    *,
+    as_of: date,
+    run_id: str,
+    started_at: datetime,
+    segments: Collection[str] = (),
+    destinations: Collection[str] = (),
+) -> tuple[Export, ...]:
+    """Export the published members of active segments and record every file in `gold.segment_export`.
+
+    Rerun with the same members it writes nothing; killed anywhere, the next run completes it.
+
+    Args:
+        lake: Holds the published segments, contacts and consent.
+        settings: Say where destinations are declared and where the data directory is.
+        as_of: Day the membership was published for.
+        run_id: Run that exports.
+        started_at: When it started, UTC.
+        segments: Only these segments; empty means those of each destination.
+        destinations: Only these destinations; empty means every active one.
+
+    Raises:
+        SettingsError: A destination or segment named does not exist or is not active.
+    """
+    declared = load_destinations(settings.conf_dir / "destinations")
+    chosen = _choose_destinations(declared, destinations)
+    active = lake.read("gold.customer_segment").where(F.col(S.is_active)).orderBy(S.segment_id)
+    known = {r[0]: ExportedSegment(*r) for r in active.select(S.segment_id, S.name, S.version).collect()}
+    asked = {*segments, *(s for d in chosen for s in d.segments)}
+    unknown = sorted(asked - set(known))
+    if unknown:
+        raise SettingsError(
+            f"No active segment is published as {', '.join(unknown)}.{suggest(unknown[0], known)} "
+            "Segments are defined in conf/segments and published by `segmentation segments`."
+        )
+    members = lake.read("gold.customer_segment_customer")
+    customers, consents = lake.read("gold.dim_customer"), lake.read("silver.consent")
+    exports: list[Export] = []
+    for destination in chosen:
+        wanted = [known[s] for s in sorted(set(segments) or set(destination.segments) or set(known))]
+        audience = plan_audience(members, customers, consents, destination=destination)
+        connector = FileConnector(destination, settings.data_dir)
+        exports += connector.deliver(audience, wanted, as_of=as_of, run_id=run_id, started_at=started_at)
+    # Rows come from the manifests, so a run that died before this line is made up for by the next.
+    ledger = [row for e in exports for row in _ledger_rows(e, settings)]
+    if ledger:
+        append_rows(lake, "gold.segment_export", ledger)
+    return tuple(exports)
+
+
+def _choose_destinations(declared: tuple[FileDestination, ...], asked: Collection[str]) -> list[FileDestination]:
+    active = {d.name: d for d in declared if d.is_active}
+    unknown = sorted(set(asked) - set(active))
+    if unknown:
+        raise SettingsError(
+            f"No active destination is called {', '.join(unknown)}.{suggest(unknown[0], active)} "
+            f"Destinations are {', '.join(active) or 'none'}; each is a file in conf/destinations."
+        )
+    return [active[name] for name in (sorted(asked) or sorted(active))]
+
+
+def _ledger_rows(export: Export, settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {
+            "destination": export.destination,
+            "website_id": export.website_id,
+            "segment_id": export.segment.segment_id,
+            "version": export.segment.version,
+            "as_of": export.as_of,
+            "format": f.format,
+            "path": _relative(f.path, settings.data_dir),
+            "sha256": f.sha256,
+            "rows": f.rows,
+            "bytes": f.bytes,
+            "members": export.members,
+            "eligible": export.eligible,
+            "excluded": dict(export.excluded),
+            "consent": export.consent,
+            "is_sample": export.is_sample,
+            "run_id": export.run_id,
+            "exported_at": export.exported_at,
+        }
+        for f in export.files
+    ]
+
+
+def _relative(path: Path, data_dir: Path) -> str:
+    base = data_dir.resolve()
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
