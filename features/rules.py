@@ -1,4 +1,4 @@
-"""What may be chosen about features: cut points of scores and the thresholds of the life cycle (`conf/features.yml`)."""
+"""What may be chosen about features in `conf/features.yml`: cut points of scores, thresholds of the life cycle."""
 
 from __future__ import annotations
 

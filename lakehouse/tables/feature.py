@@ -73,8 +73,8 @@ class FeatureCustomer:
     as_of = day("Day the features are true for, exclusive: only events before it count.")
     built_at = instant("Start of the run that made the slice, UTC.")
     windows_move_on = day(
-        "First `as_of` on which a trailing window loses one of this customer's events; until then, and unless something "
-        "new arrives, everything but ages stays as it is.",
+        "First `as_of` on which a trailing window loses one of this customer's events; until then, and unless "
+        "something new arrives, everything but ages stays as it is.",
         optional=True,
     )
 
@@ -256,7 +256,7 @@ class RfmMigration:
 
 @table(
     "feature.lifecycle_flow",
-    comment="One row per merchant and pair of life-cycle stages: how customers moved from the slice before to this one.",
+    comment="One row per merchant and pair of life-cycle stages: how customers moved from the slice before.",
     kind=ReplaceSlice(by=("to_as_of",)),
     key=("merchant_id", "to_as_of", "from_stage", "to_stage"),
     producer="features.movement:build_lifecycle_flow",

@@ -1,0 +1,54 @@
+"""Renders `docs/feature-catalogue.md` from the registry: `python -m features.catalogue docs/feature-catalogue.md`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from features.registry import RegisteredFeature, features
+from lakehouse.declare import table_of
+
+_FAMILIES = {
+    "rfm": "Recency, frequency, monetary value",
+    "behaviour": "Behaviour",
+    "affinity": "Affinity",
+    "lifecycle": "Life cycle",
+    "engagement": "Engagement",
+}
+
+_HEAD = (
+    "| feature | meaning | unit | window | type | made from |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def render_catalogue() -> str:
+    """Return the whole page as Markdown."""
+    known = list(features().values())
+    lines = [
+        "# Feature catalogue",
+        "",
+        "Made from the table declarations by `python -m features.catalogue docs/feature-catalogue.md`; do not edit.",
+        "",
+        f"`feature.customer` has {len(known)} features. {table_of('feature.customer').comment} "
+        "A feature that can be unknown is empty then, never 0. Money is in the currency the merchant sells in.",
+        "",
+    ]
+    for family in dict.fromkeys(f.family for f in known):
+        lines += [f"## {_FAMILIES.get(family, family)}", "", f"Computed in `features/{family}.py`.", "", *_HEAD]
+        lines += [_row(f) for f in known if f.family == family]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(feature: RegisteredFeature) -> str:
+    meaning = feature.meaning
+    if feature.values:
+        meaning += " One of: " + ", ".join(feature.values) + "."
+    type_ = feature.type + (", can be unknown" if feature.is_optional else "")
+    cells = (f"`{feature.name}`", meaning, feature.unit, feature.window, type_, feature.source)
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(render_catalogue(), encoding="utf-8")
