@@ -43,6 +43,7 @@ class TransactionLine:
     original_basket_id = text("Basket a returned line was bought in, when it could be matched.", optional=True)
     is_valid_purchase = flag("Customer known, a sale, quantity and price above zero.")
     source = text("Source that delivered the winning row.")
+    feed = text("Feed of the source that delivered it.")
     delivery_seq = bigint("Delivery order of the winning row; a later delivery replaces an earlier one.")
     delivery_id = bigint("xxhash64(file_id, delivery) of the winning row; with row_number it leads to the raw row.")
     row_number = bigint("Position of the winning row within its file.")
@@ -81,7 +82,12 @@ class TransactionReject:
     kind=Merge(),
     key=("merchant_id", "product_id"),
     producer="pipelines.silver.products:conform_products",
-    reads=(changes("bronze.raw_products"), changes("silver.transaction_line")),
+    reads=(
+        "bronze.raw_products",
+        changes("bronze.raw_products"),
+        "silver.transaction_line",
+        changes("silver.transaction_line"),
+    ),
     owner="merchandising",
 )
 class Product:
@@ -95,6 +101,8 @@ class Product:
     manufacturer_id = text("Manufacturer number.", optional=True)
     package_size = text("Package size as printed.", optional=True)
     is_merchandise = flag("False for postage, fees, manual adjustments and the like.")
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
 
 @table(
@@ -103,7 +111,14 @@ class Product:
     kind=Merge(),
     key=("merchant_id", "customer_id"),
     producer="pipelines.silver.customers:conform_customers",
-    reads=(changes("bronze.raw_customers"), changes("silver.transaction_line"), changes("bronze.raw_contact_points")),
+    reads=(
+        "bronze.raw_customers",
+        changes("bronze.raw_customers"),
+        "bronze.raw_contact_points",
+        changes("bronze.raw_contact_points"),
+        "silver.transaction_line",
+        changes("silver.transaction_line"),
+    ),
     change_feed=True,
     owner="crm-data",
 )
@@ -127,6 +142,10 @@ class Customer:
     is_sample_contact = flag("True when the contact details come from a labelled sample feed, not from a person.")
     first_seen_at = instant("First sale or registration, UTC.")
     changed_at = instant("When the values became true, UTC.")
+    master_count = bigint("Delivered rows of master data it stands for.")
+    master_hash = bigint("Exclusive or of their `row_hash`.")
+    contact_count = bigint("Delivered rows of contact points it stands for.")
+    contact_hash = bigint("Exclusive or of their `row_hash`.")
 
 
 @table(
@@ -135,7 +154,7 @@ class Customer:
     kind=Merge(),
     key=("merchant_id", "customer_id", "channel"),
     producer="pipelines.silver.consents:conform_consents",
-    reads=(changes("bronze.raw_consents"),),
+    reads=("bronze.raw_consents", changes("bronze.raw_consents")),
     owner="privacy",
 )
 class Consent:
@@ -145,6 +164,8 @@ class Consent:
     is_granted = flag("True when contact on this channel is allowed.")
     changed_at = instant("When the choice was made, UTC.")
     is_sample = flag("True when it comes from a labelled sample feed.")
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
 
 @table(
@@ -153,7 +174,7 @@ class Consent:
     kind=Merge(),
     key=("merchant_id", "campaign_id"),
     producer="pipelines.silver.campaigns:conform_campaigns",
-    reads=(changes("bronze.raw_campaigns"),),
+    reads=("bronze.raw_campaigns", changes("bronze.raw_campaigns")),
     owner="marketing",
 )
 class Campaign:
@@ -162,6 +183,8 @@ class Campaign:
     campaign_type = text("Type.", optional=True)
     starts_on = day("First day.")
     ends_on = day("Last day, inclusive.")
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
 
 @table(
@@ -170,13 +193,15 @@ class Campaign:
     kind=Merge(),
     key=("merchant_id", "campaign_id", "customer_id"),
     producer="pipelines.silver.campaigns:conform_campaign_contacts",
-    reads=(changes("bronze.raw_campaign_contacts"),),
+    reads=("bronze.raw_campaign_contacts", changes("bronze.raw_campaign_contacts")),
     owner="marketing",
 )
 class CampaignContact:
     merchant_id = text("Retailer.")
     campaign_id = text("Campaign number.")
     customer_id = text("Customer.", pii=Pii.IDENTIFIER)
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
 
 @table(
@@ -185,7 +210,7 @@ class CampaignContact:
     kind=Merge(),
     key=("merchant_id", "coupon_id", "product_id", "campaign_id"),
     producer="pipelines.silver.campaigns:conform_coupons",
-    reads=(changes("bronze.raw_coupons"),),
+    reads=("bronze.raw_coupons", changes("bronze.raw_coupons")),
     owner="marketing",
 )
 class Coupon:
@@ -193,6 +218,8 @@ class Coupon:
     coupon_id = text("Coupon code.")
     product_id = text("Product it is good for.")
     campaign_id = text("Campaign that issues it.")
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
 
 @table(
@@ -201,7 +228,7 @@ class Coupon:
     kind=Merge(),
     key=("merchant_id", "customer_id", "coupon_id", "campaign_id", "redeemed_at", "occurrence"),
     producer="pipelines.silver.campaigns:conform_coupon_redemptions",
-    reads=(changes("bronze.raw_coupon_redemptions"),),
+    reads=("bronze.raw_coupon_redemptions", changes("bronze.raw_coupon_redemptions")),
     owner="marketing",
 )
 class CouponRedemption:
@@ -212,6 +239,8 @@ class CouponRedemption:
     redeemed_at = instant("When, UTC.")
     redeemed_on = day("Business day.")
     occurrence = integer("1, 2, ... for the same coupon redeemed again at the same instant.")
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
 
 @table(
@@ -220,7 +249,7 @@ class CouponRedemption:
     kind=Merge(),
     key=("merchant_id", "product_id", "store_id", "week"),
     producer="pipelines.silver.promotions:conform_promotions",
-    reads=(changes("bronze.raw_promotions"),),
+    reads=("bronze.raw_promotions", changes("bronze.raw_promotions")),
     owner="marketing",
 )
 class Promotion:
@@ -231,3 +260,39 @@ class Promotion:
     week_starts_on = day("First business day of that week.")
     is_displayed = flag("On an in-store display.")
     is_in_mailer = flag("In the weekly mailer.")
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
+
+
+SUBJECTS = (
+    "products",
+    "customers",
+    "contact_points",
+    "consents",
+    "campaigns",
+    "campaign_contacts",
+    "coupons",
+    "coupon_redemptions",
+    "promotions",
+)
+"""Subjects beside transactions whose delivered rows are accounted for the same way."""
+
+
+@table(
+    "silver.subject_reject",
+    comment="One row per delivered row, of any subject but transactions, that is typed but not acceptable.",
+    kind=Merge(),
+    key=("file_id", "delivery", "row_number"),
+    producer="pipelines.silver.rejects:reject_subjects",
+    reads=tuple(changes(f"bronze.raw_{subject}") for subject in SUBJECTS),
+)
+class SubjectReject:
+    subject = text("What the row is about.")
+    source = text("Source that delivered it.")
+    feed = text("Feed within the source.")
+    delivery = text("Delivery the row came in.")
+    file_id = text("SHA-256 of the file.")
+    row_number = bigint("Position within the file.")
+    row_hash = bigint("Hash of the delivered row.")
+    reasons = column("array<string>", "Why it was refused, one code per broken rule.")
+    batch_id = bigint("Ingest batch.")

@@ -1,8 +1,8 @@
-"""What silver needs to know of each source, as columns over a frame that carries `source`."""
+"""What silver needs to know of each feed, as columns over a frame that carries `source` and `feed`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -10,100 +10,107 @@ from typing import Any, Literal
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-LaterDelivery = Literal["line", "basket", "none"]
-
 
 @dataclass(frozen=True)
-class SourceRules:
-    """How one source's rows are to be read.
+class FeedRules:
+    """How one feed's rows are to be read.
 
     Attributes:
-        name: Source as in `conf/sources`.
+        source: Source as in `conf/sources`.
+        feed: Feed within it.
         merchant_id: Retailer its rows belong to.
         timezone: IANA zone of its shops; business days are days of this zone.
         currency: ISO 4217 code of its amounts.
-        cancellation_prefixes: Basket numbers that start so are cancellations.
-        adjustment_prefixes: Basket numbers that start so are bookkeeping, not sales.
-        adjustment_codes: Regular expressions, matched over the whole conformed code, of products that are no
-            merchandise: postage, fees, manual corrections.
+        is_sample: Whether the data are a labelled sample, not a customer's.
+        key: Canonical fields that identify a record of the feed; empty when nothing does.
         later_delivery: What a later delivery of a known basket replaces: the `line` with the same key, the whole
             `basket`, or `none` (the first delivery stands).
-        repeats_are_lines: Whether a product named twice in one basket of one delivery, without line number, is two
-            lines; otherwise the later row is the same line again.
+        repeats_are_lines: Whether equal keys inside one delivery are records of their own; otherwise the later row
+            is the same record again.
+        cancellation_prefixes: Basket numbers that start so are cancellations.
+        adjustment_prefixes: Basket numbers that start so are bookkeeping, not sales.
+        adjustment_codes: Conformed product codes that are no merchandise: postage, fees, manual corrections. `*`
+            stands for anything.
         default_channel: Channel of lines that name none.
-        is_sample: Whether the data are a labelled sample, not a customer's.
+        is_priced: Whether the amount is quantity times price even when an amount is delivered.
+        has_reductions: Whether the shelf price is the amount plus the reductions beside it.
     """
 
-    name: str
-    merchant_id: str
+    source: str
+    feed: str
+    merchant_id: str | None
     timezone: str = "UTC"
     currency: str = "USD"
+    is_sample: bool = False
+    key: tuple[str, ...] = ()
+    later_delivery: Literal["line", "basket", "none"] = "line"
+    repeats_are_lines: bool = False
     cancellation_prefixes: tuple[str, ...] = ()
     adjustment_prefixes: tuple[str, ...] = ()
     adjustment_codes: tuple[str, ...] = ()
-    later_delivery: LaterDelivery = "line"
-    repeats_are_lines: bool = True
     default_channel: str = "store"
-    is_sample: bool = False
+    is_priced: bool = False
+    has_reductions: bool = False
 
 
 @dataclass(frozen=True)
 class RuleBook:
-    """The rules of every source, asked for as columns."""
+    """The rules of every feed, asked for as columns."""
 
-    rules: tuple[SourceRules, ...]
+    rules: tuple[FeedRules, ...]
 
     def known(self) -> Column:
-        """True where `source` is one of ours."""
-        return F.coalesce(F.col("source").isin([r.name for r in self.rules]), F.lit(False))
+        """True where the row comes from one of the feeds; never null."""
+        return F.coalesce(self._named(self.rules), F.lit(False))
 
-    def value(self, of: Callable[[SourceRules], Any], type_: str = "string") -> Column:
-        """The value each row's source has; null for an unknown source."""
-        return self.choose(lambda r: F.lit(of(r)), type_, same=of)
-
-    def choose(
-        self,
-        of: Callable[[SourceRules], Column],
-        type_: str,
-        same: Callable[[SourceRules], Any] | None = None,
-    ) -> Column:
-        """A column picked by each row's source; sources for which `same` agrees share one branch."""
-        grouped: dict[Any, list[SourceRules]] = {}
-        for i, r in enumerate(self.rules):
-            grouped.setdefault(same(r) if same else i, []).append(r)
-        picked: Column | None = None
-        for members in grouped.values():
-            named = F.col("source").isin([m.name for m in members])
-            made = of(members[0])
-            picked = F.when(named, made) if picked is None else picked.when(named, made)
-        return (picked if picked is not None else F.lit(None)).cast(type_)
-
-    def any_source(self, which: Callable[[SourceRules], bool]) -> bool:
-        """Whether some source satisfies `which`."""
+    def any_feed(self, which: Callable[[FeedRules], bool]) -> bool:
+        """Whether some feed satisfies `which`."""
         return any(which(r) for r in self.rules)
 
-    def where(self, which: Callable[[SourceRules], bool]) -> Column:
-        """True where the row's source satisfies `which`."""
-        names = [r.name for r in self.rules if which(r)]
-        return F.coalesce(F.col("source").isin(names), F.lit(False)) if names else F.lit(False)
+    def where(self, which: Callable[[FeedRules], bool]) -> Column:
+        """True where the row's feed satisfies `which`; never null."""
+        return F.coalesce(self._named([r for r in self.rules if which(r)]), F.lit(False))
+
+    def value(self, of: Callable[[FeedRules], Any], type_: str = "string") -> Column:
+        """The value each row's feed has; null for an unknown feed."""
+        return self.choose(lambda r: F.lit(of(r)), type_, same=of)
+
+    def choose(self, made: Callable[[FeedRules], Column], type_: str, same: Callable[[FeedRules], Any]) -> Column:
+        """A column made per feed; feeds for which `same` agrees share one branch. Null for an unknown feed."""
+        grouped: dict[Any, list[FeedRules]] = {}
+        for r in self.rules:
+            grouped.setdefault(same(r), []).append(r)
+        picked: Column | None = None
+        for members in grouped.values():
+            named, column = self._named(members), made(members[0])
+            picked = F.when(named, column) if picked is None else picked.when(named, column)
+        return (picked if picked is not None else F.lit(None)).cast(type_)
+
+    def _named(self, members: Iterable[FeedRules]) -> Column:
+        # One comparison with the source where all its feeds agree, as they nearly always do.
+        members = list(members)
+        whole = [s for s in {m.source: None for m in members} if all(r in members for r in self.rules if r.source == s)]
+        single = [(F.col("source") == m.source) & (F.col("feed") == m.feed) for m in members if m.source not in whole]
+        named = [F.col("source") == whole[0] if len(whole) == 1 else F.col("source").isin(whole)] if whole else []
+        return any_of([*named, *single])
 
 
-def rule_book(sources: Any) -> RuleBook:
-    """Read the rules out of the typed sources; the only place that knows how those are shaped.
+def rule_book(sources: Any, subject: str) -> RuleBook:
+    """Read the rules of a subject's feeds; the only place that knows how sources are shaped.
 
     Args:
-        sources: `pipelines.bronze.sources.Sources`, or any iterable or mapping of sources, or of `SourceRules`.
+        sources: `pipelines.bronze.sources.Sources`, or an iterable of `FeedRules`.
+        subject: Subject of the landing table, such as `transactions`.
     """
-    listed: Any = getattr(sources, "sources", sources)
-    if isinstance(listed, Mapping):
-        listed = listed.values()
-    rules = [s if isinstance(s, SourceRules) else _read(s) for s in listed]
-    return RuleBook(tuple(sorted(rules, key=lambda r: r.name)))
+    if not hasattr(sources, "feeds_of"):
+        return RuleBook(tuple(sources))
+    return RuleBook(tuple(_read(source, feed) for source, feed in sources.feeds_of(subject)))
 
 
 def any_of(conditions: Iterable[Column]) -> Column:
     """True when at least one condition is; false for none."""
-    return reduce(lambda a, b: a | b, conditions, F.lit(False))
+    listed = list(conditions)
+    return reduce(lambda a, b: a | b, listed) if listed else F.lit(False)
 
 
 def starts_with_any(column: Column, prefixes: Iterable[str]) -> Column:
@@ -111,45 +118,41 @@ def starts_with_any(column: Column, prefixes: Iterable[str]) -> Column:
     return any_of(column.startswith(p) for p in prefixes)
 
 
-def matches_any(column: Column, patterns: Iterable[str]) -> Column:
-    """Whether a whole text matches one of the regular expressions; plain ones become one membership test."""
-    patterns = tuple(patterns)
-    plain = [p for p in patterns if p.replace(" ", "").isalnum()]
-    rest = [p for p in patterns if p not in plain]
-    found = [column.isin(plain)] if plain else []
-    if rest:
-        found.append(column.rlike("^(?:" + "|".join(rest) + ")$"))
-    return any_of(found)
+def matches_any(column: Column, codes: Iterable[str]) -> Column:
+    """Whether a text is one of the codes, of which some may hold `*` for anything; false for none."""
+    codes = [c.upper() for c in codes]
+    plain = [c for c in codes if "*" not in c]
+    # A `*` becomes `%`; what LIKE would read as a sign of its own is escaped.
+    like = [c.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%") for c in codes if "*" in c]
+    return any_of([*([column.isin(plain)] if plain else []), *(column.like(p) for p in like)])
 
 
-def _read(source: Any) -> SourceRules:
-    merchant = _first(source, "merchant_id", "merchant")
-    merchant = getattr(merchant, "merchant_id", merchant)
-    return SourceRules(
-        name=str(_first(source, "name", "source")),
-        merchant_id=str(merchant or _first(source, "name", "source")),
-        timezone=str(_first(source, "timezone", "zone") or "UTC"),
-        currency=str(_first(source, "currency") or "USD"),
-        cancellation_prefixes=_texts(_first(source, "cancellation_prefixes", "cancellation_prefix")),
-        adjustment_prefixes=_texts(_first(source, "adjustment_prefixes", "adjustment_basket_prefixes")),
-        adjustment_codes=_texts(_first(source, "adjustment_codes", "adjustment_patterns", "adjustment_code_patterns")),
-        later_delivery=_first(source, "later_delivery_replaces", "later_delivery") or "line",
-        repeats_are_lines=bool(_first(source, "repeats_are_lines", default=True)),
-        default_channel=str(_first(source, "default_channel", "channel") or "store"),
-        is_sample=bool(_first(source, "is_sample", default=False)),
+def blank_is_null(name: str) -> Column:
+    """The trimmed text, null when nothing is left."""
+    trimmed = F.trim(name)
+    return F.when(trimmed != "", trimmed)
+
+
+def code(name: str) -> Column:
+    """A conformed code: trimmed, upper case, null when nothing is left."""
+    return F.upper(blank_is_null(name))
+
+
+def _read(source: Any, feed: Any) -> FeedRules:
+    return FeedRules(
+        source=source.name,
+        feed=feed.name,
+        merchant_id=source.merchant_id,
+        timezone=source.timezone,
+        currency=source.currency,
+        is_sample=source.is_sample,
+        key=tuple(feed.key),
+        later_delivery=feed.later_delivery_replaces,
+        repeats_are_lines=feed.repeats == "keep",
+        cancellation_prefixes=tuple(feed.rules.cancellation_prefixes),
+        adjustment_prefixes=tuple(feed.rules.adjustment_basket_prefixes),
+        adjustment_codes=tuple(feed.rules.adjustment_products),
+        default_channel=feed.rules.default_channel,
+        is_priced=feed.rules.amount == "quantity_times_price",
+        has_reductions=feed.rules.gross == "plus_reductions",
     )
-
-
-def _first(source: Any, *names: str, default: Any = None) -> Any:
-    for holder in (source, getattr(source, "rules", None), getattr(source, "transactions", None)):
-        for name in names:
-            found = getattr(holder, name, None)
-            if found is not None:
-                return found
-    return default
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.tables.silver import TransactionLine, TransactionReject
-from pipelines.silver.rules import RuleBook, SourceRules, matches_any, rule_book, starts_with_any
+from pipelines.silver.rules import FeedRules, RuleBook, blank_is_null, code, matches_any, rule_book, starts_with_any
 
 _COLUMNS = TransactionLine.__table__.column_names  # type: ignore[attr-defined]
 _REJECTED = TransactionReject.__table__.column_names  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def conform_transactions(
         `silver.transaction_line`: upserts, with `_deleted` for lines that a replaced basket no longer has.
         `silver.transaction_reject`: refused rows with one reason code per broken rule.
     """
-    book = rule_book(sources)
+    book = rule_book(sources, "transactions")
     lines = raw_changes.where(~_is_refused(book)).select(*_typed(book))
     return {
         "silver.transaction_line": _keep_once(lines, previous, book),
@@ -76,19 +76,19 @@ def _typed(book: RuleBook) -> list[Column]:
         "product_id": _product(),
         "line_number": line,
         "customer_id": _customer(),
-        "store_id": _blank_is_null("store_id"),
-        "channel_id": F.coalesce(F.lower(_blank_is_null("channel")), book.value(lambda r: r.default_channel)),
-        "product_name": _blank_is_null("product_name"),
-        "country": _blank_is_null("country"),
+        "store_id": blank_is_null("store_id"),
+        "channel_id": F.coalesce(F.lower(blank_is_null("channel")), book.value(lambda r: r.default_channel)),
+        "product_name": blank_is_null("product_name"),
+        "country": blank_is_null("country"),
         "txn_type": _txn_type(book),
         "sold_on": F.to_date(local),
         "sold_hour": F.hour(local),
-        "gross_amount": _gross(),
-        "amount": _amount(),
+        "gross_amount": _gross(book),
+        "amount": _amount(book),
         "discount_amount": _or_zero("discount_amount"),
         "coupon_amount": (_or_zero("coupon_amount") + _or_zero("coupon_match_amount")).cast("decimal(18,2)"),
         "currency": book.value(lambda r: r.currency),
-        "original_basket_id": _blank_is_null("original_basket_id"),
+        "original_basket_id": blank_is_null("original_basket_id"),
         "is_valid_purchase": _is_valid_purchase(book),
         "delivery_id": F.xxhash64("file_id", "delivery"),
         "superseded": F.lit(None).cast(f"array<{_ENTRY}>"),
@@ -100,27 +100,19 @@ def _typed(book: RuleBook) -> list[Column]:
 
 
 def _basket() -> Column:
-    return F.trim("basket_id")
+    return blank_is_null("basket_id")
 
 
 def _product() -> Column:
-    return F.upper(F.trim("product_id"))
+    return code("product_id")
 
 
 def _customer() -> Column:
-    return _blank_is_null("customer_id")
-
-
-def _blank_is_null(name: str) -> Column:
-    return F.nullif(F.trim(name), F.lit(""))
+    return blank_is_null("customer_id")
 
 
 def _or_zero(name: str) -> Column:
     return F.coalesce(F.col(name), F.lit(0).cast("decimal(18,2)"))
-
-
-def _priced() -> Column:
-    return F.round(F.col("quantity") * F.col("unit_price"), 2).cast("decimal(18,2)")
 
 
 def _reductions() -> Column:
@@ -128,25 +120,29 @@ def _reductions() -> Column:
     return _or_zero("discount_amount") + _or_zero("coupon_match_amount")
 
 
-def _amount() -> Column:
-    return F.coalesce(F.col("amount"), (_priced() - _reductions()).cast("decimal(18,2)"))
+def _amount(book: RuleBook) -> Column:
+    priced = F.round(F.col("quantity") * F.col("unit_price"), 2).cast("decimal(18,2)")
+    given = F.coalesce("amount", priced)
+    return book.choose(lambda r: priced if r.is_priced else given, "decimal(18,2)", same=lambda r: r.is_priced)
 
 
-def _gross() -> Column:
-    delivered = (F.col("amount") + _reductions()).cast("decimal(18,2)")
-    return F.coalesce(delivered, _priced())
+def _gross(book: RuleBook) -> Column:
+    amount = _amount(book)
+    plus = (amount + _reductions()).cast("decimal(18,2)")
+    return book.choose(lambda r: plus if r.has_reductions else amount, "decimal(18,2)", lambda r: r.has_reductions)
 
 
 def _goes_back() -> Column:
     nothing_moved = F.col("quantity") == 0
-    return (F.col("quantity") < 0) | (nothing_moved & (F.coalesce("amount", F.lit(0)) < 0))
+    return (F.col("quantity") < 0) | (nothing_moved & (F.coalesce(F.col("amount") < 0, F.lit(False))))
 
 
 def _price_sign(compare: str) -> Column:
-    """Compare the price with zero, true, false but never null: the unit price, else the amount at shelf price."""
-    price = F.coalesce(F.col("unit_price"), F.col("amount") + _reductions())
-    found = {">": price > 0, "<": price < 0, "=": price == 0}[compare]
-    return F.coalesce(found, F.lit(False))
+    """Compare the price with zero, never null: the unit price, else the amount at shelf price."""
+    zero = F.lit(0)
+    compared = {">": zero.__lt__, "<": zero.__gt__, "=": zero.__eq__}[compare]
+    by_unit, by_amount = compared(F.col("unit_price")), compared(F.col("amount") + _reductions())
+    return F.coalesce(F.when(F.col("unit_price").isNotNull(), by_unit).otherwise(by_amount), F.lit(False))
 
 
 def _is_cancellation(book: RuleBook) -> Column:
@@ -158,7 +154,7 @@ def _is_cancellation(book: RuleBook) -> Column:
 def _is_adjustment(book: RuleBook) -> Column:
     """Bookkeeping: special baskets, fees and corrections that are no charge to a buyer, stock written off or found."""
 
-    def of(r: SourceRules) -> Column:
+    def of(r: FeedRules) -> Column:
         booked = starts_with_any(_basket(), r.adjustment_prefixes)
         charged = (F.col("quantity") > 0) & _price_sign(">")
         corrected = matches_any(_product(), r.adjustment_codes) & ~charged if r.adjustment_codes else F.lit(False)
@@ -200,8 +196,8 @@ def _refusals(book: RuleBook) -> dict[str, Column]:
     line = F.col("line_id").try_cast("int")
     found = {
         "unknown_source": ~book.known(),
-        "missing_basket": F.trim("basket_id") == "",
-        "missing_product": F.trim("product_id") == "",
+        "missing_basket": _basket().isNull(),
+        "missing_product": _product().isNull(),
         "missing_time": F.col("sold_at").isNull(),
         "missing_quantity": F.col("quantity").isNull(),
         "missing_amount": F.col("amount").isNull() & F.col("unit_price").isNull(),
@@ -213,8 +209,7 @@ def _refusals(book: RuleBook) -> dict[str, Column]:
         "absurd_amount": _any(absurd),
         "overlong_code": _any(too_long),
     }
-    by_null = {"missing_basket": True, "missing_product": True}
-    return {code: F.coalesce(c, F.lit(by_null.get(code, False))) for code, c in found.items()}
+    return {reason: F.coalesce(c, F.lit(False)) for reason, c in found.items()}
 
 
 def _beyond(name: str, limit: Column) -> Column:
@@ -233,7 +228,7 @@ def _is_refused(book: RuleBook) -> Column:
 
 
 def _reject(raw: DataFrame, book: RuleBook) -> DataFrame:
-    codes = [F.when(condition, code) for code, condition in _refusals(book).items()]
+    codes = [F.when(condition, reason) for reason, condition in _refusals(book).items()]
     refused = raw.where(_is_refused(book)).withColumn("reasons", F.array_compact(F.array(*codes)))
     return refused.select(*_REJECTED)
 
@@ -280,7 +275,7 @@ def _redelivered_baskets(
 ) -> DataFrame | None:
     """Buckets of baskets that more than one delivery names; None when there can be none."""
     found: list[DataFrame] = []
-    if book.any_source(_replaces_baskets):
+    if book.any_feed(_replaces_baskets):
         whole = lines.where(book.where(_replaces_baskets))
         hashes = whole.select(F.xxhash64("merchant_id", "basket_id").alias("_basket"), "delivery_seq")
         spans = hashes.groupBy("_basket").agg(
@@ -294,7 +289,7 @@ def _redelivered_baskets(
     return (found[0] if len(found) == 1 else found[0].unionByName(found[1])).distinct()
 
 
-def _replaces_baskets(rules: SourceRules) -> bool:
+def _replaces_baskets(rules: FeedRules) -> bool:
     return rules.later_delivery == "basket"
 
 
