@@ -466,11 +466,16 @@ def step_fingerprint(step: Step, function: Callable[..., object], params: Mappin
 
 
 def _plain(value: Any) -> Any:
+    said = getattr(value, "fingerprint", None)
+    if isinstance(said, str):
+        return said
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    if isinstance(value, date):
-        return value.isoformat()
-    return getattr(value, "fingerprint", None) or repr(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value.isoformat() if isinstance(value, date) else repr(value)
 
 
 def _sources_of(module: str, seen: set[str] | None = None) -> set[Path]:

@@ -7,6 +7,30 @@ from lakehouse.declare import Merge, Replace, changes, table
 
 _FACTS = "gold.fact_transactions"
 _REGISTERS = "pipelines.gold.registers:build_registers"
+RECONCILED = (
+    "bronze.raw_transactions",
+    "silver.transaction_line",
+    "silver.transaction_reject",
+    "silver.subject_reject",
+    "ingest.audit_ingest",
+    "bronze.raw_products",
+    "silver.product",
+    "bronze.raw_customers",
+    "bronze.raw_contact_points",
+    "silver.customer",
+    "bronze.raw_consents",
+    "silver.consent",
+    "bronze.raw_campaigns",
+    "silver.campaign",
+    "bronze.raw_campaign_contacts",
+    "silver.campaign_contact",
+    "bronze.raw_coupons",
+    "silver.coupon",
+    "bronze.raw_coupon_redemptions",
+    "silver.coupon_redemption",
+    "bronze.raw_promotions",
+    "silver.promotion",
+)
 _SETTLEMENT_STATUSES = ("matched", "short", "over", "unsettled", "unsold")
 
 
@@ -307,3 +331,25 @@ class AuditTxnIngest:
     first_sold_at = instant("Earliest sale, UTC; null when no row has a time.", optional=True)
     last_sold_at = instant("Latest sale, UTC.", optional=True)
     loaded_at = instant("When the batch was read, UTC.")
+
+
+@table(
+    "gold.audit_recon",
+    comment="One row per subject and merchant: delivered rows against accepted, duplicate and rejected ones.",
+    kind=Replace(),
+    key=("subject", "merchant_id"),
+    producer="pipelines.gold.recon:reconcile_deliveries",
+    reads=RECONCILED,
+)
+class AuditRecon:
+    subject = text("What the rows are about.")
+    merchant_id = text("Retailer they are about.")
+    delivered_rows = bigint("Rows in bronze.")
+    accepted_rows = bigint("Rows standing in silver.")
+    duplicate_rows = bigint("Rows that a standing row stands for besides its own.")
+    rejected_rows = bigint("Rows refused in silver.")
+    difference_rows = bigint("Delivered less all others; 0 when nothing vanished.")
+    delivered_checksum = bigint("Exclusive or of `row_hash` over delivered rows.")
+    accounted_checksum = bigint("The same over accepted, duplicate and rejected rows.")
+    is_balanced = flag("Whether rows and checksums agree.")
+    unparsed_rows = bigint("Rows refused before bronze because they could not be read as declared.")

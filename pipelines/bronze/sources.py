@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -241,6 +242,7 @@ class Feed(_Declared):
         payload: `text` keeps each delivered row as JSON, `columns` relies on the typed columns.
         generator: Sample generator that writes the feed's file before it is read; see `pipelines.bronze.samples`.
         transactions: Rules, for subject `transactions` only.
+        week_one_starts_on: First day of week 1, for feeds that number weeks.
     """
 
     name: Identifier
@@ -260,6 +262,7 @@ class Feed(_Declared):
     payload: Literal["text", "columns"] | None = None
     generator: str | None = None
     transactions: TransactionRules | None = None
+    week_one_starts_on: date | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -21,7 +21,7 @@ GUEST = "guest"
 
 def build_dim_account(customers: DataFrame, *, sources: Sources) -> DataFrame:
     """A loyalty account per known customer and one guest account per merchant."""
-    currencies = {m.id: sources.of_merchant(m.id)[0].currency for m in sources.merchants()}
+    currencies = {m.id: sources.of_merchant(m.id)[0].currency for m in sources.merchants}
     currency = F.coalesce(*[F.when(F.col("merchant_id") == m, F.lit(c)) for m, c in currencies.items()], F.lit("XXX"))
     loyalty = customers.select(
         F.concat_ws(":", "merchant_id", "customer_id").alias(A.account_id),

@@ -94,7 +94,7 @@ def rows_from(frame: DataFrame, table: str, values: Iterable[dict[str, Any]]) ->
 
 def _merchants(sources: Sources) -> list[dict[str, Any]]:
     found = []
-    for merchant in sources.merchants():
+    for merchant in sources.merchants:
         of_it = sources.of_merchant(merchant.id)
         main = next((s for s in of_it if s.merchant is not None and s.merchant.is_complete), of_it[0])
         found.append(

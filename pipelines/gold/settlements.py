@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.tables.gold_finance import FactDailySales as D
-from lakehouse.tables.gold_finance import FactSettlements as F_
+from lakehouse.tables.gold_finance import FactSettlements as Out
 from lakehouse.tables.gold_finance import RefFeeSchedule as Fee
 from lakehouse.tables.gold_finance import StageReconciliations as R
 from lakehouse.tables.gold_finance import StageSettlements as S
@@ -114,19 +114,19 @@ def build_fact_settlements(settlements: DataFrame, reconciliations: DataFrame, f
     on = [str(S.merchant_id), str(S.channel_id), str(S.currency), str(S.settled_on)]
     expected = F.round(F.col(S.gross_amount) * F.col("_rate") + F.col("_fixed"), 2).cast("decimal(18,2)")
     return priced.join(day, on=on, how="left").select(
-        F_.merchant_id,
-        F_.settlement_id,
-        F_.channel_id,
-        F_.settled_on,
-        F_.currency,
-        F_.gross_amount,
-        F_.fee_amount,
-        F_.net_amount,
-        expected.alias(F_.expected_fee_amount),
-        (F.col(S.fee_amount) - expected).cast("decimal(18,2)").alias(F_.fee_difference_amount),
-        (F.col(S.gross_amount) - F.col(S.fee_amount) == F.col(S.net_amount)).alias(F_.is_arithmetic_right),
-        F.coalesce(R.status_id, F.lit("unsold")).alias(F_.status_id),
-        F_.is_sample,
+        Out.merchant_id,
+        Out.settlement_id,
+        Out.channel_id,
+        Out.settled_on,
+        Out.currency,
+        Out.gross_amount,
+        Out.fee_amount,
+        Out.net_amount,
+        expected.alias(Out.expected_fee_amount),
+        (F.col(S.fee_amount) - expected).cast("decimal(18,2)").alias(Out.fee_difference_amount),
+        (F.col(S.gross_amount) - F.col(S.fee_amount) == F.col(S.net_amount)).alias(Out.is_arithmetic_right),
+        F.coalesce(R.status_id, F.lit("unsold")).alias(Out.status_id),
+        Out.is_sample,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date
 from functools import reduce
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ class FeedRules:
         default_channel: Channel of lines that name none.
         is_priced: Whether the amount is quantity times price even when an amount is delivered.
         has_reductions: Whether the shelf price is the amount plus the reductions beside it.
+        week_one_starts_on: First day of week 1 of the feed's calendar, for feeds that give weeks.
     """
 
     source: str
@@ -51,6 +53,7 @@ class FeedRules:
     default_channel: str = "store"
     is_priced: bool = False
     has_reductions: bool = False
+    week_one_starts_on: date = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,9 @@ def matches_any(column: Column, codes: Iterable[str]) -> Column:
     codes = [c.upper() for c in codes]
     plain = [c for c in codes if "*" not in c]
     # A `*` becomes `%`; what LIKE would read as a sign of its own is escaped.
-    like = [c.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%") for c in codes if "*" in c]
+    like = [
+        c.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%") for c in codes if "*" in c
+    ]
     return any_of([*([column.isin(plain)] if plain else []), *(column.like(p) for p in like)])
 
 
@@ -155,4 +160,5 @@ def _read(source: Any, feed: Any) -> FeedRules:
         default_channel=feed.rules.default_channel,
         is_priced=feed.rules.amount == "quantity_times_price",
         has_reductions=feed.rules.gross == "plus_reductions",
+        week_one_starts_on=feed.week_one_starts_on or date(1970, 1, 1),
     )

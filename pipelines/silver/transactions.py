@@ -325,9 +325,7 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
     held_again = ~F.col("_new") & F.max("_new").over(same_row)
     own = F.array(F.struct("delivery_seq", "delivery_id", "row_number", "row_hash").cast(_ENTRY))
     none = F.array().cast(f"array<{_ENTRY}>")
-    lost = F.concat(
-        F.when(F.col("_wins") | held_again, none).otherwise(own), F.coalesce(F.col("superseded"), none)
-    )
+    lost = F.concat(F.when(F.col("_wins") | held_again, none).otherwise(own), F.coalesce(F.col("superseded"), none))
     rows = rows.withColumn("_lost", lost)
 
     # A replaced basket's rows are listed on its first line, so that it does not matter which of several deliveries
@@ -336,10 +334,14 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
     rows = rows.withColumn("_same", F.when(F.col("_newest").isNotNull(), _entries(">=")).otherwise(F.col("_lost")))
     first_line = in_basket.orderBy(F.desc(F.col("_wins") & whole), "product_id", "line_number")
     is_first = F.col("_wins") & whole & (F.row_number().over(first_line) == 1)
-    rows = rows.withColumn("_is_first", is_first).withColumn("_older", F.flatten(F.collect_list("_older").over(in_basket)))
+    rows = rows.withColumn("_is_first", is_first).withColumn(
+        "_older", F.flatten(F.collect_list("_older").over(in_basket))
+    )
     rows = rows.withColumn("_same", F.flatten(F.collect_list("_same").over(in_line)))
     rows = rows.withColumn("_has_winner", F.max("_wins").over(in_line))
-    listed = F.array_sort(F.array_distinct(F.concat("_same", F.when(F.col("_is_first"), F.col("_older")).otherwise(none))))
+    listed = F.array_sort(
+        F.array_distinct(F.concat("_same", F.when(F.col("_is_first"), F.col("_older")).otherwise(none)))
+    )
     rows = rows.withColumn("_listed", F.when(F.size(listed) > 0, listed))
 
     gone = ~F.col("_new") & ~F.col("_has_winner")

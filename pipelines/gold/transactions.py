@@ -1,0 +1,72 @@
+"""The fact every feature is made from."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from lakehouse.settings import Settings
+from lakehouse.tables.gold import FactTransactions as T
+from lakehouse.tables.gold_finance import RefExchangeRates as R
+from pipelines.gold.accounts import GUEST
+
+_STATUS = {"sale": "posted", "return": "returned", "cancellation": "cancelled", "adjustment": "adjusted"}
+
+
+def build_fact_transactions(line_changes: DataFrame, rates: DataFrame, *, settings: Settings) -> DataFrame:
+    """Changed lines with keys and the amount in the base currency; a narrow map, no shuffle.
+
+    Args:
+        line_changes: Changed rows of `silver.transaction_line`.
+        rates: `gold.ref_exchange_rates`, a few hundred rows: they become one array per currency.
+        settings: Their base currency.
+
+    Returns:
+        `gold.fact_transactions` rows plus `_deleted`. `base_amount` is null where no rate holds on the day.
+    """
+    base = settings.base_currency
+    priced = line_changes.join(F.broadcast(_rates_of(rates, base)), on="currency", how="left")
+    customer = F.col(T.customer_id)
+    return priced.select(
+        T.transaction_id,
+        T.merchant_id,
+        F.concat_ws(":", T.merchant_id, F.coalesce(customer, F.lit(GUEST))).alias(T.account_id),
+        F.when(customer.isNotNull(), F.xxhash64(T.merchant_id, T.customer_id)).alias(T.customer_key),
+        T.customer_id,
+        T.basket_id,
+        T.product_id,
+        T.store_id,
+        T.channel_id,
+        T.txn_type,
+        reduce(lambda c, kv: c.when(F.col(T.txn_type) == kv[0], kv[1]), _STATUS.items(), F).alias(T.status_id),
+        F.col("sold_at").alias(T.posted_ts),
+        F.col("sold_on").alias(T.business_date),
+        F.col("sold_hour").alias(T.hour_of_day),
+        T.quantity,
+        T.gross_amount,
+        T.amount,
+        T.discount_amount,
+        T.coupon_amount,
+        T.currency,
+        _in_base(base).alias(T.base_amount),
+        T.original_basket_id,
+        T.is_valid_purchase,
+        "_deleted",
+    )
+
+
+def _rates_of(rates: DataFrame, base: str) -> DataFrame:
+    """One row per currency with its rates to the base currency as an array, newest first."""
+    to_base = rates.where(F.col(R.to_currency) == F.lit(base))
+    return to_base.groupBy(F.col(R.from_currency).alias("currency")).agg(
+        F.sort_array(F.collect_list(F.struct(R.valid_from, R.rate)), asc=False).alias("_rates")
+    )
+
+
+def _in_base(base: str) -> Column:
+    in_force = F.get(F.filter("_rates", lambda r: r[str(R.valid_from)] <= F.col("sold_on")), F.lit(0))
+    rate = in_force[str(R.rate)]
+    converted = F.round(F.col(T.amount) * rate, 2).cast("decimal(18,2)")
+    return F.when(F.col(T.currency) == F.lit(base), F.col(T.amount)).otherwise(converted)

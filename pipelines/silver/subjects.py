@@ -1,0 +1,177 @@
+"""What the smaller subjects have in common: which rows are acceptable, and which of several about one thing wins.
+
+A row that names a thing again, in the same or a later delivery, is a duplicate of the one that wins: the latest
+delivery, within it the last row. The winner counts the rows it stands for and keeps the exclusive or of their hashes,
+so `gold.audit_recon` can prove that none was lost. Work follows what changed: only the things that changed rows name
+are looked at again, over all rows about them, so a repeat of the same changes gives the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Final
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from pipelines.silver.rules import RuleBook, any_of, blank_is_null, code
+
+MERCHANT: Final = "merchant_id"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """How rows of a subject are told apart and when they are refused.
+
+    Attributes:
+        key: Silver column to the expression over a landed row that fills it; together with the merchant they name
+            a thing. A row for which one is null is refused as `missing_<column>`.
+        refusals: Further reason codes to the condition that refuses a row.
+    """
+
+    key: Mapping[str, Callable[[], Column]]
+    refusals: Mapping[str, Callable[[], Column]]
+
+    def reasons(self, book: RuleBook) -> dict[str, Column]:
+        """Reason code to condition; no condition is ever null."""
+        missing = {f"missing_{name}": of().isNull() for name, of in self.key.items()}
+        others = {name: F.coalesce(of(), F.lit(False)) for name, of in self.refusals.items()}
+        return {"unknown_feed": ~book.known()} | missing | others
+
+    def is_refused(self, book: RuleBook) -> Column:
+        """Whether a landed row is refused."""
+        return any_of(self.reasons(book).values())
+
+
+def text_key(name: str) -> Callable[[], Column]:
+    """A trimmed text of a landed row."""
+    return lambda: blank_is_null(name)
+
+
+def code_key(name: str) -> Callable[[], Column]:
+    """A trimmed upper case code of a landed row."""
+    return lambda: code(name)
+
+
+def _channel_unknown() -> Column:
+    return ~F.lower(F.trim("channel")).isin("email", "sms", "phone", "post", "ads")
+
+
+def _choice_unknown() -> Column:
+    return ~F.lower(F.trim("status")).isin("granted", "denied")
+
+
+_CUSTOMER: Final = {"customer_id": text_key("customer_id")}
+
+SUBJECTS: Final[Mapping[str, Subject]] = {
+    "products": Subject({"product_id": code_key("product_id")}, {}),
+    "customers": Subject(_CUSTOMER, {}),
+    "contact_points": Subject(_CUSTOMER, {}),
+    "consents": Subject(
+        _CUSTOMER | {"channel": lambda: F.lower(blank_is_null("channel"))},
+        {
+            "unknown_channel": _channel_unknown,
+            "unknown_choice": lambda: F.col("status").isNull() | _choice_unknown(),
+            "missing_changed_at": lambda: F.col("changed_at").isNull(),
+        },
+    ),
+    "campaigns": Subject(
+        {"campaign_id": text_key("campaign_id")},
+        {
+            "missing_period": lambda: F.col("starts_on").isNull() | F.col("ends_on").isNull(),
+            "period_runs_backwards": lambda: F.col("ends_on") < F.col("starts_on"),
+        },
+    ),
+    "campaign_contacts": Subject({"campaign_id": text_key("campaign_id"), **_CUSTOMER}, {}),
+    "coupons": Subject(
+        {
+            "coupon_id": text_key("coupon_id"),
+            "product_id": code_key("product_id"),
+            "campaign_id": text_key("campaign_id"),
+        },
+        {},
+    ),
+    "coupon_redemptions": Subject(
+        {
+            **_CUSTOMER,
+            "coupon_id": text_key("coupon_id"),
+            "campaign_id": text_key("campaign_id"),
+            "redeemed_at": lambda: F.col("redeemed_at"),
+        },
+        {},
+    ),
+    "promotions": Subject(
+        {
+            "product_id": code_key("product_id"),
+            "store_id": text_key("store_id"),
+            "week": lambda: F.col("week"),
+        },
+        {"week_out_of_range": lambda: ~F.col("week").between(1, 6000)},
+    ),
+}
+
+
+def accept(raw: DataFrame, subject: str, book: RuleBook) -> DataFrame:
+    """Acceptable rows of a subject: landed columns with the key conformed, and the merchant."""
+    said = SUBJECTS[subject]
+    kept = raw.where(~said.is_refused(book))
+    conformed = {MERCHANT: book.value(lambda r: r.merchant_id)} | {name: of() for name, of in said.key.items()}
+    others = [c for c in raw.columns if c not in conformed]
+    return kept.select(*others, *[c.alias(name) for name, c in conformed.items()])
+
+
+def touched(rows: DataFrame, changed: DataFrame, previous: DataFrame | None, *key: str) -> DataFrame:
+    """Rows about what changed rows name; all rows on a first run. `key` names things, so nothing multiplies."""
+    if previous is None:
+        return rows
+    return rows.join(changed.select(*key).distinct(), on=list(key), how="left_semi")
+
+
+def keep_latest(
+    rows: DataFrame, *key: str, count: str = "delivered_count", hashes: str = "delivered_hash"
+) -> DataFrame:
+    """The winning row of each key, with how many rows it stands for and the exclusive or of their hashes.
+
+    Full rows go through a window only where a key is named more than once; with few repeats, as usual, nearly all rows
+    take the way past it.
+    """
+    by_hash = F.xxhash64(*key)
+    repeated = rows.select(by_hash.alias("_key")).groupBy("_key").agg(F.count(F.lit(1)).alias("_n")).where("_n > 1")
+    # `repeated` names a hash once, so the join keeps each row once.
+    marked = rows.withColumn("_hash", by_hash).join(
+        F.broadcast(repeated.select(F.col("_key").alias("_hash"), F.lit(True).alias("_again"))), on="_hash", how="left"
+    )
+    once = marked.where(F.col("_again").isNull()).select(
+        "*", F.lit(1).cast("bigint").alias(count), F.col("row_hash").alias(hashes)
+    )
+    of_key = Window.partitionBy(*key)
+    newest = of_key.orderBy(*newest_first())
+    several = (
+        marked.where(F.col("_again"))
+        .select(
+            "*",
+            F.count(F.lit(1)).over(of_key).alias(count),
+            F.bit_xor("row_hash").over(of_key).alias(hashes),
+            F.row_number().over(newest).alias("_rank"),
+        )
+        .where("_rank = 1")
+        .drop("_rank")
+    )
+    return once.unionByName(several).drop("_hash", "_again")
+
+
+def newest_first() -> list[Column]:
+    """Order in which rows about one thing win; total, so equal inputs give equal outputs."""
+    return [
+        F.col("delivery_seq").desc(),
+        F.col("batch_id").desc(),
+        F.col("row_number").desc(),
+        F.col("row_hash").desc(),
+    ]
+
+
+def union_all(frames: list[DataFrame]) -> DataFrame:
+    """Rows of all frames, columns by name."""
+    return reduce(lambda a, b: a.unionByName(b), frames)
