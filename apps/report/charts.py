@@ -98,18 +98,18 @@ def size_against_value(segments: Sequence[SegmentSize]) -> Markup:
     width, row, left, right, top = 960, 34, 232, 56, 34
     height = top + row * len(shown) + 30
     widest = max([max(s.share or 0, s.value_share or 0) for s in shown], default=0.0)
-    limit = min(1.0, max(0.1, ceil(widest * 10 + 0.3) / 10))
+    step = next(s for s in (0.02, 0.05, 0.1, 0.2) if s == 0.2 or widest <= s * 6)
+    limit = min(1.0, step * max(1, ceil(widest / step - 1e-9)))
     span = width - left - right
 
     def at(share: float) -> float:
         return left + span * max(share, 0) / limit
 
     parts = []
-    ticks = 5 if limit > 0.25 else 2
-    for k in range(ticks + 1):
-        x = at(limit * k / ticks)
+    for k in range(round(limit / step) + 1):
+        x = at(step * k)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{height - 26}"/>')
-        parts.append(_text(x, height - 8, words.percent(limit * k / ticks, 0), "tick mid"))
+        parts.append(_text(x, height - 8, words.percent(step * k, 0), "tick mid"))
     parts += [
         f'<circle class="of-customers" cx="{left + 6}" cy="12" r="5"/>',
         _text(left + 18, 16, "share of customers", "cap"),
@@ -129,7 +129,7 @@ def size_against_value(segments: Sequence[SegmentSize]) -> Markup:
                 f'<circle class="of-value {tone}" cx="{at(value):.1f}" cy="{y:.1f}" r="6.5"/>'
             )
         edge = max(share, value or 0.0)
-        times = "" if not value or not share else f"{value / share:.1f}×"
+        times = f"{value / share:.1f}×" if value and share and value / share >= 0.05 else ""
         parts.append(
             f'<g class="mark"><title>{escape(about)}</title>'
             f'<rect class="hit" x="0" y="{y - row / 2:.1f}" width="{width}" height="{row}"/>'

@@ -166,7 +166,6 @@ class MerchantReport:
     movement: Movement | None = None
     cohorts: tuple[CohortCell, ...] = ()
     clusters: tuple[Cluster, ...] = ()
-    has_sample_contacts: bool = False
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -197,10 +196,11 @@ class TableChecks:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Whether what came in equals what was kept, refused and recognised as delivered twice."""
+    """Whether what was delivered for a retailer equals what was kept, refused and recognised as delivered twice."""
 
     subject: str
-    source_rows: int
+    merchant: str
+    delivered: int
     accepted: int
     rejected: int
     duplicates: int
@@ -253,6 +253,15 @@ class StepTiming:
 
 
 @dataclass(frozen=True)
+class SampleNote:
+    """A source whose data are made up."""
+
+    source: str
+    description: str
+    label: str
+
+
+@dataclass(frozen=True)
 class ReportData:
     """One run's report.
 
@@ -265,6 +274,8 @@ class ReportData:
         quality: State of the data.
         steps: Steps this run executed; empty when nothing was new.
         steps_of: Run the steps belong to, when that is an earlier one.
+        samples: Sources with made-up data.
+        terms: Sources and what their data may be used for.
     """
 
     run_id: str
@@ -275,3 +286,5 @@ class ReportData:
     quality: Quality = Quality()
     steps: tuple[StepTiming, ...] = ()
     steps_of: str | None = None
+    samples: tuple[SampleNote, ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()

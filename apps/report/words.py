@@ -131,9 +131,15 @@ def trait(feature: str) -> str:
 
 
 def name_of(merchant_id: str) -> str:
-    """A retailer's identifier as a name: `complete_journey` becomes `Complete Journey`."""
-    words = merchant_id.replace("_", " ").replace("-", " ").split()
-    return " ".join(w if w in _SMALL_WORDS and i else w[:1].upper() + w[1:] for i, w in enumerate(words)) or merchant_id
+    """An identifier as a name: `complete_journey` becomes `Complete Journey`, `online_retail_ii` `Online Retail II`."""
+    parts = merchant_id.replace("_", " ").replace("-", " ").split()
+    return " ".join(_name_part(p, i) for i, p in enumerate(parts)) or merchant_id
+
+
+def _name_part(word: str, position: int) -> str:
+    if word in _SMALL_WORDS and position:
+        return word
+    return word.upper() if set(word) <= set("ivx") else word[:1].upper() + word[1:]
 
 
 def several(count: float, one: str, many: str | None = None) -> str:

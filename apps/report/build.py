@@ -1,0 +1,35 @@
+"""The page of a run, written beside the data."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+
+from apps.report.collect import collect
+from apps.report.render import render
+from lakehouse.lake import Lake
+
+
+def build_report(lake: Lake, run_id: str, as_of: date, out_dir: Path | None = None) -> Path:
+    """Write the report of a run.
+
+    Args:
+        lake: Where the tables are.
+        run_id: Run the report belongs to.
+        as_of: Day up to which events count, exclusive.
+        out_dir: Folder to write to; `_reports` in the data folder unless given.
+
+    Returns:
+        Path of `report-<as_of>-<run_id>.html`. The same page is at `latest.html` beside it.
+    """
+    folder = out_dir or lake.settings.data_dir / "_reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    page = render(collect(lake, run_id, as_of))
+    path = folder / f"report-{as_of:%Y-%m-%d}-{run_id}.html"
+    for target in (path, folder / "latest.html"):
+        # Whoever has the old page open never sees half of the new one.
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(target)
+    return path
