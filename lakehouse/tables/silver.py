@@ -2,46 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from lakehouse.columns import Pii, bigint, column, day, flag, instant, integer, money, quantity, text
 from lakehouse.declare import Merge, changes, table
-
-_ORIGIN = column(
-    "struct<source:string,feed:string,delivery_seq:bigint,delivery_id:bigint,row_number:bigint,row_hash:bigint,"
-    "loaded_at:timestamp>",
-    "Delivered row the values come from; delivery_id is xxhash64(file_id, delivery). Null for a derived row.",
-    optional=True,
-)
-_SUPERSEDED = column(
-    "array<struct<delivery_seq:bigint,delivery_id:bigint,row_number:bigint,row_hash:bigint>>",
-    "Delivered rows this row stands for besides its own: delivered again, corrected or replaced; null for none.",
-    optional=True,
-)
-
-
-def _rejects(subject: str, *, producer: str, reads: Iterable[str], owner: str) -> None:
-    """Declare `silver.<subject>_reject`, so that nothing delivered vanishes."""
-
-    class Reject:
-        source = text("Source that delivered the row.")
-        feed = text("Feed within the source.")
-        delivery = text("Delivery the row came in.")
-        file_id = text("SHA-256 of the file.")
-        row_number = bigint("Position within the file.")
-        row_hash = bigint("Hash of the delivered row.")
-        reasons = column("array<string>", "Why it was refused, one code per broken rule.")
-        batch_id = bigint("Ingest batch.")
-
-    table(
-        f"silver.{subject}_reject",
-        comment=f"One row per delivered row of {subject} that is typed but not acceptable, with the reasons.",
-        kind=Merge(),
-        key=("file_id", "delivery", "row_number"),
-        producer=producer,
-        reads=reads,
-        owner=owner,
-    )(Reject)
 
 
 @table(
@@ -86,16 +48,32 @@ class TransactionLine:
     delivery_id = bigint("xxhash64(file_id, delivery) of the winning row; with row_number it leads to the raw row.")
     row_number = bigint("Position of the winning row within its file.")
     row_hash = bigint("Hash of the delivered row that won.")
-    superseded = _SUPERSEDED
+    superseded = column(
+        "array<struct<delivery_seq:bigint,delivery_id:bigint,row_number:bigint,row_hash:bigint>>",
+        "Delivered rows this line stands for besides its own: delivered again, corrected or replaced; null for none.",
+        optional=True,
+    )
     batch_id = bigint("Ingest batch of the winning row.")
 
 
-_rejects(
-    "transaction",
+@table(
+    "silver.transaction_reject",
+    comment="One row per delivered line that is typed but not acceptable, with the reasons.",
+    kind=Merge(),
+    key=("file_id", "delivery", "row_number"),
     producer="pipelines.silver.transactions:conform_transactions",
     reads=(changes("bronze.raw_transactions"),),
     owner="sales-data",
 )
+class TransactionReject:
+    source = text("Source that delivered the row.")
+    feed = text("Feed within the source.")
+    delivery = text("Delivery the row came in.")
+    file_id = text("SHA-256 of the file.")
+    row_number = bigint("Position within the file.")
+    row_hash = bigint("Hash of the delivered row.")
+    reasons = column("array<string>", "Why it was refused, one code per broken rule.")
+    batch_id = bigint("Ingest batch.")
 
 
 @table(
@@ -123,47 +101,8 @@ class Product:
     manufacturer_id = text("Manufacturer number.", optional=True)
     package_size = text("Package size as printed.", optional=True)
     is_merchandise = flag("False for postage, fees, manual adjustments and the like.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("product", producer="pipelines.silver.products:conform_products", reads=(changes("bronze.raw_products"), "silver.transaction_line"), owner="merchandising")
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
-
-
-@table(
-    "silver.contact_point",
-    comment="One row per customer of a merchant with contact details, latest delivered values.",
-    kind=Merge(),
-    key=("merchant_id", "customer_id"),
-    producer="pipelines.silver.customers:conform_contact_points",
-    reads=(changes("bronze.raw_contact_points"),),
-    change_feed=True,
-    owner="crm-data",
-)
-class ContactPoint:
-    merchant_id = text("Retailer.")
-    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
-    email = text("Lower-cased address; null when it is none.", optional=True, pii=Pii.CONTACT)
-    phone = text("E.164 number; null when it is none.", optional=True, pii=Pii.CONTACT)
-    first_name = text("Given name.", optional=True, pii=Pii.CONTACT)
-    last_name = text("Family name.", optional=True, pii=Pii.CONTACT)
-    street = text("Street and number.", optional=True, pii=Pii.CONTACT)
-    postal_code = text("Postal code.", optional=True, pii=Pii.CONTACT)
-    city = text("City.", optional=True, pii=Pii.QUASI)
-    country = text("ISO 3166 alpha-2 country.", optional=True)
-    is_sample = flag("True when it comes from a labelled sample feed.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects(
-    "contact_point",
-    producer="pipelines.silver.customers:conform_contact_points",
-    reads=(changes("bronze.raw_contact_points"),),
-    owner="crm-data",
-)
 
 
 @table(
@@ -203,15 +142,6 @@ class Customer:
     is_sample_contact = flag("True when the contact details come from a labelled sample feed, not from a person.")
     first_seen_at = instant("First sale or registration, UTC.")
     changed_at = instant("When the values became true, UTC.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("customer", producer="pipelines.silver.customers:conform_customers", reads=(
-        changes("bronze.raw_customers"),
-        changes("silver.transaction_line"),
-        changes("silver.contact_point"),
-    ), owner="crm-data")
     master_count = bigint("Delivered rows of master data it stands for.")
     master_hash = bigint("Exclusive or of their `row_hash`.")
     contact_count = bigint("Delivered rows of contact points it stands for.")
@@ -234,11 +164,6 @@ class Consent:
     is_granted = flag("True when contact on this channel is allowed.")
     changed_at = instant("When the choice was made, UTC.")
     is_sample = flag("True when it comes from a labelled sample feed.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("consent", producer="pipelines.silver.consents:conform_consents", reads=(changes("bronze.raw_consents"),), owner="privacy")
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
@@ -258,11 +183,6 @@ class Campaign:
     campaign_type = text("Type.", optional=True)
     starts_on = day("First day.")
     ends_on = day("Last day, inclusive.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("campaign", producer="pipelines.silver.campaigns:conform_campaigns", reads=(changes("bronze.raw_campaigns"),), owner="marketing")
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
@@ -280,11 +200,6 @@ class CampaignContact:
     merchant_id = text("Retailer.")
     campaign_id = text("Campaign number.")
     customer_id = text("Customer.", pii=Pii.IDENTIFIER)
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("campaign_contact", producer="pipelines.silver.campaigns:conform_campaign_contacts", reads=(changes("bronze.raw_campaign_contacts"),), owner="marketing")
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
@@ -303,11 +218,6 @@ class Coupon:
     coupon_id = text("Coupon code.")
     product_id = text("Product it is good for.")
     campaign_id = text("Campaign that issues it.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("coupon", producer="pipelines.silver.campaigns:conform_coupons", reads=(changes("bronze.raw_coupons"),), owner="marketing")
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
@@ -329,11 +239,6 @@ class CouponRedemption:
     redeemed_at = instant("When, UTC.")
     redeemed_on = day("Business day.")
     occurrence = integer("1, 2, ... for the same coupon redeemed again at the same instant.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("coupon_redemption", producer="pipelines.silver.campaigns:conform_coupon_redemptions", reads=(changes("bronze.raw_coupon_redemptions"),), owner="marketing")
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
@@ -355,11 +260,6 @@ class Promotion:
     week_starts_on = day("First business day of that week.")
     is_displayed = flag("On an in-store display.")
     is_in_mailer = flag("In the weekly mailer.")
-    origin = _ORIGIN
-    superseded = _SUPERSEDED
-
-
-_rejects("promotion", producer="pipelines.silver.promotions:conform_promotions", reads=(changes("bronze.raw_promotions"),), owner="marketing")
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
