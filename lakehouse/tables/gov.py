@@ -93,7 +93,7 @@ class DimOwner:
     by_runtime=True,
 )
 class DimTag:
-    tag_id = text("key=value.")
+    tag_id = text("level:key=value.")
     tag_key = text("Key.")
     tag_value = text("Value.")
     level = text("What carries it.", values=("table", "column"))
@@ -149,14 +149,14 @@ class RefSla:
 
 @table(
     "gov.dim_status",
-    comment="One row per status a record of governance may carry.",
+    comment="One row per status a check or a step may have.",
     kind=Replace(),
-    key=("status_id",),
+    key=("subject", "status_id"),
     producer=_FROM_DECLARATIONS,
     by_runtime=True,
 )
 class DimStatus:
-    status_id = text("Status.")
     subject = text("What carries it.", values=("check", "step"))
+    status_id = text("Status.")
     is_good = flag("Whether nothing needs to be done.")
     description = text("Meaning.")

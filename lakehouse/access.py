@@ -1,0 +1,97 @@
+"""Who owns, reads and sees what: `conf/bundle/access.yml`, typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lakehouse.columns import Pii
+from lakehouse.declare import SCHEMAS, tables
+from lakehouse.errors import SettingsError, suggest
+
+Privilege = Literal["SELECT", "MODIFY", "CREATE TABLE", "EXECUTE", "READ VOLUME", "WRITE VOLUME"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OwnerRule(_Strict):
+    """The team behind an owner named in declarations."""
+
+    group: str
+    description: str
+
+
+class GrantRule(_Strict):
+    """Privileges of one group on schemas; `*` is all of them. USE CATALOG and USE SCHEMA follow by themselves."""
+
+    group: str
+    schemas: Literal["*"] | tuple[str, ...]
+    privileges: tuple[Privilege, ...]
+
+    @property
+    def schema_names(self) -> tuple[str, ...]:
+        """The schemas by name."""
+        return tuple(SCHEMAS) if self.schemas == "*" else tuple(self.schemas)
+
+
+class PiiRule(_Strict):
+    """Who sees a class of personal data, and what everyone else sees."""
+
+    shown_to: tuple[str, ...]
+    others_see: Literal["redacted", "null"]
+
+
+class RowRule(_Strict):
+    """Which groups see the rows of which merchant, in tables that have one of `columns`."""
+
+    columns: tuple[str, ...]
+    all: tuple[str, ...]
+    merchants: dict[str, tuple[str, ...]]
+
+
+class VolumeRule(_Strict):
+    """A volume for files."""
+
+    schema_name: str = Field(alias="schema")
+    name: str
+    comment: str
+    readers: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+
+
+class Access(_Strict):
+    """All of `access.yml`."""
+
+    pipeline_group: str
+    operators: str
+    owners: dict[str, OwnerRule]
+    grants: tuple[GrantRule, ...]
+    pii: dict[Pii, PiiRule]
+    rows: RowRule
+    volumes: tuple[VolumeRule, ...]
+
+
+def load_access(conf_dir: Path) -> Access:
+    """Read `bundle/access.yml`.
+
+    Raises:
+        SettingsError: listing every problem: unknown keys, schemas that do not exist, owners and classes without a rule.
+    """
+    path = conf_dir / "bundle" / "access.yml"
+    try:
+        access = Access.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as e:
+        problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
+        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None
+    problems = [f"owner '{o}' is not described" for o in sorted({t.owner for t in tables().values()} - set(access.owners))]
+    problems += [f"pii class '{p.value}' has no rule" for p in Pii if p not in access.pii]
+    used = [s for g in access.grants if g.schemas != "*" for s in g.schemas] + [v.schema_name for v in access.volumes]
+    problems += [f"there is no schema '{s}'.{suggest(s, SCHEMAS)}" for s in dict.fromkeys(used) if s not in SCHEMAS]
+    if problems:
+        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}")
+    return access

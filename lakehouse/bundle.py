@@ -1,0 +1,284 @@
+"""The bundle's jobs, made from the declarations, so that a workspace runs the steps a laptop runs, in the same order.
+
+`segmentation docs`, or `python -m lakehouse.bundle`, writes `resources/*.yml`; a test compares them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lakehouse.access import Access, load_access
+from lakehouse.declare import SCHEMAS
+from lakehouse.errors import DeclarationError, SettingsError
+from lakehouse.runner import Step, dependencies, plan_steps
+from lakehouse.settings import find_conf
+
+Variant = Literal["serverless", "cluster"]
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "bronze": ("build", "--layer", "bronze"),
+    "silver": ("build", "--layer", "silver"),
+    "gold": ("build", "--layer", "gold"),
+    "features": ("features",),
+    "models": ("segments",),
+    "segments": ("segments",),
+}
+"""The command that runs the steps of a layer. Clusters are trained, scored and used by one command."""
+
+_HEADER = "# Made by `segmentation docs` from the declarations and conf/bundle. Do not edit.\n"
+_WHEEL = "../dist/*.whl"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobRule(_Strict):
+    """When a job runs and how long it may take."""
+
+    title: str
+    description: str
+    cron: str
+    timezone: str
+    timeout_seconds: int = Field(ge=60)
+    warn_after_seconds: int = Field(ge=60)
+
+
+class ClusterRule(_Strict):
+    """Size of the job cluster of the cluster variant."""
+
+    num_workers: int = Field(ge=0)
+
+
+class JobRules(_Strict):
+    """All of `conf/bundle/jobs.yml`."""
+
+    sources: tuple[str, ...]
+    daily: JobRule
+    maintenance: JobRule
+    scheduled_on: Variant
+    tags: dict[str, str]
+    cluster: ClusterRule
+
+
+def load_jobs(conf_dir: Path) -> JobRules:
+    """Read `bundle/jobs.yml`.
+
+    Raises:
+        SettingsError: listing every problem.
+    """
+    path = conf_dir / "bundle" / "jobs.yml"
+    try:
+        rules = JobRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as e:
+        problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
+        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None
+    unknown = [s for s in rules.sources if not (conf_dir / "sources" / f"{s}.yml").is_file()]
+    if unknown:
+        raise SettingsError(f"{path}: no file in conf/sources for {', '.join(unknown)}")
+    return rules
+
+
+def write_jobs(folder: Path, conf_dir: Path | None = None) -> list[Path]:
+    """Write every generated file of the bundle into `folder`; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, content in render_jobs(conf_dir or find_conf()).items():
+        path = folder / name
+        path.write_text(content, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def render_jobs(conf_dir: Path) -> dict[str, str]:
+    """Text of every generated file by name."""
+    rules, access = load_jobs(conf_dir), load_access(conf_dir)
+    serverless = {"segmentation_daily": _daily(rules, access, "serverless")}
+    cluster = {"segmentation_daily_on_cluster": _daily(rules, access, "cluster")}
+    maintenance = {"segmentation_maintenance": _maintenance(rules, access)}
+    return {
+        "daily.job.yml": _text({"resources": {"jobs": serverless}}),
+        "daily_on_cluster.job.yml": _text({"resources": {"jobs": cluster}}),
+        "maintenance.job.yml": _text({"resources": {"jobs": maintenance}}),
+        "data.yml": _text(_data(access)),
+    }
+
+
+def stages() -> list[tuple[tuple[str, ...], list[Step]]]:
+    """Commands of a run in order, each with the steps it runs.
+
+    Raises:
+        DeclarationError: when a layer has no command, or no order of commands respects the reads.
+    """
+    steps = plan_steps()
+    unknown = sorted({s.layer for s in steps} - set(COMMANDS))
+    if unknown:
+        raise DeclarationError(f"No command runs the layer(s) {', '.join(unknown)}; name one in lakehouse.bundle.COMMANDS.")
+    grouped: dict[tuple[str, ...], list[Step]] = {c: [] for c in dict.fromkeys(COMMANDS.values())}
+    command_of = {s.producer: COMMANDS[s.layer] for s in steps}
+    for s in steps:
+        grouped[command_of[s.producer]].append(s)
+    made_by = {o.name: s.producer for s in steps for o in s.outputs}
+    order: list[tuple[str, ...]] = []
+    waiting = [c for c, found in grouped.items() if found]
+    while waiting:
+        ready = next(
+            (
+                c
+                for c in waiting
+                if {command_of[p] for s in grouped[c] for p in dependencies(s, made_by)} <= {c, *order}
+            ),
+            None,
+        )
+        if ready is None:
+            raise DeclarationError(f"These commands wait for one another: {', '.join(' '.join(c) for c in waiting)}")
+        order.append(ready)
+        waiting.remove(ready)
+    return [(c, grouped[c]) for c in order]
+
+
+def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
+    tasks: list[dict[str, Any]] = []
+    for source in rules.sources:
+        # One source that cannot be read does not keep the next from landing.
+        after = {"depends_on": [{"task_key": tasks[-1]["task_key"]}], "run_if": "ALL_DONE"} if tasks else {}
+        tasks.append(_task(f"ingest_{source}", ("ingest", "--source", source), variant) | after)
+    landed = [t["task_key"] for t in tasks]
+    previous: str | None = None
+    commands = [c for c, _ in stages()] + [("export",), ("report",)]
+    for command in commands:
+        key = "_".join(p for p in command if not p.startswith("--"))
+        # In a row even where reads would allow side by side: all of them commit to the same record tables.
+        if previous is None:
+            after = {"depends_on": [{"task_key": k} for k in landed], "run_if": "AT_LEAST_ONE_SUCCESS"}
+        else:
+            after = {"depends_on": [{"task_key": previous}]}
+        tasks.append(_task(key, command, variant) | after)
+        previous = key
+    title = rules.daily.title if variant == rules.scheduled_on else f"{rules.daily.title} (on demand, {variant})"
+    job = _job(rules.daily.model_copy(update={"title": title}), rules, access, tasks, variant)
+    if variant == rules.scheduled_on:
+        job["schedule"] = _schedule(rules.daily)
+    return job
+
+
+def _maintenance(rules: JobRules, access: Access) -> dict[str, Any]:
+    tasks = [_task("maintain", ("maintain",), rules.scheduled_on)]
+    job = _job(rules.maintenance, rules, access, tasks, rules.scheduled_on)
+    return job | {"schedule": _schedule(rules.maintenance)}
+
+
+def _schedule(rule: JobRule) -> dict[str, str]:
+    # Without a pause_status: a stated one would override that development deployments are paused.
+    return {"quartz_cron_expression": rule.cron, "timezone_id": rule.timezone}
+
+
+def _job(
+    rule: JobRule, rules: JobRules, access: Access, tasks: list[dict[str, Any]], variant: Variant
+) -> dict[str, Any]:
+    job: dict[str, Any] = {
+        "name": rule.title,
+        "description": rule.description,
+        "tags": dict(rules.tags),
+        "max_concurrent_runs": 1,
+        "queue": {"enabled": True},
+        "timeout_seconds": rule.timeout_seconds,
+        "email_notifications": {
+            "on_failure": ["${var.notify}"],
+            "on_duration_warning_threshold_exceeded": ["${var.notify}"],
+        },
+        "health": {
+            "rules": [{"metric": "RUN_DURATION_SECONDS", "op": "GREATER_THAN", "value": rule.warn_after_seconds}]
+        },
+        "permissions": [
+            {"group_name": access.operators, "level": "CAN_MANAGE_RUN"},
+            {"group_name": access.owners["data-platform"].group, "level": "CAN_VIEW"},
+        ],
+        "tasks": tasks,
+    }
+    if variant == "serverless":
+        spec = {"environment_version": "${var.environment_version}", "dependencies": [_WHEEL]}
+        job["environments"] = [{"environment_key": "default", "spec": spec}]
+    else:
+        cluster = {
+            "spark_version": "${var.spark_version}",
+            "node_type_id": "${var.node_type_id}",
+            "num_workers": rules.cluster.num_workers,
+            "data_security_mode": "SINGLE_USER",
+            "custom_tags": dict(rules.tags),
+        }
+        job["job_clusters"] = [{"job_cluster_key": "main", "new_cluster": cluster}]
+    return job
+
+
+def _task(key: str, command: tuple[str, ...], variant: Variant) -> dict[str, Any]:
+    task: dict[str, Any] = {
+        "task_key": key,
+        "python_wheel_task": {
+            "package_name": "retail-segmentation",
+            "entry_point": "segmentation",
+            "parameters": [*command, "--target", "${bundle.target}"],
+        },
+        # A step that failed resumes where it stopped, so trying once more is cheap and safe.
+        "max_retries": 1,
+        "min_retry_interval_millis": 60000,
+    }
+    if variant == "serverless":
+        return task | {"environment_key": "default"}
+    return task | {"job_cluster_key": "main", "libraries": [{"whl": _WHEEL}]}
+
+
+def _data(access: Access) -> dict[str, Any]:
+    # Not in dev: a development deployment renames its schemas, while the declarations name them plainly. There the
+    # lakehouse creates the schemas it writes to.
+    return {"targets": {target: {"resources": _schemas_and_volumes(access)} for target in ("staging", "prod")}}
+
+
+def _schemas_and_volumes(access: Access) -> dict[str, Any]:
+    schemas = {}
+    for name, comment in SCHEMAS.items():
+        privileges: dict[str, list[str]] = {
+            access.pipeline_group: ["USE_SCHEMA", "SELECT", "MODIFY", "CREATE_TABLE", "EXECUTE"]
+        }
+        for g in access.grants:
+            if name in g.schema_names:
+                privileges.setdefault(g.group, ["USE_SCHEMA"]).extend(p.replace(" ", "_") for p in g.privileges)
+        schemas[name] = {
+            "catalog_name": "${var.catalog}",
+            "name": name,
+            "comment": comment,
+            "grants": [{"principal": g, "privileges": list(dict.fromkeys(p))} for g, p in privileges.items()],
+            "lifecycle": {"prevent_destroy": True},
+        }
+    volumes = {}
+    for v in access.volumes:
+        both = ["READ_VOLUME", "WRITE_VOLUME"]
+        granted = {access.pipeline_group: both} | {g: ["READ_VOLUME"] for g in v.readers} | {g: both for g in v.writers}
+        volumes[v.name] = {
+            "catalog_name": "${var.catalog}",
+            "schema_name": f"${{resources.schemas.{v.schema_name}.name}}",
+            "name": v.name,
+            "volume_type": "MANAGED",
+            "comment": v.comment,
+            "grants": [{"principal": g, "privileges": list(p)} for g, p in granted.items()],
+            "lifecycle": {"prevent_destroy": True},
+        }
+    return {"schemas": schemas, "volumes": volumes}
+
+
+def _text(content: dict[str, Any]) -> str:
+    return _HEADER + yaml.dump(content, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        """No anchors: a reader of the file should not have to look up."""
+        return True
+
+
+if __name__ == "__main__":
+    write_jobs(Path("resources"))
