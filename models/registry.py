@@ -63,13 +63,14 @@ def find_clusters(store: ModelStore, merchant_id: str, as_of: date) -> ClusterMo
 
     A run for a past day so never scores with a model that has seen later days.
     """
-    known = [m for m in _known_models(store) if m.merchant_id == merchant_id and m.as_of <= as_of]
+    models = [_model_of(m) for m in _known(store)["models"]]
+    known = [m for m in models if m.merchant_id == merchant_id and m.as_of <= as_of]
     return max(known, key=lambda m: (m.as_of, _number(m)), default=None)
 
 
 def was_tried(store: ModelStore, merchant_id: str, month: date) -> bool:
     """Whether training for a merchant was tried in a month without giving a model."""
-    return f"{merchant_id}@{month:%Y-%m}" in _read_copy(store)["fruitless"]
+    return f"{merchant_id}@{month:%Y-%m}" in _known(store)["fruitless"]
 
 
 def register_clusters(
@@ -94,25 +95,24 @@ def register_clusters(
     Returns:
         The model with its registered version, `name/number`; None when training gave none.
     """
+    model = None
     with _mlflow(store) as mlflow:
         client = mlflow.MlflowClient()
         name = store.cluster_model_name(merchant_id)
         experiment = _experiment(client, store)
         with mlflow.start_run(experiment_id=experiment, run_name=f"{merchant_id} {as_of}"):
             _log_training(mlflow, selection, merchant_id, as_of, data_versions)
-            if selection.model is None:
-                _write_copy(client, store, fruitless=f"{merchant_id}@{as_of:%Y-%m}")
-                return None
-            version = _log_model(mlflow, selection, name)
-            model = replace(selection.model, version=f"{name}/{version}")
-            mlflow.log_dict(asdict(model) | {"as_of": as_of.isoformat()}, _NUMBERS)
-            client.set_model_version_tag(name, str(version), "as_of", as_of.isoformat())
-            client.set_model_version_tag(name, str(version), "merchant_id", merchant_id)
-        newest = max(
-            (*_registered(client, store), model), key=lambda m: (m.merchant_id == merchant_id, m.as_of, _number(m))
-        )
-        client.set_registered_model_alias(name, CHAMPION, str(_number(newest)))
-        _write_copy(client, store)
+            if selection.model is not None:
+                version = _log_model(mlflow, selection, name)
+                model = replace(selection.model, version=f"{name}/{version}")
+                mlflow.log_dict(asdict(model) | {"as_of": as_of.isoformat()}, _NUMBERS)
+                # Last, because a version counts only with this tag: a run that dies before leaves nothing half made.
+                client.set_model_version_tag(name, str(version), "as_of", as_of.isoformat())
+        if model is not None:
+            of_merchant = [m for m in _registered(client, store) if m.merchant_id == merchant_id]
+            newest = max(of_merchant, key=lambda m: (m.as_of, _number(m)))
+            client.set_registered_model_alias(name, CHAMPION, str(_number(newest)))
+        _refresh_copy(client, store)
     return model
 
 
@@ -159,7 +159,7 @@ def _log_model(mlflow: Any, selection: Selection, name: str) -> int:
     logged = mlflow.sklearn.log_model(
         pipeline,
         name="model",
-        signature=mlflow.models.infer_signature(example, pipeline.predict(example.to_numpy())),
+        signature=mlflow.models.infer_signature(example, pipeline.predict(example)),
         input_example=example,
         # Inferring them takes over 50 times as long as saying them.
         pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}"],
@@ -199,46 +199,37 @@ def _registered(client: Any, store: ModelStore) -> list[ClusterModel]:
     return found
 
 
-def _known_models(store: ModelStore) -> list[ClusterModel]:
-    copy = _read_copy(store)
-    if copy["stamp"] == _stamp(store) and store.folder:
-        return [_model_of(m) for m in copy["models"]]
-    if store.folder and not (store.folder / "mlflow.db").exists():
-        return []
-    with _mlflow(store) as mlflow:
-        client = mlflow.MlflowClient()
-        found = _registered(client, store)
-        _write_copy(client, store, found)
-        return found
+def _fruitless(client: Any, store: ModelStore) -> list[str]:
+    """Merchant and month of every training that gave no model."""
+    runs = client.search_runs([_experiment(client, store)], "tags.outcome = 'no model'", max_results=1_000)
+    return sorted({f"{r.data.params['merchant_id']}@{r.data.params['as_of'][:7]}" for r in runs})
 
 
 # A copy of the numbers beside the local store: importing MLflow takes seconds, and a run with nothing to train needs
 # nothing else of it. It counts only as long as the store is as it was when the copy was made.
 
 
-def _read_copy(store: ModelStore) -> dict[str, Any]:
+def _known(store: ModelStore) -> dict[str, Any]:
+    stamp = _stamp(store)
+    if store.folder and stamp is None:
+        return {"models": [], "fruitless": []}
     path = store.folder / "clusters.json" if store.folder else None
-    if path is None or not path.exists():
-        return {"stamp": None, "models": [], "fruitless": []}
-    copy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return copy
+    if path is not None and path.exists():
+        copy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if copy["stamp"] == stamp:
+            return copy
+    with _mlflow(store) as mlflow:
+        return _refresh_copy(mlflow.MlflowClient(), store)
 
 
-def _write_copy(
-    client: Any, store: ModelStore, models: list[ClusterModel] | None = None, *, fruitless: str | None = None
-) -> None:
-    if not store.folder:
-        return
-    found = _registered(client, store) if models is None else models
-    tried = {*_read_copy(store)["fruitless"], *([fruitless] if fruitless else [])}
-    content = {
-        "stamp": _stamp(store),
-        "models": [asdict(m) | {"as_of": m.as_of.isoformat()} for m in found],
-        "fruitless": sorted(tried),
-    }
-    with tempfile.NamedTemporaryFile("w", dir=store.folder, delete=False, encoding="utf-8") as written:
-        json.dump(content, written)
-    Path(written.name).replace(store.folder / "clusters.json")
+def _refresh_copy(client: Any, store: ModelStore) -> dict[str, Any]:
+    models = [asdict(m) | {"as_of": m.as_of.isoformat()} for m in _registered(client, store)]
+    content = {"models": models, "fruitless": _fruitless(client, store), "stamp": _stamp(store)}
+    if store.folder:
+        with tempfile.NamedTemporaryFile("w", dir=store.folder, delete=False, encoding="utf-8") as written:
+            json.dump(content, written)
+        Path(written.name).replace(store.folder / "clusters.json")
+    return content
 
 
 def _stamp(store: ModelStore) -> int | None:

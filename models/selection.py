@@ -8,6 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import adjusted_rand_score  # at the top: a limit on threads reaches only what is loaded
 from threadpoolctl import threadpool_limits
 
@@ -114,7 +115,7 @@ def select_clusters(
     good = [c for c in stable if c.ari >= GOOD_ARI]
     chosen = max(good, key=lambda c: c.k) if good else max(stable, key=lambda c: c.ari)
     with threadpool_limits(limits=1):
-        pipeline = make_pipeline(chosen.k, seed, restarts=10).fit(rows)
+        pipeline = make_pipeline(chosen.k, seed, restarts=10).fit(pd.DataFrame(rows, columns=list(FEATURES)))
     kind = f"the finest with ARI {GOOD_ARI:.2f} or more" if good else "the most stable"
     why = f"{chosen.k} clusters: {kind} (ARI {chosen.ari:.2f}, smallest share {chosen.min_share:.1%})."
     return Selection(numbers_of(pipeline, merchant_id, as_of), pipeline, tried, len(rows), why)

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from connectors.audience import plan_audience
+from connectors.base import Connector, Export, ExportedSegment, FileDestination, load_destinations
+from connectors.delivery import export_segments
+from connectors.files import FileConnector
+from lakehouse.errors import SettingsError
+from lakehouse.lake import Lake
+from lakehouse.settings import Settings
+from tests.support.rows import rows
+
+pytestmark = pytest.mark.spark
+
+AS_OF = date(2018, 1, 1)
+AT = datetime(2018, 1, 1, 6)  # noqa: DTZ001
+VIP, NEW = ExportedSegment("vip", "VIP", "v1"), ExportedSegment("new", "New", "v2")
+FILES = FileDestination(name="files", kind="files")
+SECRETS = ("ann@x.example", "+15550100", "bob", "cy-77")
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def members(spark: SparkSession, *of: tuple[str, int]) -> DataFrame:
+    names = {1: "ann-1", 2: "bob-2", 3: "cy-77", 4: "dee-4", 5: "eve-5"}
+    return rows(
+        spark,
+        "gold.customer_segment_customer",
+        [{"segment_id": s, "website_id": "shop", "customer_key": k, "customer_id": names[k]} for s, k in of],
+    )
+
+
+def customers(spark: SparkSession) -> DataFrame:
+    def one(key: int, name: str, **more: Any) -> dict[str, Any]:
+        made = {"customer_sk": key, "customer_key": key, "merchant_id": "shop", "customer_id": name, "is_current": True}
+        return made | {"is_sample_contact": True} | more
+
+    return rows(
+        spark,
+        "gold.dim_customer",
+        [
+            one(1, "ann-1", email=" Ann@X.example ", phone="+1 555 0100"),
+            one(1, "ann-1", email="old@x.example", is_current=False, customer_sk=9),
+            one(2, "bob-2", email="bob@x.example"),
+            one(3, "cy-77"),
+            one(4, "dee-4", email="not an address", phone="+1 555 0104"),
+            one(1, "ann-1", merchant_id="other", email="stranger@x.example", customer_sk=10),
+        ],
+    )
+
+
+def consents(spark: SparkSession, *granted: str, denied: Sequence[str] = ("bob-2",)) -> DataFrame:
+    choices = [(name, "ads", True) for name in granted] + [(name, "ads", False) for name in denied]
+    choices += [("bob-2", "email", True), ("eve-5", "email", True)]
+    return rows(
+        spark,
+        "silver.consent",
+        [{"merchant_id": "shop", "customer_id": n, "channel": c, "is_granted": g} for n, c, g in choices],
+    )
+
+
+def deliver(
+    spark: SparkSession, folder: Path, audience: DataFrame, config: FileDestination = FILES, run_id: str = "run"
+) -> tuple[Export, ...]:
+    connector: Connector = FileConnector(config, folder)
+    return connector.deliver(audience, [VIP, NEW], as_of=AS_OF, run_id=run_id, started_at=AT)
+
+
+def audience_of(
+    spark: SparkSession, *of: tuple[str, int], granted: Sequence[str] = ("ann-1", "cy-77", "dee-4")
+) -> DataFrame:
+    return plan_audience(members(spark, *of), customers(spark), consents(spark, *granted), destination=FILES)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        p.relative_to(folder).as_posix(): (p.read_bytes(), p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_only_consented_members_leave_and_only_as_digests(spark: SparkSession) -> None:
+    audience = audience_of(spark, *[("vip", k) for k in (1, 2, 3, 4, 5)])
+
+    found = {r.member_id: r for r in audience.collect()}
+
+    ids = {k: sha(f"shop\u001f{n}") for k, n in {1: "ann-1", 2: "bob-2", 3: "cy-77", 4: "dee-4", 5: "eve-5"}.items()}
+    assert {k: (found[ids[k]].email_sha256, found[ids[k]].phone_sha256, found[ids[k]].excluded) for k in ids} == {
+        1: (sha("ann@x.example"), sha("+15550100"), None),
+        2: (None, None, "no_consent"),
+        3: (None, None, "no_identifier"),
+        4: (None, sha("+15550104"), None),
+        5: (None, None, "no_consent"),
+    }
+    said = json.dumps([r.asDict() for r in found.values()])
+    assert not [s for s in SECRETS if s in said]
+
+
+def test_files_hold_who_may_leave_and_the_manifest_says_who_did_not(spark: SparkSession, tmp_path: Path) -> None:
+    audience = audience_of(spark, *[("vip", k) for k in (1, 2, 3, 4, 5)], ("new", 2))
+
+    new, vip = deliver(spark, tmp_path, audience)
+
+    folder = tmp_path / "exports" / "files" / "shop" / "vip" / "as_of=2018-01-01"
+    assert sorted(p.name for p in folder.iterdir()) == ["_SUCCESS", "manifest.json", "vip.csv", "vip.parquet"]
+    with (folder / "vip.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    ann, dee = sha("shop\u001fann-1"), sha("shop\u001fdee-4")
+    expected = sorted([[ann, sha("ann@x.example"), sha("+15550100")], [dee, "", sha("+15550104")]])
+    assert lines == [["member_id", "email_sha256", "phone_sha256"], *expected]
+    table = pq.read_table(folder / "vip.parquet", partitioning=None)
+    assert [[c or "" for c in row.values()] for row in table.to_pylist()] == expected
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["counts"] == {"members": 5, "exported": 2, "excluded": {"no_consent": 2, "no_identifier": 1}}
+    assert (manifest["is_sample"], "sample" in manifest["sample_note"]) == (True, True)
+    assert (manifest["segment_version"], manifest["as_of"], manifest["consent"]) == ("v1", "2018-01-01", "ads")
+    for file in manifest["files"]:
+        assert file["sha256"] == hashlib.sha256((folder / file["name"]).read_bytes()).hexdigest()
+        assert (file["rows"], file["bytes"]) == (2, (folder / file["name"]).stat().st_size)
+    everything = b"".join(content for content, _ in snapshot(tmp_path).values())
+    assert not [s for s in SECRETS if s.encode() in everything]
+    assert (vip.members, vip.eligible, vip.excluded) == (5, 2, {"no_consent": 2, "no_identifier": 1})
+
+    assert (new.eligible, [f.rows for f in new.files]) == (0, [0, 0])
+    assert new.files[0].path.read_text() == "member_id,email_sha256,phone_sha256\n"
+    assert pq.read_table(new.files[1].path, partitioning=None).num_rows == 0
+    assert not (tmp_path / "exports" / "files" / "_staging").exists()
+
+
+def test_the_same_members_again_leave_every_byte_alone(spark: SparkSession, tmp_path: Path) -> None:
+    audience = audience_of(spark, ("vip", 1), ("vip", 4), ("new", 4))
+    first = deliver(spark, tmp_path, audience)
+    before = snapshot(tmp_path)
+
+    again = deliver(spark, tmp_path, audience.orderBy("phone_sha256"), run_id="later")
+
+    assert snapshot(tmp_path) == before
+    assert [e.is_new for e in first] == [True, True]
+    assert [(e.is_new, e.run_id) for e in again] == [(False, "run"), (False, "run")]
+    elsewhere = tmp_path / "elsewhere"
+    deliver(spark, elsewhere, audience)
+    assert {k: v[0] for k, v in snapshot(elsewhere).items()} == {k: v[0] for k, v in before.items()}
+
+
+def test_withdrawn_consent_replaces_the_files_of_the_day(spark: SparkSession, tmp_path: Path) -> None:
+    deliver(spark, tmp_path, audience_of(spark, ("vip", 1), ("vip", 4)))
+    vip_csv = tmp_path / "exports" / "files" / "shop" / "vip" / "as_of=2018-01-01" / "vip.csv"
+    assert sha("ann@x.example") in vip_csv.read_text()
+
+    deliver(spark, tmp_path, audience_of(spark, ("vip", 1), ("vip", 4), granted=["dee-4"]))
+    assert sha("ann@x.example") not in vip_csv.read_text()
+    assert sha("+15550104") in vip_csv.read_text()
+
+    (empty,) = deliver(spark, tmp_path, audience_of(spark))
+    assert (empty.segment, empty.members) == (VIP, 0)
+    assert vip_csv.read_text() == "member_id,email_sha256,phone_sha256\n"
+
+
+def test_a_damaged_or_half_written_export_is_made_again(spark: SparkSession, tmp_path: Path) -> None:
+    audience = audience_of(spark, ("vip", 1))
+    deliver(spark, tmp_path, audience)
+    before = {k: v[0] for k, v in snapshot(tmp_path).items()}
+    folder = tmp_path / "exports" / "files" / "shop" / "vip" / "as_of=2018-01-01"
+
+    def spoil_bytes() -> None:
+        (folder / "vip.csv").write_text("half")
+
+    def lose_the_marker() -> None:
+        (folder / "_SUCCESS").unlink()
+
+    def die_between_the_moves() -> None:
+        shutil.move(folder, tmp_path / "exports" / "files" / "_staging" / "replaced" / "vip")
+
+    for spoil in (spoil_bytes, lose_the_marker, die_between_the_moves):
+        spoil()
+        (export,) = deliver(spark, tmp_path, audience)
+        assert export.is_new
+        assert {k: v[0] for k, v in snapshot(tmp_path).items()} == before
+
+
+def test_large_segments_are_cut_into_parts(spark: SparkSession, tmp_path: Path) -> None:
+    small = FILES.model_copy(update={"max_rows_per_file": 1, "formats": ("csv",)})
+
+    (export,) = deliver(spark, tmp_path, audience_of(spark, ("vip", 1), ("vip", 4)), small)
+
+    assert [(f.path.name, f.rows) for f in export.files] == [("vip-00001.csv", 1), ("vip-00002.csv", 1)]
+    assert [len(f.path.read_text().splitlines()) for f in export.files] == [2, 2]
+
+
+def test_no_website_name_leads_out_of_the_folder(spark: SparkSession, tmp_path: Path) -> None:
+    hostile = ["..", "../../up", "/etc", "a b", "x=y%2F", "\u00fc", "."]
+    audience = rows(
+        spark,
+        "gold.customer_segment_customer",
+        [
+            {"segment_id": "vip", "website_id": w, "customer_key": i, "customer_id": str(i)}
+            for i, w in enumerate(hostile)
+        ],
+    )
+    people = rows(
+        spark,
+        "gold.dim_customer",
+        [
+            {"merchant_id": w, "customer_key": i, "email": f"{i}@x.example", "is_current": True}
+            for i, w in enumerate(hostile)
+        ],
+    )
+    choices = rows(
+        spark,
+        "silver.consent",
+        [
+            {"merchant_id": w, "customer_id": str(i), "channel": "ads", "is_granted": True}
+            for i, w in enumerate(hostile)
+        ],
+    )
+
+    exports = deliver(spark, tmp_path / "in", plan_audience(audience, people, choices, destination=FILES))
+
+    assert {e.website_id for e in exports} == set(hostile)
+    assert all(e.eligible == 1 and f.path.is_file() for e in exports for f in e.files)
+    assert len({e.manifest for e in exports}) == len(hostile)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    assert all(len(f.path.read_text().splitlines()) == 2 for e in exports for f in e.files if f.format == "csv")
+
+
+def test_destinations_are_typed_and_all_problems_come_at_once(tmp_path: Path) -> None:
+    (tmp_path / "good.yml").write_text("kind: files\n")
+    assert [d.name for d in load_destinations(tmp_path)] == ["good"]
+    (tmp_path / "bad.yml").write_text("kind: files\nconcent: ads\nfolder: ../../out\n")
+    (tmp_path / "worse.yml").write_text("kind: pigeon\n")
+    (tmp_path / "worst.yml").write_text("- 1\n")
+
+    with pytest.raises(SettingsError) as raised:
+        load_destinations(tmp_path)
+
+    said = str(raised.value)
+    assert "bad.yml" in said
+    assert "Did you mean 'consent'?" in said
+    assert "worse.yml" in said
+    assert "pigeon" in said
+    assert "worst.yml: is not a YAML mapping" in said
+
+
+@pytest.mark.slow
+def test_exports_are_written_down(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "destinations").mkdir(parents=True)
+    (tmp_path / "conf" / "destinations" / "files.yml").write_text("kind: files\n")
+    settings = Settings(data_dir=tmp_path / "lake", conf_dir=tmp_path / "conf", parallel_steps=1)
+    lake = Lake(spark, settings)
+    lake.write(
+        "gold.customer_segment",
+        rows(
+            spark,
+            "gold.customer_segment",
+            [
+                {"segment_id": "vip", "name": "VIP", "version": "v1", "is_active": True},
+                {"segment_id": "old", "name": "Old", "version": "v1", "is_active": False},
+            ],
+        ),
+    )
+    lake.write("gold.customer_segment_customer", members(spark, ("vip", 1), ("vip", 2)))
+
+    def export(run_id: str, **chosen: Any) -> tuple[Export, ...]:
+        return export_segments(lake, settings, as_of=AS_OF, run_id=run_id, started_at=AT, **chosen)
+
+    (first,) = export("one")
+    assert (first.members, first.eligible) == (2, 0)  # no consent is on record at all
+    lake.write("silver.consent", consents(spark, "ann-1"))
+    lake.write(
+        "gold.dim_customer", customers(spark).where("customer_sk = 1").drop("customer_sk", "valid_to", "is_current")
+    )
+    export("two")
+    export("three")
+
+    ledger = lake.read("gold.segment_export").orderBy("run_id", "format").collect()
+    assert [(r.run_id, r.format, r.rows, r.members, r.eligible, r.version) for r in ledger] == [
+        ("one", "csv", 0, 2, 0, "v1"),
+        ("one", "parquet", 0, 2, 0, "v1"),
+        ("two", "csv", 1, 2, 1, "v1"),
+        ("two", "parquet", 1, 2, 1, "v1"),
+    ]
+    assert ledger[2].path == "exports/files/shop/vip/as_of=2018-01-01/vip.csv"
+    assert ledger[2].sha256 == hashlib.sha256((tmp_path / "lake" / ledger[2].path).read_bytes()).hexdigest()
+
+    with pytest.raises(SettingsError, match="No active segment is published as old"):
+        export("four", segments=["old"])
+    with pytest.raises(SettingsError, match="Did you mean 'files'"):
+        export("four", destinations=["file"])
