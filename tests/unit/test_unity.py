@@ -1,0 +1,118 @@
+"""Unity Catalog SQL: what is said for whom, and that it parses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lakehouse.access import load_access
+from lakehouse.declare import table_of, tables
+from lakehouse.errors import SettingsError
+from lakehouse.runner import plan_steps
+from lakehouse.unity import Statement, plan, render, table_tags
+
+CONF = Path(__file__).parents[2] / "conf"
+ACCESS = load_access(CONF)
+
+# What sqlfluff's Databricks dialect does not know, though Databricks does.
+NOT_PARSED = ("policy",)
+
+
+@pytest.fixture(scope="module")
+def statements() -> list[Statement]:
+    return plan(catalog="shop`s", access=ACCESS)
+
+
+def test_every_kind_of_statement_parses(statements: list[Statement]) -> None:
+    from sqlfluff.core import FluffConfig, Linter
+
+    # One of each shape: parsing all of them would take minutes.
+    shapes: dict[tuple[str, ...], Statement] = {}
+    for s in statements:
+        words = tuple(w for w in s.sql.split() if w.isupper())[:12]
+        shapes.setdefault((s.kind, *words) if s.kind != "table" else (s.kind, *sorted({*words})), s)
+    parsed = [s for s in shapes.values() if s.kind not in NOT_PARSED]
+    assert {s.kind for s in parsed} | set(NOT_PARSED) == {s.kind for s in statements}
+    linter = Linter(config=FluffConfig(overrides={"dialect": "databricks"}))
+    text = ";\n".join(s.sql for s in parsed) + ";\n"
+    result = linter.parse_string(text)
+    assert [f"{v}" for v in result.violations] == []
+    assert result.tree is not None
+    assert "unparsable" not in result.tree.type_set()
+
+
+def test_the_parser_notices_a_mistake() -> None:
+    from sqlfluff.core import FluffConfig, Linter
+
+    linter = Linter(config=FluffConfig(overrides={"dialect": "databricks"}))
+    assert linter.parse_string("GRANT SELECT ON TABLES `a`.`b`.`c` TO TO `g`;").violations
+
+
+def test_names_are_quoted_whatever_they_hold(statements: list[Statement]) -> None:
+    assert all("shop`s" not in s.sql.replace("shop``s", "") for s in statements)
+    created = next(s.sql for s in statements if s.kind == "table" and s.about == "gold.dim_product")
+    assert created.startswith("CREATE TABLE IF NOT EXISTS `shop``s`.`gold`.`dim_product` (")
+    assert "CONSTRAINT `dim_product_pk` PRIMARY KEY (`merchant_id`, `product_id`)" in created
+
+
+def test_every_personal_column_is_protected_and_every_merchant_filtered(statements: list[Statement]) -> None:
+    for t in tables().values():
+        masked = [s.sql for s in statements if s.about == t.name and s.kind in ("mask", "policy")]
+        for c in t.pii_columns:
+            assert c.spec.pii is not None
+            assert any(f"mask_{c.spec.pii.value}" in sql for sql in masked), f"{t.name}.{c}"
+        kinds = {s.kind for s in statements if s.about == t.name and "may_see_merchant" in s.sql}
+        assert bool(kinds) == bool({"merchant_id", "website_id"} & set(t.column_names)), t.name
+
+
+def test_what_the_pipeline_reads_back_is_protected_by_policies_that_exempt_it(statements: list[Statement]) -> None:
+    read_back = {str(r) for step in plan_steps() for r in step.reads}
+    for s in statements:
+        if s.kind in ("mask", "filter"):
+            assert s.about not in read_back
+        if s.kind == "policy":
+            assert s.about in read_back
+            assert "TO `account users` EXCEPT `segmentation-pipelines`" in s.sql
+
+
+def test_tags_say_owner_subject_and_the_most_personal_thing() -> None:
+    assert table_tags(table_of("gold.dim_customer")) == {
+        "owner": "crm-data", "subject": "gold", "kind": "scd2", "pii": "contact",
+    }  # fmt: skip
+    assert "pii" not in table_tags(table_of("gold.dim_product"))
+
+
+def test_grants_follow_access_and_open_the_way_to_the_schema(statements: list[Statement]) -> None:
+    grants = [s.sql for s in statements if s.kind == "grant"]
+    assert "GRANT USE SCHEMA, SELECT ON SCHEMA `shop``s`.`campaign` TO `marketing`" in grants
+    assert "GRANT USE CATALOG ON CATALOG `shop``s` TO `marketing`" in grants
+    assert not [g for g in grants if "`silver`" in g and "`marketing`" in g]
+    assert "GRANT READ VOLUME ON VOLUME `shop``s`.`gold`.`exports` TO `marketing`" in grants
+
+
+def test_every_merchant_that_delivers_has_readers() -> None:
+    sources = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in (CONF / "sources").glob("*.yml")]
+    delivering = {s["merchant"]["id"] for s in sources if s.get("merchant")}
+    assert delivering <= set(ACCESS.rows.merchants)
+
+
+def test_one_table_brings_its_schema_and_functions_but_no_grants() -> None:
+    script = render(["gold.dim_customer"], catalog="c", conf_dir=CONF)
+    assert "CREATE SCHEMA IF NOT EXISTS `c`.`gold`" in script
+    assert "CREATE OR REPLACE FUNCTION `c`.`gov`.`mask_contact`" in script
+    assert "GRANT" not in script
+    assert "dim_product" not in script
+
+
+def test_access_names_every_problem_at_once(tmp_path: Path) -> None:
+    content = yaml.safe_load((CONF / "bundle" / "access.yml").read_text(encoding="utf-8"))
+    del content["owners"]["finance"], content["pii"]["quasi"]
+    content["grants"].append({"group": "g", "schemas": ["glod"], "privileges": ["SELECT"]})
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "access.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(SettingsError) as raised:
+        load_access(tmp_path)
+    for part in ("owner 'finance' is not described", "pii class 'quasi' has no rule", "'glod'. Did you mean 'gold'?"):
+        assert part in str(raised.value)
