@@ -1,0 +1,121 @@
+"""The bundle: made from the declarations, sound, and the same run as on a laptop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lakehouse.bundle import COMMANDS, render_jobs, stages
+from lakehouse.declare import tables
+from lakehouse.runner import dependencies, plan_steps
+from lakehouse.settings import load_settings
+from tests.support.bundle import is_quartz, load_bundle, problems_of
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = load_bundle(ROOT)
+DAILY = BUNDLE["resources"]["jobs"]["segmentation_daily"]
+
+
+def test_the_files_in_resources_are_what_the_declarations_give() -> None:
+    stored = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "resources").glob("*.yml")}
+    assert stored == render_jobs(ROOT / "conf"), "run `segmentation docs`"
+
+
+def test_the_bundle_is_sound() -> None:
+    assert problems_of(BUNDLE, ROOT) == []
+
+
+def test_the_job_runs_every_step_of_a_local_run_after_what_it_reads() -> None:
+    ordered = [command for command, _ in stages()]
+    steps = [s for _, found in stages() for s in found]
+    local = plan_steps()
+    assert {s.producer for s in steps} == {s.producer for s in local}
+    assert {o.name for s in steps for o in s.outputs} == {t.name for t in tables().values() if not t.by_runtime}
+    made_by = {o.name: s.producer for s in local for o in s.outputs}
+    place = {s.producer: ordered.index(COMMANDS[s.layer]) for s in local}
+    for s in local:
+        assert all(place[p] <= place[s.producer] for p in dependencies(s, made_by)), s.producer
+    tasks = [t["python_wheel_task"]["parameters"][:-2] for t in DAILY["tasks"]]
+    assert [tuple(t) for t in tasks if t[0] != "ingest"] == [*ordered, ("export",), ("report",)]
+
+
+def test_both_variants_run_the_same_tasks_and_one_of_them_is_scheduled() -> None:
+    other = BUNDLE["resources"]["jobs"]["segmentation_daily_on_cluster"]
+
+    def shape(job: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return [(t["task_key"], t["python_wheel_task"], t.get("depends_on")) for t in job["tasks"]]
+
+    assert shape(DAILY) == shape(other)
+    assert ("schedule" in DAILY) != ("schedule" in other)
+
+
+def test_every_task_is_a_command_that_takes_its_arguments() -> None:
+    from jobs.cli import app
+
+    for job in BUNDLE["resources"]["jobs"].values():
+        for task in job["tasks"]:
+            parameters = task["python_wheel_task"]["parameters"]
+            done = CliRunner().invoke(app, [parameters[0], "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+            assert done.exit_code == 0, parameters
+            assert all(p in done.output for p in parameters if p.startswith("--")), parameters
+
+
+def test_each_target_has_settings_for_the_same_catalog() -> None:
+    for name, target in BUNDLE["targets"].items():
+        settings = load_settings(name, ROOT / "conf")
+        assert settings.catalog == target["variables"]["catalog"]
+        assert str(settings.data_dir).startswith(f"/Volumes/{settings.catalog}/")
+        assert settings.spark.engine == "databricks"
+
+
+def broken(change: Callable[[dict[str, Any]], object]) -> list[str]:
+    whole = copy.deepcopy(BUNDLE)
+    change(whole)
+    return problems_of(whole, ROOT)
+
+
+def daily(whole: dict[str, Any]) -> dict[str, Any]:
+    return whole["resources"]["jobs"]["segmentation_daily"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda b: daily(b).update(max_concurent_runs=1), "unknown field 'max_concurent_runs'"),
+        (lambda b: daily(b)["tasks"][0].update(depends_on=[{"task_key": "x"}]), "depends on x, which is no task"),
+        (lambda b: daily(b)["tasks"][0].update(depends_on=[{"task_key": "report"}]), "wait for one another"),
+        (lambda b: daily(b)["tasks"].append(daily(b)["tasks"][0]), "a task key is used twice"),
+        (lambda b: daily(b)["tasks"][0].update(environment_key="gone"), "needs one environment or one cluster"),
+        (lambda b: daily(b)["tasks"][0]["python_wheel_task"].update(entry_point="main"), "is no entry point"),
+        (lambda b: daily(b)["schedule"].update(quartz_cron_expression="0 4 * * *"), "no Quartz schedule"),
+        (lambda b: daily(b)["schedule"].update(pause_status="UNPAUSED"), "unknown field 'pause_status'"),
+        (lambda b: daily(b).update(name="${var.titel}"), "${var.titel} refers to nothing"),
+        (lambda b: b["resources"].update(schemas={"segmentation_daily": {}}), "is also the key of one of jobs"),
+        (lambda b: b["targets"]["prod"].pop("run_as"), "production needs run_as"),
+        (lambda b: b["targets"]["dev"].pop("variables"), "variable catalog has no value"),
+        (lambda b: b["variables"]["notify"].pop("description"), "variable notify has no description"),
+    ],
+)
+def test_the_check_of_the_bundle_catches(change: Callable[[dict[str, Any]], object], said: str) -> None:
+    assert any(said in p for p in broken(change)), broken(change)
+
+
+@pytest.mark.parametrize(
+    ("expression", "good"),
+    [("0 15 4 * * ?", True), ("0 0/15 8-18 ? * MON-FRI", True), ("0 30 2 ? * SUN 2030", True),
+     ("15 4 * * *", False), ("0 61 4 * * ?", False), ("0 15 4 * * *", False), ("0 15 4 ? * ?", False)],
+)  # fmt: skip
+def test_quartz_expressions(expression: str, good: bool) -> None:
+    assert is_quartz(expression) is good
+
+
+def test_schemas_are_left_to_the_lakehouse_in_development() -> None:
+    assert "resources" not in BUNDLE["targets"]["dev"]
+    data = yaml.safe_load((ROOT / "resources" / "data.yml").read_text(encoding="utf-8"))
+    assert set(data["targets"]) == {"staging", "prod"}
