@@ -13,7 +13,6 @@ from pyspark.sql import DataFrame, SparkSession
 from apps.report.collect import collect
 from apps.report.data import Flow, Period, Reconciliation, ReportData
 from apps.report.render import render
-from lakehouse.declare import tables
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
@@ -265,7 +264,3 @@ def test_an_empty_lakehouse_makes_a_page_that_says_so(spark: SparkSession) -> No
     empty = collect(Frames(spark, {}), "run-1", DAY)  # type: ignore[arg-type]
     assert empty.merchants == ()
     assert "No retailer has customers yet." in render(empty)
-
-
-def test_tables_named_here_are_declared() -> None:
-    assert set(CONTENT) <= set(tables())
