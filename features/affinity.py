@@ -17,11 +17,22 @@ from lakehouse.tables.gold import DimProduct, FactTransactions
 _C = FeatureCustomer
 _Fact = FactTransactions
 _Product = DimProduct
-_WORD = 64
 _CODE_BITS = 20
+_BITS = 63
 
-_WORDS: Mapping[str, int] = {_Product.department: 1, _Product.brand_type: 1, _Product.manufacturer_id: 4}
-"""64-bit words in which the values met are marked; values beyond them are counted by grouping instead."""
+_MARKED: Mapping[str, str] = {
+    _Product.department: _C.distinct_departments,
+    _Product.brand_type: _C.distinct_brand_types,
+}
+"""Columns with few values: the first 63 are marked as bits of one number, only values beyond them are grouped by."""
+
+_GROUPED: Mapping[str, str] = {
+    _Product.category: _C.distinct_categories,
+    _Product.manufacturer_id: _C.distinct_manufacturers,
+}
+"""Columns with many values, counted by grouping."""
+
+_KINDS = {column: number for number, column in enumerate([*_GROUPED, *_MARKED])}
 
 
 def product_codes(products: DataFrame) -> DataFrame:
@@ -31,14 +42,13 @@ def product_codes(products: DataFrame) -> DataFrame:
         merchant_id, product_hash, category, and `<column>_code`: 1, 2, ... in alphabetical order within the merchant,
         null where the value is unknown.
     """
-    coded = [_Product.category, *_WORDS]
 
     def code(column: str) -> Column:
         alphabetical = Window.partitionBy(_Product.merchant_id).orderBy(F.col(column).asc_nulls_last())
         return F.when(F.col(column).isNotNull(), F.dense_rank().over(alphabetical)).alias(f"{column}_code")
 
     return products.select(
-        _Product.merchant_id, product_hash().alias("product_hash"), _Product.category, *[code(c) for c in coded]
+        _Product.merchant_id, product_hash().alias("product_hash"), _Product.category, *[code(c) for c in _KINDS]
     )
 
 
@@ -53,45 +63,45 @@ def breadth(lines: DataFrame, products: DataFrame) -> DataFrame:
         customer_key, favourite_category_code, favourite_category_share, distinct_categories, distinct_departments,
         distinct_brand_types, distinct_manufacturers. Customers without a valid purchase are absent.
     """
-    codes = product_codes(products)
-    bought = lines.where(_Fact.is_valid_purchase)
-    attributes = codes.select("product_hash", "category_code", *[_offset(c).alias(c) for c in _WORDS])
-    coded = (
-        bought.select(_Fact.customer_key, product_hash().alias("product_hash"), cents(_Fact.amount).alias("paid"))
+    codes = product_codes(products).drop("merchant_id", "category")
+    met = (
+        lines.where(_Fact.is_valid_purchase)
+        .select(_Fact.customer_key, product_hash().alias("product_hash"), cents(_Fact.amount).alias("paid"))
         # Unique on its key, and small: no row is multiplied.
-        .join(F.broadcast(attributes), on="product_hash", how="left")
+        .join(F.broadcast(codes), on="product_hash", how="left")
         .drop("product_hash")
+        .repartition(_Fact.customer_key)
+        .select(
+            _Fact.customer_key,
+            "paid",
+            *[_bit_of(c).alias(c) for c in _MARKED],
+            F.explode(F.array_compact(F.array(*[_value(c) for c in _KINDS]))).alias("value"),
+        )
     )
-    per_category = (
-        coded.repartition(_Fact.customer_key)
-        .groupBy(_Fact.customer_key, "category_code")
-        .agg(F.sum("paid").alias("paid"), *[F.bit_or(_mark(c, w)).alias(_word(c, w)) for c, w in _all_words()])
+    is_category = F.col("value") < _of_kind(1)
+    per_value = met.groupBy(_Fact.customer_key, "value").agg(
+        F.sum(F.when(is_category, F.col("paid")).otherwise(0)).alias("paid"), *[F.bit_or(c).alias(c) for c in _MARKED]
     )
-    known = F.col("category_code").isNotNull()
+    kind, code = F.shiftright("value", 32), F.col("value").bitwiseAND((1 << 32) - 1)
+    is_known = is_category & (code > 0)
     # Value above, code below: one number whose maximum is the favourite, alphabetical first of equals.
     top = F.call_function("shiftleft", F.greatest("paid", F.lit(0).cast("bigint")), F.lit(_CODE_BITS)) + (
-        F.lit((1 << _CODE_BITS) - 1) - F.col("category_code")
+        F.lit((1 << _CODE_BITS) - 1) - code
     )
-    met = per_category.groupBy(_Fact.customer_key).agg(
-        F.max(top).alias("top"),
-        F.sum(F.when(known, F.col("paid"))).alias("known_paid"),
-        F.count("category_code").alias("distinct_categories"),
-        *[F.bit_or(_word(c, w)).alias(_word(c, w)) for c, w in _all_words()],
+    per_customer = per_value.groupBy(_Fact.customer_key).agg(
+        F.max(F.when(is_known, top)).alias("top"),
+        F.sum(F.when(is_known, F.col("paid"))).alias("known_paid"),
+        *[F.count_if((kind == number) & (code > 0)).alias(f"{c}_count") for c, number in _KINDS.items()],
+        *[F.bit_or(c).alias(c) for c in _MARKED],
     )
-    beyond = _beyond_words(bought, codes)
-    return met.join(beyond.hint("shuffle_hash"), on="customer_key", how="left").select(
-        "customer_key",
+    return per_customer.select(
+        _Fact.customer_key,
         (F.lit((1 << _CODE_BITS) - 1) - F.col("top").bitwiseAND((1 << _CODE_BITS) - 1)).alias(
             "favourite_category_code"
         ),
         ratio(F.shiftright("top", _CODE_BITS), F.col("known_paid")).alias(_C.favourite_category_share),
-        "distinct_categories",
-        *[
-            (sum((F.bit_count(_word(c, w)) for w in range(n)), F.lit(0)) + F.coalesce(f"{c}_beyond", F.lit(0)))
-            .cast("bigint")
-            .alias(_distinct(c))
-            for c, n in _WORDS.items()
-        ],
+        *[F.col(f"{c}_count").alias(name) for c, name in _GROUPED.items()],
+        *[(F.bit_count(c) + F.col(f"{c}_count")).cast("bigint").alias(name) for c, name in _MARKED.items()],
     )
 
 
@@ -173,49 +183,20 @@ def build_customer_categories(
     )
 
 
-def _beyond_words(bought: DataFrame, codes: DataFrame) -> DataFrame:
-    """Customers with values that have no bit, and how many; no facts are read when every value has one."""
-    beyond = [
-        F.when(F.col(f"{c}_code") > n * _WORD, F.struct(F.lit(c).alias("kind"), F.col(f"{c}_code").alias("code")))
-        for c, n in _WORDS.items()
-    ]
-    values = codes.select("product_hash", F.explode(F.array_compact(F.array(*beyond))).alias("value")).select(
-        "product_hash", F.xxhash64("value.kind").alias("kind_hash"), "value.kind", "value.code"
-    )
-    met = (
-        bought.select(_Fact.customer_key, product_hash().alias("product_hash"))
-        .join(F.broadcast(values), on="product_hash", how="inner")
-        .groupBy(_Fact.customer_key, "kind", "code")
-        .agg(F.lit(1).alias("met"))
-    )
-    counted = [F.count_if(F.col("kind") == c).alias(f"{c}_beyond") for c in _WORDS]
-    return met.groupBy(_Fact.customer_key).agg(*counted)
+def _value(column: str) -> Column:
+    """Kind and code of a product's value as one number; the category is always there, as code 0 when unknown."""
+    code = F.col(f"{column}_code").cast("bigint")
+    packed = _of_kind(_KINDS[column]) + code
+    if column == _Product.category:
+        return F.coalesce(packed, _of_kind(_KINDS[column]))
+    return F.when(code > _BITS, packed) if column in _MARKED else packed
 
 
-def _offset(column: str) -> Column:
-    """A code as a bit position from 0; null when it is unknown or has no bit."""
+def _of_kind(number: int) -> Column:
+    return F.lit(number << 32).cast("bigint")
+
+
+def _bit_of(column: str) -> Column:
     code = F.col(f"{column}_code")
-    return F.when(code <= _WORDS[column] * _WORD, code - 1)
-
-
-def _mark(column: str, word: int) -> Column:
-    position = F.col(column)
-    bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), F.pmod(position, F.lit(_WORD)).cast("int"))
-    is_here = F.shiftright(position, 6) == word
-    return F.when(is_here, bit).otherwise(F.lit(0).cast("bigint"))
-
-
-def _all_words() -> list[tuple[str, int]]:
-    return [(c, w) for c, n in _WORDS.items() for w in range(n)]
-
-
-def _word(column: str, word: int) -> str:
-    return f"{column}_{word}"
-
-
-def _distinct(column: str) -> str:
-    return {
-        _Product.department: _C.distinct_departments,
-        _Product.brand_type: _C.distinct_brand_types,
-        _Product.manufacturer_id: _C.distinct_manufacturers,
-    }[column]
+    bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), F.least(code, F.lit(_BITS)) - 1)
+    return F.when(code <= _BITS, bit).otherwise(F.lit(0).cast("bigint"))

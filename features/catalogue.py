@@ -30,7 +30,7 @@ def render_catalogue() -> str:
         "",
         "Made from the table declarations by `python -m features.catalogue docs/feature-catalogue.md`; do not edit.",
         "",
-        f"`feature.customer` has {len(known)} features. {table_of('feature.customer').comment} "
+        f"`feature.customer` has {len(known)} features. {table_of('feature.customer').comment}",
         "A feature that can be unknown is empty then, never 0. Money is in the currency the merchant sells in.",
         "",
     ]

@@ -17,9 +17,7 @@ _C = FeatureCustomer
 _Fact = FactTransactions
 
 
-def campaign_response(
-    campaigns: DataFrame, contacts: DataFrame, redemptions: DataFrame, as_of: date
-) -> DataFrame:
+def campaign_response(campaigns: DataFrame, contacts: DataFrame, redemptions: DataFrame, as_of: date) -> DataFrame:
     """One row per customer who was addressed or redeemed before `as_of`.
 
     Args:

@@ -21,9 +21,7 @@ def build_rfm_migration(customers: DataFrame, *, as_of: date) -> DataFrame:
         as_of: Slice moved to.
     """
     moves = [F.struct(F.lit(c).alias("measure"), *_from_to(c)) for c in _RFM]
-    each = _pairs(customers, as_of, _RFM).select(
-        "merchant_id", "from_as_of", "spend", F.inline(F.array(*moves))
-    )
+    each = _pairs(customers, as_of, _RFM).select("merchant_id", "from_as_of", "spend", F.inline(F.array(*moves)))
     return _counted(each, as_of, ["measure", "from_group", "to_group"]).select(*RfmMigration.__table__.column_names)
 
 

@@ -99,11 +99,7 @@ def baskets_of(lines: DataFrame, products: DataFrame, known_places: DataFrame) -
         "lines", "paid", "net", "back", "shelf", "discount", "coupon", "private", "branded", "items",
     )  # fmt: skip
     # Ties within a day do not matter: only the first basket of a day gets a gap, whichever it is.
-    earlier = (
-        Window.partitionBy("customer_key")
-        .orderBy("day")
-        .rowsBetween(Window.unboundedPreceding, -1)
-    )
+    earlier = Window.partitionBy("customer_key").orderBy("day").rowsBetween(Window.unboundedPreceding, -1)
     before = F.max(F.when(F.col("is_bought"), F.col("day"))).over(earlier)
     is_day_start = F.col("is_bought") & (F.col("before").isNull() | (F.col("day") > F.col("before")))
     return (

@@ -170,7 +170,5 @@ def _chosen(measure: RfmMeasure, rules: FeatureRules, fifths: Column) -> Column:
     }
     points = fifths
     for merchant, own in chosen.items():
-        points = F.when(
-            F.col(_C.merchant_id) == merchant, F.array(*[F.lit(float(p)) for p in own])
-        ).otherwise(points)
+        points = F.when(F.col(_C.merchant_id) == merchant, F.array(*[F.lit(float(p)) for p in own])).otherwise(points)
     return points
