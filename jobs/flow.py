@@ -43,15 +43,15 @@ class Outcome:
 
 
 def ingest(job: Job, progress: Progress, names: Iterable[str] = ()) -> list[FeedResult]:
-    """Land every new file of the named sources, or of the settings' sources, or of all whose files are there."""
-    from pipelines.bronze.ingest import land_source
+    """Land every new file of the named sources and what accompanies them; by default of the settings' sources."""
+    from pipelines.bronze.ingest import land_sources
 
-    chosen = list(names) or list(job.settings.sources) or job.sources.names()
-    results: list[FeedResult] = []
-    for name in chosen:
-        results += land_source(
-            job.lake, job.sources.get(name), run=job.run, sources=job.sources, progress=progress.task
+    chosen = job.sources.select(list(names) or job.settings.sources)
+    with progress.task("bronze", "look for new files") as done:
+        results = land_sources(
+            job.lake, [(s, s.feeds) for s in chosen], run=job.run, progress=progress.feed
         )
+        done(f"{sum(r.files_new for r in results)} new files")
     return results
 
 
@@ -81,10 +81,12 @@ def build_features(job: Job, progress: Progress, *, force: bool = False) -> list
 
 def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
     """Clusters trained when due and scored, rules evaluated, membership published."""
-    from jobs.train import cluster_models
+    from models.training import cluster_models
 
     as_of = job.as_of()
-    clusters = cluster_models(job, progress, as_of, retrain=retrain)
+    with progress.task("models", "customer clusters") as done:
+        clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
+        done(f"{len(clusters)} models" if len(clusters) != 1 else "1 model")
     return build(job, progress, SEGMENT_LAYERS, force=force, as_of=as_of, clusters=clusters)
 
 
@@ -106,10 +108,12 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
 
 def _offered(job: Job) -> dict[str, Any]:
     """Configuration objects that producers may ask for by name."""
+    from features.rules import load_feature_rules
     from pipelines.gold.finance_conf import load_finance
     from segments.load import load_segments
 
     return {
+        "feature_rules": load_feature_rules(job.settings.conf_dir),
         "sources": job.sources,
         "finance": load_finance(job.settings.conf_dir),
         "segments": load_segments(job.settings.conf_dir / "segments"),

@@ -6,12 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.status import Status
 
 from lakehouse.logs import get_logger
 from lakehouse.runner import Step, StepResult
+
+if TYPE_CHECKING:
+    from pipelines.bronze.ingest import FeedResult
 
 log = get_logger(__name__)
 
@@ -49,6 +53,17 @@ class Progress:
                 if name in self._running:
                     self._running.remove(name)
                 self._finished(step.layer, name, result)
+            self._refresh()
+
+    def feed(self, name: str, result: FeedResult | None) -> None:
+        """Progress callback of `land_sources`."""
+        with self._lock:
+            if result is None:
+                self._running.append(name)
+            else:
+                if name in self._running:
+                    self._running.remove(name)
+                self._line("bronze", name, result.rows_accepted, result.seconds)
             self._refresh()
 
     @contextmanager
