@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -371,7 +372,7 @@ def _execute(
                 "rows_read": rows_read,
                 "rows_written": written.rows_written,
                 "rows_rejected": written.rows_written if out.short.endswith("_reject") else 0,
-                "checksum": written.checksum,
+                "checksum": None if written.checksum is None else Decimal(written.checksum),
             }
         )
     log.add(ended)
