@@ -80,7 +80,7 @@ def load_access(conf_dir: Path) -> Access:
     """Read `bundle/access.yml`.
 
     Raises:
-        SettingsError: listing every problem: unknown keys, schemas that do not exist, owners and classes without a rule.
+        SettingsError: listing every problem: unknown keys or schemas, owners and classes without a rule.
     """
     path = conf_dir / "bundle" / "access.yml"
     try:
@@ -88,7 +88,8 @@ def load_access(conf_dir: Path) -> Access:
     except ValidationError as e:
         problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
         raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None
-    problems = [f"owner '{o}' is not described" for o in sorted({t.owner for t in tables().values()} - set(access.owners))]
+    owners = {t.owner for t in tables().values()}
+    problems = [f"owner '{o}' is not described" for o in sorted(owners - set(access.owners))]
     problems += [f"pii class '{p.value}' has no rule" for p in Pii if p not in access.pii]
     used = [s for g in access.grants if g.schemas != "*" for s in g.schemas] + [v.schema_name for v in access.volumes]
     problems += [f"there is no schema '{s}'.{suggest(s, SCHEMAS)}" for s in dict.fromkeys(used) if s not in SCHEMAS]

@@ -117,7 +117,7 @@ def stages() -> list[tuple[tuple[str, ...], list[Step]]]:
     steps = plan_steps()
     unknown = sorted({s.layer for s in steps} - set(COMMANDS))
     if unknown:
-        raise DeclarationError(f"No command runs the layer(s) {', '.join(unknown)}; name one in lakehouse.bundle.COMMANDS.")
+        raise DeclarationError(f"No command runs the layers {', '.join(unknown)}; see lakehouse.bundle.COMMANDS.")
     grouped: dict[tuple[str, ...], list[Step]] = {c: [] for c in dict.fromkeys(COMMANDS.values())}
     command_of = {s.producer: COMMANDS[s.layer] for s in steps}
     for s in steps:
@@ -257,7 +257,9 @@ def _schemas_and_volumes(access: Access) -> dict[str, Any]:
     volumes = {}
     for v in access.volumes:
         both = ["READ_VOLUME", "WRITE_VOLUME"]
-        granted = {access.pipeline_group: both} | {g: ["READ_VOLUME"] for g in v.readers} | {g: both for g in v.writers}
+        granted = (
+            {access.pipeline_group: both} | {g: ["READ_VOLUME"] for g in v.readers} | dict.fromkeys(v.writers, both)
+        )
         volumes[v.name] = {
             "catalog_name": "${var.catalog}",
             "schema_name": f"${{resources.schemas.{v.schema_name}.name}}",

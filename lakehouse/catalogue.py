@@ -136,7 +136,13 @@ def _tags(known: list[Table]) -> list[dict[str, Any]]:
         for c in t.pii_columns:
             applied.setdefault(("column", "pii", c.spec.pii.value if c.spec.pii else ""), []).append(f"{t.name}.{c}")
     return [
-        {"tag_id": f"{level}:{key}={value}", "tag_key": key, "tag_value": value, "level": level, "applied_to": sorted(on)}
+        {
+            "tag_id": f"{level}:{key}={value}",
+            "tag_key": key,
+            "tag_value": value,
+            "level": level,
+            "applied_to": sorted(on),
+        }
         for (level, key, value), on in sorted(applied.items())
     ]
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from lakehouse.catalogue import sensitivity_of
 from lakehouse.columns import Column
 from lakehouse.declare import SCHEMAS, Append, Changes, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, tables
-from lakehouse.quality import QualityRules, TableRules, checks_of, load_rules
+from lakehouse.quality import Moment, QualityRules, TableRules, checks_of, load_rules
 from lakehouse.settings import find_conf
 
 FOLDER = "data-dictionary"
 
+_WHEN: dict[Moment, str] = {
+    "before_publish": "before it is published",
+    "while_writing": "row by row while it is written",
+}
 _HEADER = "<!-- Made by `segmentation docs` from the declarations. Do not edit. -->\n\n"
 
 
@@ -44,7 +48,7 @@ def _index(used: dict[str, list[Table]]) -> str:
     lines = [
         _HEADER + "# Data dictionary",
         "",
-        "Every table, one page per schema. Money is `decimal(18,2)`, time is UTC, windows are half-open, null is unknown.",
+        "Every table, one page per schema. Money is `decimal(18,2)`, time is UTC, null is unknown.",
         "",
         "| schema | tables | holds |",
         "|---|---:|---|",
@@ -79,9 +83,7 @@ def _table(t: Table, rules: TableRules) -> list[str]:
         "Fresh within": f"{t.freshness_hours} hours" if t.freshness_hours else "",
         "History kept": f"{t.retention_days} days" if t.retention_days else "",
         "Change feed": "yes" if t.change_feed else "",
-        "Checked": {"before_publish": "before it is published", "while_writing": "row by row while it is written"}[rules.when]
-        if not t.by_runtime
-        else "by its constraints",
+        "Checked": "by its constraints" if t.by_runtime else _WHEN[rules.when],
     }
     lines = [f"## {t.short}", "", t.comment, ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items() if value]
@@ -110,10 +112,9 @@ def _column(c: Column, t: Table) -> str:
         parent, column = spec.references.rsplit(".", 1)
         holds.append(f"in {_link(parent)}.{column}")
     key = " (key)" if str(c) in t.key else ""
-    return (
-        f"| `{c}`{key} | {_cell(spec.type)} | {'yes' if spec.optional else ''} | {spec.pii.value if spec.pii else ''} | "
-        f"{_cell(spec.comment)} | {_cell('; '.join(holds))} |"
-    )
+    about = spec.pii.value if spec.pii else ""
+    cells = (f"`{c}`{key}", _cell(spec.type), "yes" if spec.optional else "", about, _cell(spec.comment))
+    return f"| {' | '.join(cells)} | {_cell('; '.join(holds))} |"
 
 
 def _lineage(found: list[Table]) -> list[str]:

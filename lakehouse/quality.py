@@ -150,9 +150,11 @@ def _problems_of(table: Table, rules: TableRules) -> list[str]:
     problems = []
     for rule in rules.expectations:
         what = rule.name or rule.type
-        for c in _columns_in(rule.kwargs):
-            if c not in table.column_names:
-                problems.append(f"{what} names '{c}', which is not a column.{suggest(c, table.column_names)}")
+        problems += [
+            f"{what} names '{c}', which is not a column.{suggest(c, table.column_names)}"
+            for c in _columns_in(rule.kwargs)
+            if c not in table.column_names
+        ]
         if rule.type and rule.type.startswith("expect_table_row_count") and _is_part(table):
             problems.append(f"{what}: each write of a {type(table.kind).__name__} table brings only a part of its rows")
         observes = rule.type is not None and rule.type in _AGGREGATES
@@ -243,27 +245,28 @@ def _configured(rules: TableRules) -> list[Check]:
     return made
 
 
-def _check(name: str, type: str, kwargs: Mapping[str, Any], severity: Severity = "blocking") -> Check:
-    failing = _FAILING[type](kwargs) if type in _FAILING else None
+def _check(name: str, kind: str, kwargs: Mapping[str, Any], severity: Severity = "blocking") -> Check:
+    failing = _FAILING[kind](kwargs) if kind in _FAILING else None
     columns = _columns_in(kwargs)
     measures: list[str] = []
     if failing is not None:
         measures = [_ROWS, f"count_if({failing})"]
-    elif type in _AGGREGATES:
-        measures = [_AGGREGATES[type][1](kwargs)]
-    elif type in _UNIQUE:
+    elif kind in _AGGREGATES:
+        measures = [_AGGREGATES[kind][1](kwargs)]
+    elif kind in _UNIQUE:
         key = ", ".join(map(quote, columns))
         distinct = key if len(columns) == 1 else f"struct({key})"
         there = " AND ".join(f"{quote(c)} IS NOT NULL" for c in columns) if len(columns) == 1 else "true"
         measures = [_ROWS, f"count_if({there}) - count(DISTINCT {distinct})"]
-    if measures and len(columns) == 1 and type not in _AGGREGATES:
+    if measures and len(columns) == 1 and kind not in _AGGREGATES:
         measures.append(f"count_if({quote(columns[0])} IS NULL)")
-    return Check(name, type, kwargs, severity, columns[0] if len(columns) == 1 else None, failing, tuple(measures))
+    return Check(name, kind, kwargs, severity, columns[0] if len(columns) == 1 else None, failing, tuple(measures))
 
 
 def _condition(name: str, predicate: str, *, column: str | None = None, severity: Severity = "blocking") -> Check:
     escaped = predicate.replace("{", "{{").replace("}", "}}")
-    query = {"unexpected_rows_query": f"SELECT * FROM {{batch}} WHERE NOT ({escaped})"}
+    # The query is how Great Expectations writes such a check; it is measured, never run.
+    query = {"unexpected_rows_query": f"SELECT * FROM {{batch}} WHERE NOT ({escaped})"}  # noqa: S608
     failing = f"NOT ({predicate})"
     return Check(name, "unexpected_rows_expectation", query, severity, column, failing, (_ROWS, f"count_if({failing})"))
 
@@ -321,7 +324,8 @@ _AGGREGATES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "expect_column_sum_to_be_between": ("column.sum", lambda k: f"sum({quote(k['column'])})"),
     "expect_column_stdev_to_be_between": ("column.standard_deviation", lambda k: f"stddev_samp({quote(k['column'])})"),
     "expect_column_unique_value_count_to_be_between": (
-        "column.distinct_values.count", lambda k: f"count(DISTINCT {quote(k['column'])})",
+        "column.distinct_values.count",
+        lambda k: f"count(DISTINCT {quote(k['column'])})",
     ),
 }
 """The metric each judges, and the SQL aggregate that measures it."""
@@ -344,7 +348,9 @@ def _expectation(table: Table, check: Check) -> Any:
     name = "".join(part.capitalize() for part in check.type.split("_"))
     known = {n.lower(): n for n in dir(shelf)}
     if name.lower() not in known:
-        raise SettingsError(f"{table.name}: {check.name}: Great Expectations has no {check.type}.{suggest(name, dir(shelf))}")
+        raise SettingsError(
+            f"{table.name}: {check.name}: Great Expectations has no {check.type}.{suggest(name, dir(shelf))}"
+        )
     level = "critical" if check.severity == "blocking" else "warning"
     try:
         return getattr(shelf, known[name.lower()])(**check.kwargs, severity=level, meta={"name": check.name})
@@ -361,7 +367,7 @@ class QualityGate:
     Results are held until `finish`, so that a run makes one commit of them. Evaluations from several threads are safe.
     """
 
-    def __init__(self, lake: Lake, rules: QualityRules):
+    def __init__(self, lake: Lake, rules: QualityRules) -> None:
         """Take the lake results go to, and the rules beyond the declarations."""
         self._lake = lake
         self._rules = rules
@@ -409,8 +415,8 @@ class QualityGate:
         wanted = [_ROWS, *(m for c in checks if c.severity == "warning" for m in c.measures if m != _ROWS)]
         measures = list(dict.fromkeys(wanted))
         seen = Observation(f"quality_{uuid.uuid4().hex}")
-        alone = [m.replace("count_if(", f"count_if({alive} AND ", 1) if m.startswith("count_if(") else m for m in measures]
-        watched = watched.observe(seen, *[F.expr(m).alias(f"m{i}") for i, m in enumerate(alone)])
+        counted = [m.replace("count_if(", f"count_if({alive} AND ", 1) for m in measures]
+        watched = watched.observe(seen, *[F.expr(m).alias(f"m{i}") for i, m in enumerate(counted)])
         with self._lock:
             self._watched[run.run_id, table.name] = (seen, measures)
         return watched
@@ -425,7 +431,9 @@ class QualityGate:
         seen, measures = watched
         counts = seen.get
         measured: dict[str, Any] = {m: counts[f"m{i}"] for i, m in enumerate(measures)}
-        checks = [c for c in checks_of(table, self._rules.of(table)) if c.failing is not None or c.severity == "warning"]
+        checks = [
+            c for c in checks_of(table, self._rules.of(table)) if c.failing is not None or c.severity == "warning"
+        ]
         for c in checks:
             # A blocking check that failed would have ended the write.
             if c.severity == "blocking":
@@ -498,7 +506,9 @@ class QualityGate:
                 said = result.result or {}
                 unexpected = said.get("unexpected_count", measured.get(f"count_if({check.failing})"))
                 total = measured.get(_ROWS, said.get("element_count"))
-                self._record(run, table, check, "passed" if result.success else "failed", moment, total, unexpected, None)
+                self._record(
+                    run, table, check, "passed" if result.success else "failed", moment, total, unexpected, None
+                )
                 if not result.success and check.severity == "blocking":
                     failed.append(_in_words(check, said, unexpected, total))
         with self._lock:
@@ -600,5 +610,7 @@ def required_checks(which: str | type | Table, rules: QualityRules) -> dict[Seve
     """How many checks of each severity a table has."""
     table = table_of(which)
     checks = checks_of(table, rules.of(table))
-    return {"blocking": sum(c.severity == "blocking" for c in checks),
-            "warning": sum(c.severity == "warning" for c in checks)}
+    return {
+        "blocking": sum(c.severity == "blocking" for c in checks),
+        "warning": sum(c.severity == "warning" for c in checks),
+    }

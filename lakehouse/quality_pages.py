@@ -47,8 +47,11 @@ def write_pages(folder: Path, checked: Iterable[tuple[Table, list[Any], Run]]) -
                 "unsuccessful_expectations": len(results) - passed,
                 "success_percent": 100 * passed / len(results) if results else None,
             },
-            meta={"run_id": RunIdentifier(run_name=run.run_id, run_time=begun), "batch_markers": {},
-                  "active_batch_definition": {"data_asset_name": table.name}},
+            meta={
+                "run_id": RunIdentifier(run_name=run.run_id, run_time=begun),
+                "batch_markers": {},
+                "active_batch_definition": {"data_asset_name": table.name},
+            },
         )
         key = ValidationResultIdentifier(
             expectation_suite_identifier=suite,

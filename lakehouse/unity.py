@@ -97,7 +97,9 @@ def _table(catalog: str, t: Table) -> Statement:
         layout = f"\nPARTITIONED BY ({', '.join(map(quote, partitions))})"
     elif t.cluster_by:
         layout = f"\nCLUSTER BY ({', '.join(map(quote, t.cluster_by))})"
-    props = {k: v for k, v in ddl.properties(t, deletion_vectors=True).items() if not k.startswith("delta.constraints.")}
+    props = {
+        k: v for k, v in ddl.properties(t, deletion_vectors=True).items() if not k.startswith("delta.constraints.")
+    }
     said = ", ".join(f"{literal(k)} = {literal(v)}" for k, v in props.items())
     body = ",\n  ".join(columns)
     return Statement(
@@ -200,7 +202,9 @@ def mask_name(pii: Pii, type_: str) -> str:
 def mask_body(access: Access, pii: Pii, type_: str) -> str:
     """The expression over `value` a mask function returns."""
     rule = access.pii[pii]
-    hidden = literal(REDACTED) if rule.others_see == "redacted" and type_ == "string" else f"CAST(NULL AS {sql_type(type_)})"
+    hidden = (
+        literal(REDACTED) if rule.others_see == "redacted" and type_ == "string" else f"CAST(NULL AS {sql_type(type_)})"
+    )
     return f"CASE WHEN {_member((*rule.shown_to, access.pipeline_group))} THEN value ELSE {hidden} END"
 
 
@@ -241,7 +245,9 @@ def _policies(catalog: str, access: Access, t: Table) -> list[Statement]:
     """
     found = []
     except_pipeline = f"TO {quote('account users')} EXCEPT {quote(access.pipeline_group)} FOR TABLES"
-    for pii, type_ in sorted({(c.spec.pii, c.spec.type) for c in t.pii_columns if c.spec.pii}, key=lambda w: w[0].value):
+    for pii, type_ in sorted(
+        {(c.spec.pii, c.spec.type) for c in t.pii_columns if c.spec.pii}, key=lambda w: w[0].value
+    ):
         matched = f"MATCH COLUMNS has_tag_value('pii', {literal(pii.value)}) AS personal ON COLUMN personal"
         found.append(
             Statement(

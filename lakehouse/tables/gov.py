@@ -31,11 +31,14 @@ class FactDataQuality:
     run_id = text("Run that checked.")
     expectation = text("Great Expectations type.")
     column_name = text("Column checked; null for a check of several columns or of the table.", optional=True)
-    moment = text("before_publish = the whole frame was measured first; while_writing = row by row in the write.",
-                  values=("before_publish", "while_writing"))
+    moment = text(
+        "before_publish = the whole frame was measured first; while_writing = row by row in the write.",
+        values=("before_publish", "while_writing"),
+    )
     element_count = bigint("Rows looked at.", optional=True)
-    unexpected_count = bigint("Rows that failed; null where the check is not about rows or the write was cut short.",
-                              optional=True)
+    unexpected_count = bigint(
+        "Rows that failed; null where the check is not about rows or the write was cut short.", optional=True
+    )
     unexpected_percent = double("unexpected_count per 100 rows looked at.", optional=True)
     message = text("Why it could not be evaluated, without data.", optional=True)
 

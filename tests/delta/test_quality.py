@@ -18,7 +18,7 @@ from lakehouse.runner import Run, Step, run_steps
 from tests.support.rows import rows
 
 CONSENT = "silver.consent"
-RUN = Run("run-1", datetime(2026, 1, 1), {})
+RUN = Run("run-1", datetime.fromisoformat("2026-01-01"), {})
 SECRET = "customer-4711"
 
 

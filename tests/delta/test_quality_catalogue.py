@@ -18,10 +18,10 @@ FILLED = ("dim_owner", "dim_tag", "dim_classification", "dim_sensitivity", "ref_
 def test_the_catalogue_is_recorded_once_and_names_every_table(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     conf = Path(__file__).parents[2] / "conf"
     lake.settings = lake.settings.model_copy(update={"conf_dir": conf})
-    run = Run("run-1", datetime(2026, 1, 1), {})
+    run = Run("run-1", datetime.fromisoformat("2026-01-01"), {})
     assert record_catalog(lake, run)
     versions = {name: lake.version(f"gov.{name}") for name in FILLED}
-    assert not record_catalog(lake, Run("run-2", datetime(2026, 1, 2), {}))
+    assert not record_catalog(lake, Run("run-2", datetime.fromisoformat("2026-01-02"), {}))
     assert {name: lake.version(f"gov.{name}") for name in FILLED} == versions
     assert all(lake.count(f"gov.{name}") for name in FILLED)
     datasets = {r["dataset_id"]: r for r in lake.read("gov.dim_dataset").collect()}

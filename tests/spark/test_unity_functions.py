@@ -31,7 +31,9 @@ def test_masks_and_row_filter_show_what_access_says(spark: SparkSession) -> None
         "nobody_row": as_member_of(filter_body(ACCESS)),
         "privacy_row": as_member_of(filter_body(ACCESS), "privacy"),
     }
-    frame = spark.createDataFrame([("v", "complete_journey"), ("v", "unheard_of"), ("v", None)], "value string, merchant string")
+    frame = spark.createDataFrame(
+        [("v", "complete_journey"), ("v", "unheard_of"), ("v", None)], "value string, merchant string"
+    )
     known, unheard, unknown = frame.selectExpr(*[f"{body} AS {name}" for name, body in cases.items()]).collect()
     assert known["privacy_contact"] == known["crm_identifier"] == known["pipeline_quasi"] == "v"
     assert known["crm_contact"] == known["nobody_identifier"] == "***"

@@ -1,6 +1,6 @@
 """A structural check of a Databricks asset bundle, since the CLI's own check is not ours to ship.
 
-It knows the fields the product uses. A field it does not know is a problem: the CLI only warns of those, and drops them.
+It knows the fields the product uses. Any other is a problem: the CLI only warns of those, and drops them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ LEVELS = {"CAN_VIEW", "CAN_MANAGE_RUN", "CAN_MANAGE", "CAN_RUN", "IS_OWNER"}
 PRIVILEGES = {
     "USE_SCHEMA", "SELECT", "MODIFY", "CREATE_TABLE", "EXECUTE", "READ_VOLUME", "WRITE_VOLUME", "ALL_PRIVILEGES",
 }  # fmt: skip
-BUILT_IN = {"bundle.name", "bundle.target", "workspace.root_path", "workspace.file_path", "workspace.current_user.userName"}
+BUILT_IN = {
+    "bundle.name",
+    "bundle.target",
+    "workspace.root_path",
+    "workspace.file_path",
+    "workspace.current_user.userName",
+}
 
 
 def load_bundle(root: Path) -> dict[str, Json]:

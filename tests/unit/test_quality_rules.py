@@ -9,11 +9,23 @@ import pytest
 from lakehouse.columns import Pii, bigint, text
 from lakehouse.declare import Merge, Table, tables
 from lakehouse.errors import SettingsError
-from lakehouse.quality import ExpectationRule, QualityRules, TableRules, checks_of, load_rules, required_checks, suite_of
+from lakehouse.quality import (
+    ExpectationRule,
+    QualityRules,
+    TableRules,
+    checks_of,
+    load_rules,
+    required_checks,
+    suite_of,
+)
 
 CONF = Path(__file__).parents[2] / "conf"
 
-NAMED = {"id": bigint("Number."), "kind": text("Kind.", values=("a", "b'c")), "mail": text("Mail.", optional=True, pii=Pii.CONTACT)}
+NAMED = {
+    "id": bigint("Number."),
+    "kind": text("Kind.", values=("a", "b'c")),
+    "mail": text("Mail.", optional=True, pii=Pii.CONTACT),
+}
 LETTERS = Table(
     "gold.letters", "One row per letter.", Merge(), ("id",),
     tuple(type(c)(n, c.spec) for n, c in NAMED.items()), "x:y", checks={"short": "length(mail) < 9"},
@@ -32,7 +44,7 @@ def test_a_declaration_alone_gives_its_checks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("type", "kwargs", "failing"),
+    ("kind", "kwargs", "failing"),
     [
         ("expect_column_values_to_be_between", {"min_value": 0, "max_value": 9.5}, "`id` < 0 OR `id` > 9.5"),
         ("expect_column_values_to_be_between", {"min_value": 0, "strict_min": True}, "`id` <= 0"),
@@ -41,8 +53,8 @@ def test_a_declaration_alone_gives_its_checks() -> None:
         ("expect_column_value_lengths_to_be_between", {"max_value": 3}, "length(`id`) > 3"),
     ],
 )
-def test_an_expectation_becomes_a_predicate_of_failing_rows(type: str, kwargs: dict[str, object], failing: str) -> None:
-    rule = ExpectationRule(type=type, kwargs={"column": "id", **kwargs})
+def test_an_expectation_becomes_a_predicate_of_failing_rows(kind: str, kwargs: dict[str, object], failing: str) -> None:
+    rule = ExpectationRule(type=kind, kwargs={"column": "id", **kwargs})
     assert checks_of(LETTERS, TableRules(expectations=(rule,)))[-1].failing == failing
 
 
