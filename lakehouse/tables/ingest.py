@@ -39,6 +39,8 @@ class StgRaw:
     expected_rows = bigint("Rows a columnar file says it holds.", optional=True)
     undecodable_lines = bigint("Lines that are not valid in the file's encoding.")
     encoding = text("Encoding it is read with.")
+    staging = text("Whether bronze.stg_<subject> holds all rows of the batch, or refused ones only: it is large.",
+                   values=("all", "refused"))
     observed = text("Delivered columns as JSON: header, declared name, stored type.")
     schema_hash = text("Hash of delivered columns and declaration.")
     declaration = text("Fingerprint of the feed's declaration.")

@@ -81,6 +81,7 @@ class Inspection:
         sheets: Sheets of a workbook.
         lines: Physical lines of text after decompression, 0 for other formats.
         rows: Records a columnar file says it holds, None otherwise.
+        largest_group: Rows of its largest row group, which Spark reads in one task.
         undecodable: How many lines are not valid in the encoding.
         undecodable_lines: The first hundred of their numbers, from 1.
         missing: Declared columns that the file lacks.
@@ -94,6 +95,7 @@ class Inspection:
     sheets: tuple[Sheet, ...] = ()
     lines: int = 0
     rows: int | None = None
+    largest_group: int = 0
     undecodable: int = 0
     undecodable_lines: tuple[int, ...] = ()
     missing: tuple[str, ...] = ()
@@ -386,7 +388,7 @@ def _inspect_parquet(path: Path, feed: Feed, identity: Identity) -> Inspection:
         raise FileNotFoundError(path)
     try:
         with parquet.ParquetFile(path) as opened:
-            stored, physical, rows = opened.schema_arrow, opened.schema, opened.metadata.num_rows
+            stored, physical, footer = opened.schema_arrow, opened.schema, opened.metadata
     except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError) as e:
         reason = str(e).splitlines()[0]
         return Inspection(known, refusal=("unreadable_parquet", f"not a whole Parquet file ({reason})."))
@@ -408,8 +410,10 @@ def _inspect_parquet(path: Path, feed: Feed, identity: Identity) -> Inspection:
             for c, f in zip(columns, stored, strict=True)
         )
     except Refused as r:
-        return Inspection(known, rows=rows, refusal=(r.code, r.reason))
-    return _judge_columns(feed, Inspection(known, columns=typed, missing=missing, rows=rows))
+        return Inspection(known, rows=footer.num_rows, refusal=(r.code, r.reason))
+    largest = max((footer.row_group(i).num_rows for i in range(footer.num_row_groups)), default=0)
+    found = Inspection(known, columns=typed, missing=missing, rows=footer.num_rows, largest_group=largest)
+    return _judge_columns(feed, found)
 
 
 def _logical(column: Any) -> str:

@@ -48,6 +48,7 @@ class Part:
         delivery_seq: Its order.
         encoding: Encoding of text.
         has_undecodable: Whether some lines are not valid in that encoding.
+        span: First and last row (exclusive) to take of a columnar file; None for all.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Part:
     delivery_seq: int
     encoding: str = "utf-8"
     has_undecodable: bool = False
+    span: tuple[int, int] | None = None
 
 
 def read_delivered(spark: SparkSession, feed: Feed, part: Part) -> DataFrame:
@@ -70,7 +72,8 @@ def read_delivered(spark: SparkSession, feed: Feed, part: Part) -> DataFrame:
         stored = StructType([StructField(c.header, DataType.fromDDL(c.stored or "string")) for c in part.columns])
         cells = [F.col(ddl.quote(c.header)).alias(f"c{i}") for i, c in enumerate(part.columns)]
         frame = spark.read.schema(stored).parquet(part.path)
-        return frame.select(*cells, F.col("_metadata.row_index").alias(_ROW))
+        positioned = frame.select(*cells, F.col("_metadata.row_index").alias(_ROW))
+        return positioned.where(F.col(_ROW).between(part.span[0], part.span[1] - 1)) if part.span else positioned
     is_json = part.layout == "jsonl"
     names = [_LINE] if is_json else [f"c{i}" for i in range(len(part.columns))]
     options = {

@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,23 @@ _SHOP_ZONE = "America/New_York"
 FEE_RATE = Decimal("0.015")
 """Part of the gross amount that the sample acquirer withholds."""
 
-_FIRST = ("Alex", "Amara", "Bilal", "Carmen", "Chidi", "Dana", "Elif", "Farah", "Gita", "Hugo", "Ines", "Jamal", "Kaito",
-          "Lena", "Mateo", "Nadia", "Omar", "Priya", "Quinn", "Rosa", "Sven", "Tariq", "Uma", "Viktor", "Wanda", "Yuki",
-          "Zoe", "Zoë")
-_LAST = ("Abara", "Berg", "Castillo", "Dubois", "Eriksen", "Fischer", "Garcia", "Haddad", "Ivanov", "Jensen", "Kowalski",
-         "Lopez", "Moreau", "Nakamura", "Okafor", "Patel", "Quigley", "Rossi", "Silva", "Tanaka", "Umarov", "Varga",
-         "Weber", "Xu", "Yilmaz", "Zhang", "O'Neill", "Núñez")
+_FIRST = (
+    "Alex", "Amara", "Bilal", "Carmen", "Chidi", "Dana", "Elif", "Farah", "Gita", "Hugo", "Ines", "Jamal", "Kaito",
+    "Lena", "Mateo", "Nadia", "Omar", "Priya", "Quinn", "Rosa", "Sven", "Tariq", "Uma", "Viktor", "Wanda", "Yuki",
+    "Zoe", "Zoë",
+)
+_LAST = (
+    "Abara", "Berg", "Castillo", "Dubois", "Eriksen", "Fischer", "Garcia", "Haddad", "Ivanov", "Jensen", "Kowalski",
+    "Lopez", "Moreau", "Nakamura", "Okafor", "Patel", "Quigley", "Rossi", "Silva", "Tanaka", "Umarov", "Varga", "Weber",
+    "Xu", "Yilmaz", "Zhang", "O'Neill", "Núñez",
+)
 _STREETS = ("Sample Street", "Example Avenue", "Placeholder Lane", "Specimen Road", "Demo Drive")
 _CITIES = ("Sampleton", "Exampleville", "Demoburg", "Specimen Falls")
 _DOMAINS = ("example.com", "example.org", "example.net")
-_AREAS = ("201", "212", "216", "234", "301", "312", "330", "404", "412", "419", "440", "502", "513", "567", "601", "614",
-          "617", "702", "713", "740", "803", "808", "859", "901", "937", "949", "971", "989")
+_AREAS = (
+    "201", "212", "216", "234", "301", "312", "330", "404", "412", "419", "440", "502", "513", "567", "601", "614",
+    "617", "702", "713", "740", "803", "808", "859", "901", "937", "949", "971", "989",
+)
 _CHANNELS = {"email": 70, "sms": 45, "phone": 25, "post": 60, "ads": 55}
 
 
@@ -109,11 +115,11 @@ def make_consents(origin: Path) -> str:
             if _number(household, f"asked-{channel}", 100) < 10:
                 continue
             granted = _number(household, f"granted-{channel}", 100) < granted_share
-            asked = datetime(2016, 1, 1) + timedelta(minutes=_number(household, f"when-{channel}", 365 * 24 * 60))
-            rows.append((household, channel, _status(granted), asked.isoformat(sep=" ")))
+            asked = _minute(2016, _number(household, f"when-{channel}", 365 * 24 * 60))
+            rows.append((household, channel, _status(granted), asked))
             if _number(household, f"changed-{channel}", 100) < 4:
-                changed = datetime(2017, 1, 1) + timedelta(minutes=_number(household, f"later-{channel}", 360 * 24 * 60))
-                rows.append((household, channel, _status(not granted), changed.isoformat(sep=" ")))
+                changed = _minute(2017, _number(household, f"later-{channel}", 360 * 24 * 60))
+                rows.append((household, channel, _status(not granted), changed))
     return _csv(("customer_id", "channel", "status", "changed_at"), rows)
 
 
@@ -193,6 +199,11 @@ def _phone(household: int, position: int) -> str:
             return f"({area}) {national}"
         case _:
             return f"+1 {area}-{national}"
+
+
+def _minute(year: int, minutes: int) -> str:
+    day = date(year, 1, 1) + timedelta(days=minutes // (24 * 60))
+    return f"{day} {minutes // 60 % 24:02d}:{minutes % 60:02d}:00"
 
 
 def _status(granted: bool) -> str:

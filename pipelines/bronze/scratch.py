@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipelines.bronze.preflight import Inspection, Sheet, cell_text
+from pipelines.bronze.preflight import Inspection, Sheet, cell_text, identify
 from pipelines.bronze.rows import SEQUENCE_STEP, Part
 from pipelines.bronze.sources import Feed
 
@@ -40,6 +40,16 @@ class Scratch:
     ) -> None:
         """Remove the rewritten files."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def copy(self, found: Inspection) -> Path | None:
+        """Copy a file, so that nobody can change it while it is read; None when it is no longer what was inspected."""
+        target = self._place(found.identity.sha256, Path(found.identity.path).suffix)
+        try:
+            shutil.copyfile(found.identity.path, target)
+        except OSError:
+            return None
+        copied = identify(target)
+        return target if copied and copied.sha256 == found.identity.sha256 else None
 
     def parts(self, feed: Feed, found: Inspection, delivery_seq: int) -> list[Part]:
         """Return what Spark reads for one inspected file, rewriting it first where needed."""

@@ -1,0 +1,84 @@
+"""The same landing as a stream: Spark notices new files, and each micro-batch lands what it noticed.
+
+The stream carries names of files, not rows: content goes through preflight, typing and the exactly-once landing of
+`pipelines.bronze.ingest`, so a streamed feed and a batch feed end in the same tables with the same row numbers,
+rejects and manifest. A micro-batch that is replayed after a crash finds its files in the manifest and lands nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+
+from lakehouse.lake import Lake
+from pipelines.bronze.ingest import FeedResult, RunLike, land_source
+from pipelines.bronze.sources import Feed, Source, inbox, place_of
+
+MAX_FILES_PER_TRIGGER = 200
+
+
+def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> FeedResult:
+    """Land all files that are there now as a stream (`availableNow`), then stop.
+
+    Args:
+        lake: Where tables are; the checkpoint is under its data directory.
+        source: Source of the feed.
+        feed: Its location is a folder, a glob or one file.
+        run: Who lands it.
+
+    Returns:
+        The micro-batches' results, added up.
+    """
+    results: list[FeedResult] = []
+
+    def land_noticed(noticed: DataFrame, _: int) -> None:
+        if noticed.limit(1).count():
+            results.extend(land_source(lake, source, [feed.name], run=run))
+
+    checkpoint = lake.settings.data_dir.resolve() / "_checkpoints" / source.name / feed.name
+    for number, folder in enumerate(_folders(lake, source, feed)):
+        noticed = (
+            lake.spark.readStream.format("binaryFile")
+            .option("maxFilesPerTrigger", MAX_FILES_PER_TRIGGER)
+            .option("pathGlobFilter", folder.name if _is_pattern(folder) else "*")
+            .load(str(folder.parent if _is_pattern(folder) else folder))
+            # Without `content` the files are listed, not read.
+            .select("path", "modificationTime", "length")
+        )
+        query = (
+            noticed.writeStream.foreachBatch(land_noticed)
+            .option("checkpointLocation", str(checkpoint / str(number)))
+            .trigger(availableNow=True)
+            .start()
+        )
+        query.awaitTermination()
+    total = FeedResult(source.name, feed.name)
+    for r in results:
+        total = replace(
+            total,
+            files_new=total.files_new + r.files_new,
+            rows_accepted=total.rows_accepted + r.rows_accepted,
+            rows_rejected=total.rows_rejected + r.rows_rejected,
+            refused_files=r.refused_files,
+            seconds=total.seconds + r.seconds,
+            notes=(*total.notes, *r.notes),
+        )
+    return total
+
+
+def _folders(lake: Lake, source: Source, feed: Feed) -> list[Path]:
+    found: list[Path] = []
+    if feed.location and not feed.location.startswith("inbox:"):
+        place = place_of(feed.location, lake.settings.conf_dir, lake.settings.data_dir)
+        if place.parent.is_dir():
+            found.append(place)
+    drop = inbox(source, feed, lake.settings.data_dir)
+    if drop.is_dir():
+        found.append(drop)
+    return found
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(c in path.name for c in "*?[") or path.is_file()
