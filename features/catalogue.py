@@ -1,8 +1,7 @@
-"""Renders `docs/feature-catalogue.md` from the registry: `python -m features.catalogue docs/feature-catalogue.md`."""
+"""Renders `docs/feature-catalogue.md` from the registry; `segmentation docs` writes it."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from features.registry import RegisteredFeature, features
@@ -28,7 +27,7 @@ def render_catalogue() -> str:
     lines = [
         "# Feature catalogue",
         "",
-        "Made from the table declarations by `python -m features.catalogue docs/feature-catalogue.md`; do not edit.",
+        "Made from the table declarations by `segmentation docs`; do not edit.",
         "",
         f"`feature.customer` has {len(known)} features. {table_of('feature.customer').comment}",
         "A feature that can be unknown is empty then, never 0. Money is in the currency the merchant sells in.",
@@ -50,5 +49,8 @@ def _row(feature: RegisteredFeature) -> str:
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
 
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(render_catalogue(), encoding="utf-8")
+def write_catalogue(docs: Path) -> Path:
+    """Write the page into `docs`; returns its path."""
+    path = docs / "feature-catalogue.md"
+    path.write_text(render_catalogue(), encoding="utf-8")
+    return path

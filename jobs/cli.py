@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from lakehouse.errors import SegmentationError
@@ -87,7 +88,7 @@ def _job(
             yield job, progress
     except SegmentationError as e:
         log.error("command failed", extra={"error": type(e).__name__, "reason": str(e)})
-        errors.print(f"[bold red]{type(e).__name__}[/]: {e}", highlight=False, markup=True)
+        errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
         raise typer.Exit(e.exit_code) from None
 
 
@@ -129,6 +130,7 @@ def ingest(
     target: Target = "local",
     data_dir: DataDir = None,
     source: Source = None,
+    feed: Annotated[str | None, typer.Option("--feed", help="Feed of an uploaded file, when several fit.")] = None,
     var: Var = None,
     stream: Annotated[bool, typer.Option("--stream", help="Land by Structured Streaming (availableNow).")] = False,
     wait: Wait = None,
@@ -141,18 +143,19 @@ def ingest(
         raise typer.BadParameter("an uploaded file needs exactly one --source that says what it is")
     with _job(target, data_dir, None, verbose, wait, source, var) as (job, progress):
         if file is not None:
-            from pipelines.bronze.ingest import ingest_file
+            from pipelines.bronze.uploads import ingest_file
 
-            results = ingest_file(
-                job.lake, file, job.sources.get(source[0]), run=job.run, sources=job.sources, progress=progress.task
-            )  # type: ignore[index]
+            chosen = job.sources.source((source or ())[0])
+            results = [ingest_file(job.lake, file, chosen, feed, run=job.run, progress=progress.feed)]
         elif stream:
             results = flow.stream(job, progress, source or ())
         else:
             results = flow.ingest(job, progress, source or ())
         grid = Grid("feed", "new files", "accepted", "rejected", box=None, pad_edge=False)
+        for note in [n for r in results for n in r.notes]:
+            console.print(f"  [yellow]note[/] {escape(note)}", highlight=False)
         for r in results:
-            grid.add_row(r.feed, f"{r.files_new:,}", f"{r.rows_accepted:,}", f"{r.rows_rejected:,}")
+            grid.add_row(f"{r.source}.{r.feed}", f"{r.files_new:,}", f"{r.rows_accepted:,}", f"{r.rows_rejected:,}")
         console.print(grid)
         _refused([x for r in results for x in r.refused_files])
 
@@ -353,7 +356,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except SegmentationError as e:
-        errors.print(f"[bold red]{type(e).__name__}[/]: {e}", highlight=False)
+        errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
         raise typer.Exit(e.exit_code) from None
 
 

@@ -16,7 +16,8 @@ from lakehouse.runner import StepResult, plan_steps, run_steps
 if TYPE_CHECKING:
     from pipelines.bronze.ingest import FeedResult
 
-FACT_LAYERS = ("silver", "gold")
+FACT_LAYERS = ("bronze", "silver", "gold")
+"""`bronze` are the registers made from the manifest; landing files is `ingest`."""
 FEATURE_LAYERS = ("features",)
 SEGMENT_LAYERS = ("models", "segments")
 
@@ -48,10 +49,26 @@ def ingest(job: Job, progress: Progress, names: Iterable[str] = ()) -> list[Feed
 
     chosen = job.sources.select(list(names) or job.settings.sources)
     with progress.task("bronze", "look for new files") as done:
-        results = land_sources(
-            job.lake, [(s, s.feeds) for s in chosen], run=job.run, progress=progress.feed
-        )
+        results = land_sources(job.lake, [(s, s.feeds) for s in chosen], run=job.run, progress=progress.feed)
         done(f"{sum(r.files_new for r in results)} new files")
+    return results
+
+
+def stream(job: Job, progress: Progress, names: Iterable[str] = ()) -> list[FeedResult]:
+    """Land the files that are there now as a stream, and stop; feeds made from a package or a generator as usual."""
+    from pipelines.bronze.ingest import land_source
+    from pipelines.bronze.stream import can_stream, stream_feed
+
+    results: list[FeedResult] = []
+    for source in job.sources.select(list(names) or job.settings.sources):
+        for feed in source.feeds:
+            progress.feed(f"{source.name}.{feed.name}", None)
+            if can_stream(feed):
+                result = stream_feed(job.lake, source, feed, run=job.run)
+            else:
+                result = land_source(job.lake, source, [feed.name], run=job.run)[0]
+            progress.feed(f"{source.name}.{feed.name}", result)
+            results.append(result)
     return results
 
 
@@ -71,6 +88,10 @@ def build(
 
 def build_facts(job: Job, progress: Progress, *, force: bool = False) -> list[StepResult]:
     """Silver and gold: nothing here depends on the day segments are made for."""
+    from lakehouse.catalogue import record_catalog
+
+    with progress.task("govern", "catalogue of tables") as done:
+        done("recorded" if record_catalog(job.lake, job.run) else "up to date")
     return build(job, progress, FACT_LAYERS, force=force)
 
 

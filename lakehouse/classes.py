@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lakehouse.errors import EnvironmentError_
+from lakehouse.errors import MachineError
 from lakehouse.jars import cache_folder
 from lakehouse.java import Java, find_java
 
@@ -61,7 +61,7 @@ def write_archive() -> Path:
         process: Any = getattr(spark.sparkContext._gateway, "proc", None)
         spark.stop()
         if process is None:
-            raise EnvironmentError_("Spark was started by somebody else, so its classes cannot be archived.")
+            raise MachineError("Spark was started by somebody else, so its classes cannot be archived.")
         process.stdin.close()
         process.wait(timeout=300)
         target = archive_file(java, fresh.stat().st_size)
@@ -81,7 +81,7 @@ def main() -> int:
     """Writes the archive and says in one line where it is."""
     try:
         file = write_archive()
-    except EnvironmentError_ as error:
+    except MachineError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
     print(f"Sessions now start from {file} ({file.stat().st_size >> 20} MB)")  # noqa: T201

@@ -134,7 +134,7 @@ def instant(comment: str, **spec: object) -> Column:
 
 
 def feature(
-    type: str,
+    data_type: str,
     meaning: str,
     *,
     family: str,
@@ -149,5 +149,5 @@ def feature(
     """
     what = Feature(family, meaning, unit, window, source)
     comment = f"{meaning} Unit: {unit}. Window: {window}. Source: {source}."
-    made = column(type, comment, **{"optional": True, **spec})  # type: ignore[arg-type]
+    made = column(data_type, comment, **{"optional": True, **spec})  # type: ignore[arg-type]
     return made.with_(feature=what)

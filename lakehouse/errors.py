@@ -24,7 +24,7 @@ class SettingsError(SegmentationError):
     exit_code = 2
 
 
-class EnvironmentError_(SegmentationError):
+class MachineError(SegmentationError):
     """The machine lacks something we need (Java, jars, a package); the message says how to get it."""
 
     exit_code = 3

@@ -24,7 +24,7 @@ from xml.sax.saxutils import quoteattr
 
 from filelock import FileLock
 
-from lakehouse.errors import EnvironmentError_
+from lakehouse.errors import MachineError
 from lakehouse.java import find_java
 
 SCALA_LINE: Final = "2.13"
@@ -40,7 +40,7 @@ _IVY_SETTINGS = """<ivysettings>
 """
 
 
-class JarsUnavailable(EnvironmentError_):
+class JarsUnavailable(MachineError):
     """The Delta jars are neither in the cache nor to be had from the network.
 
     Attributes:
@@ -217,7 +217,7 @@ def main() -> int:
     """Fetches the jars and says in one line where they are."""
     try:
         files = ensure_jars()
-    except EnvironmentError_ as error:
+    except MachineError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
     print(f"Delta jars ready in {files[0].parent}")  # noqa: T201

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lakehouse.errors import EnvironmentError_
+from lakehouse.errors import MachineError
 
 SUPPORTED_MAJORS = (17, 21)
 """Major versions Spark 4.1 is built and tested for."""
@@ -31,7 +31,7 @@ _USUAL_HOMES = (
 )
 
 
-class JavaUnavailable(EnvironmentError_):
+class JavaUnavailable(MachineError):
     """No Java on this machine can run Spark.
 
     Attributes:

@@ -329,8 +329,8 @@ class Lake:
         extra = sorted(given - allowed)
         if missing or extra:
             raise SegmentationError(
-                f"{t.name}: the frame to write lacks {missing or 'nothing'} and brings undeclared {extra or 'nothing'}; its "
-                f"producer is {t.producer}."
+                f"{t.name}: the frame to write lacks {missing or 'nothing'} and brings undeclared "
+                f"{extra or 'nothing'}; its producer is {t.producer}."
             )
         types = {f.name: f.dataType for f in frame.schema.fields}
         columns: list[SparkColumn] = []

@@ -25,7 +25,8 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
         no longer exist because a late row made them equal to their neighbour.
     """
     kind = table.kind
-    assert isinstance(kind, Scd2)
+    if not isinstance(kind, Scd2):
+        raise TypeError(f"{table.name} is {type(kind).__name__}, not Scd2")
     surrogate = table.key[0]
     managed = {surrogate, "valid_to", "is_current"}
     attributes = [c for c in table.column_names if c not in managed]

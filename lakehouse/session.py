@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pyspark.sql import SparkSession
 
 from lakehouse.classes import reading_options
-from lakehouse.errors import EnvironmentError_
+from lakehouse.errors import MachineError
 from lakehouse.jars import ensure_jars
 from lakehouse.java import find_java
 
@@ -225,7 +225,7 @@ def connect_session(address: str) -> Iterator[ConnectSession]:
             os.environ["SPARK_CONNECT_MODE_ENABLED"] = before
 
 
-class ConnectServerFailed(EnvironmentError_):
+class ConnectServerFailed(MachineError):
     """The Spark Connect server did not start.
 
     Attributes:

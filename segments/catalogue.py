@@ -11,6 +11,9 @@ from segments.operators import Family
 FEATURE_TABLES = ("feature.customer", "feature.customer_cluster")
 """Tables with one row per customer and `as_of`, whose columns declared as features a rule may name."""
 
+GUEST_TABLES = ("gold.guest_visit",)
+"""The same for guests."""
+
 
 @dataclass(frozen=True)
 class Feature:

@@ -22,6 +22,7 @@ VALUE_FEATURE = "monetary_net"
 
 def build_customer_segment(
     members: DataFrame,
+    guests: DataFrame,
     refreshes: DataFrame,
     previous: DataFrame,
     *,
@@ -33,6 +34,7 @@ def build_customer_segment(
 
     Args:
         members: `gold.customer_segment_customer`.
+        guests: `gold.customer_segment_guest`.
         refreshes: `gold.customer_segment_refresh`.
         previous: `gold.customer_segment` as published.
         segments: All definitions.
@@ -51,6 +53,7 @@ def build_customer_segment(
                 s.segment_id,
                 s.name,
                 s.description or None,
+                s.entity,
                 s.is_active,
                 s.conditions_json,
                 list(s.website_ids),
@@ -67,7 +70,8 @@ def build_customer_segment(
         S.segment_id,
         *[F.col(c).alias(f"_was_{c}") for c in (*content, *_STATE)],
     )
-    counts = members.groupBy(S.segment_id).agg(F.count(F.lit(1)).alias("_members"))
+    everyone = members.select(S.segment_id).unionAll(guests.select(S.segment_id))
+    counts = everyone.groupBy(S.segment_id).agg(F.count(F.lit(1)).alias("_members"))
     grades = (
         refreshes.where(F.col(R.as_of) == F.lit(as_of))
         .groupBy(R.segment_id)
@@ -85,8 +89,9 @@ def build_customer_segment(
         .join(F.broadcast(grades), on=S.segment_id, how="left")
     )
     is_defined = F.coalesce("_is_defined", F.lit(False))
-    is_graded = is_defined & F.col(S.is_active) & F.col("_grade").isNotNull()
-    status = F.col("_grade")[str(R.refresh_status)]
+    is_guest = F.col(S.entity) == F.lit("guest")  # placed with every run, without a grade of their own
+    is_graded = is_defined & F.col(S.is_active) & (F.col("_grade").isNotNull() | is_guest)
+    status = F.when(is_guest, F.lit("completed")).otherwise(F.col("_grade")[str(R.refresh_status)])
     is_completed = is_graded & (status == F.lit("completed"))
     is_new = F.col(f"_was_{S.name}").isNull()
     now = {c: F.when(is_defined, F.col(c)).otherwise(F.col(f"_was_{c}")) for c in content}
@@ -152,7 +157,7 @@ def measure_segments(
             F.sum(F.coalesce(exited, F.lit(False)).cast("bigint")).alias(Z.exited),
         )
     )
-    active = [(s.segment_id, s.version) for s in segments if s.is_active]
+    active = [(s.segment_id, s.version) for s in segments if s.is_active and s.entity == "customer"]
     grid = literal_rows(totals, {str(Z.segment_id): "string", str(Z.version): "string"}, active)
     by: list[str] = [Z.segment_id, Z.website_id]
     # Each side has one row per segment and website, so neither join multiplies.
@@ -178,6 +183,7 @@ _DEFINITION_TYPES = {
     str(S.segment_id): "string",
     str(S.name): "string",
     str(S.description): "string",
+    str(S.entity): "string",
     str(S.is_active): "boolean",
     str(S.conditions): "string",
     str(S.website_ids): "array<string>",

@@ -17,6 +17,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 RefreshMode = Literal["auto", "manual"]
+Entity = Literal["customer", "guest"]
 Scalar = str | int | float | bool | date | datetime
 Value = Scalar | tuple[Scalar, ...] | None
 
@@ -115,6 +116,7 @@ class Segment:
         name: What people read.
         rule: Who is in it.
         description: What it is for.
+        entity: Whom it is made of; customers and guests have features of their own.
         is_active: Whether it is evaluated; the members of an inactive segment leave it.
         website_ids: Retailers it applies to; empty means all.
         priority: Lower wins when one primary segment must be chosen; ties go to the smaller `segment_id`.
@@ -127,6 +129,7 @@ class Segment:
     name: str
     rule: Rule
     description: str = ""
+    entity: Entity = "customer"
     is_active: bool = True
     website_ids: tuple[str, ...] = ()
     priority: int = 100
@@ -150,6 +153,7 @@ class Segment:
             "segment_id": self.segment_id,
             "name": self.name,
             "description": self.description,
+            "entity": self.entity,
             "is_active": self.is_active,
             "website_ids": list(self.website_ids),
             "priority": self.priority,

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from lakehouse.errors import SettingsError, suggest
-from segments.catalogue import Feature, declared_features
+from segments.catalogue import GUEST_TABLES, Feature, declared_features
 from segments.language import All, AnyOf, Condition, Not, Place, Rule, Segment
 from segments.operators import OPERATORS, Family, Operator
 
@@ -63,7 +63,7 @@ def load_segments(folder: Path, features: Mapping[str, Feature] | None = None) -
 
     Args:
         folder: Usually `conf/segments`.
-        features: What rules may name; the declared feature tables unless given.
+        features: What rules on customers may name; the declared feature tables unless given.
 
     Raises:
         DefinitionError: Something is wrong in any of the files; lists all of it.
@@ -111,6 +111,7 @@ _FIELDS: Final = (
     "segment_id",
     "name",
     "description",
+    "entity",
     "is_active",
     "website_ids",
     "priority",
@@ -267,13 +268,18 @@ class _Reader:
         made = {
             "name": self.text(got.get("name"), minimum=1, maximum=255),
             "description": self.text(got.get("description"), maximum=10_000) or "",
+            "entity": self.choice(got.get("entity"), ("customer", "guest"), "customer"),
             "is_active": self.typed(got.get("is_active"), bool, "true or false", True),
             "website_ids": self.names(got.get("website_ids")),
             "priority": self.number(got.get("priority"), 0, 1_000_000, 100, whole=True),
             "refresh_mode": self.choice(got.get("refresh_mode"), ("auto", "manual"), "auto"),
             "max_change_share": self.number(got.get("max_change_share"), 0, 1_000_000, None),
         }
+        of_customers = self.features
+        if made["entity"] == "guest":
+            self.features = declared_features(GUEST_TABLES)
         rule = self.rule(got["rule"]) if "rule" in got else None
+        self.features = of_customers
         if len(self.problems) == before and rule is not None:
             self.segments.append((Segment(segment_id=str(segment_id), rule=rule, **made), self.place(node)))
         self.segment_id = None

@@ -70,7 +70,7 @@ def plan_membership_of(
     catalogue: Mapping[str, Feature],
 ) -> Mapping[str, DataFrame]:
     """As `plan_membership`, over features given instead of the declared ones."""
-    active = [s for s in segments if s.is_active]
+    active = [s for s in segments if s.is_active and s.entity == "customer"]
     evaluated = [s for s in active if s.refresh_mode == "auto"]
     manual = sorted(s.segment_id for s in active if s.refresh_mode == "manual")
     joined = join_features(features, clusters, evaluated, as_of=as_of, catalogue=catalogue)

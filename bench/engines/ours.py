@@ -146,8 +146,10 @@ def main() -> None:
     lake = open_lake(args.out / "lake", conf, args.data, memory, args.threads)
     record.lap("session")
     only = args.layers.split(",") if args.layers else None
-    flow(lake, args.as_of, record, only)
-    (args.out / "steps.json").write_text(json.dumps(record.done, indent=1), encoding="utf-8")
+    try:
+        flow(lake, args.as_of, record, only)
+    finally:
+        (args.out / "steps.json").write_text(json.dumps(record.done, indent=1), encoding="utf-8")
     if args.again:
         record = Recorder()
         again = open_lake(args.out / "lake_again", conf, args.data, memory, args.threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lakehouse.columns import Pii, bigint, column, day, flag, instant, integer, money, quantity, text
+from lakehouse.columns import Pii, bigint, day, flag, instant, integer, money, quantity, text
 from lakehouse.declare import Merge, Scd1, Scd2, changes, table
 
 

@@ -24,9 +24,11 @@ class StgRaw:
     source = text("Source.")
     feed = text("Feed within the source.")
     subject = text("Subject it lands as.")
-    status = text("planned until the batch is in every table, then landed; dropped when nothing of it was read, "
-                  "refused when the file changed or vanished meanwhile.",
-                  values=("planned", "landed", "dropped", "refused"))
+    status = text(
+        "planned until the batch is in every table, then landed; dropped when nothing of it was read, "
+        "refused when the file changed or vanished meanwhile.",
+        values=("planned", "landed", "dropped", "refused"),
+    )
     file_path = text("Where the file is.")
     file_name = text("Its name.")
     file_type = text("Format, with .gz when compressed.")
@@ -39,8 +41,10 @@ class StgRaw:
     expected_rows = bigint("Rows a columnar file says it holds.", optional=True)
     undecodable_lines = bigint("Lines that are not valid in the file's encoding.")
     encoding = text("Encoding it is read with.")
-    staging = text("Whether bronze.stg_<subject> holds all rows of the batch, or refused ones only: it is large.",
-                   values=("all", "refused"))
+    staging = text(
+        "Whether bronze.stg_<subject> holds all rows of the batch, or refused ones only: it is large.",
+        values=("all", "refused"),
+    )
     observed = text("Delivered columns as JSON: header, declared name, stored type.")
     schema_hash = text("Hash of delivered columns and declaration.")
     declaration = text("Fingerprint of the feed's declaration.")
@@ -64,8 +68,11 @@ class RawRecords:
     source_system_id = text("Source.", references="ingest.dim_source_system.source_system_id")
     feed = text("Feed within the source.")
     subject = text("Subject it lands as.")
-    status_id = text("How the delivery ended.", references="ingest.dim_status.status_id",
-                     values=("landed", "landed_with_rejects", "rejected", "empty", "redelivered", "refused"))
+    status_id = text(
+        "How the delivery ended.",
+        references="ingest.dim_status.status_id",
+        values=("landed", "landed_with_rejects", "rejected", "empty", "redelivered", "refused"),
+    )
     change = text("What the file was to its feed.", values=("new", "changed", "redelivered"))
     batch_id = bigint("Ingest batch; null when nothing was read.", optional=True)
     file_path = text("Where the file was.")
@@ -76,8 +83,10 @@ class RawRecords:
     delivery_seq = bigint("Order among the feed's deliveries.", optional=True)
     rows_read = bigint("Records in the file.")
     rows_accepted = bigint("Records that went to bronze.raw_<subject>.")
-    rows_rejected = bigint("Records refused; their reasons are in ingest.ref_parsing_errors.",
-                           check="rows_read = rows_accepted + rows_rejected")
+    rows_rejected = bigint(
+        "Records refused; their reasons are in ingest.ref_parsing_errors.",
+        check="rows_read = rows_accepted + rows_rejected",
+    )
     checksum_accepted = column("decimal(38,0)", "Sum of row_hash over accepted records.")
     checksum_rejected = column("decimal(38,0)", "Sum of row_hash over refused records.")
     line_count = bigint("Physical lines of a text file.", optional=True)
@@ -108,8 +117,10 @@ class RefParsingErrors:
     delivery = text("Delivery the row came in.")
     row_number = bigint("Position within the file (or sheet), 1 for the first data row.")
     column_name = text("Declared column at fault; null when the whole row is.", optional=True)
-    reason = text("missing, mistyped, undecodable, ragged (more or fewer cells than the header) or malformed.",
-                  values=("missing", "mistyped", "undecodable", "ragged", "malformed"))
+    reason = text(
+        "missing, mistyped, undecodable, ragged (more or fewer cells than the header) or malformed.",
+        values=("missing", "mistyped", "undecodable", "ragged", "malformed"),
+    )
     row_hash = bigint("Hash of the delivered row.")
     batch_id = bigint("Ingest batch.")
     loaded_at = instant("When the batch was read, UTC.")
@@ -176,8 +187,10 @@ class StageRetries:
     source = text("Source.")
     feed = text("Feed within the source.")
     file_path = text("Where the file is.")
-    status = text("waiting; resolved when the path has landed; withdrawn when the file is gone.",
-                  values=("waiting", "resolved", "withdrawn"))
+    status = text(
+        "waiting; resolved when the path has landed; withdrawn when the file is gone.",
+        values=("waiting", "resolved", "withdrawn"),
+    )
     reason_code = text("Why it was refused last, as a code.")
     reason = text("Why, for people.")
     payload_hash = text("SHA-256 of the refused bytes; empty when they could not be read.")

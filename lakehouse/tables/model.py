@@ -25,16 +25,28 @@ class CustomerCluster:
     customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
     as_of = day("Day of the features that were scored.")
     cluster_id = feature(
-        "int", "Number of the cluster; kept from one model version to the next by matching.", family="clusters",
-        unit="number from 0", source=_SOURCE, optional=False,
+        "int",
+        "Number of the cluster; kept from one model version to the next by matching.",
+        family="clusters",
+        unit="number from 0",
+        source=_SOURCE,
+        optional=False,
     )
     cluster_name = feature(
-        "string", "The cluster in words: recency, then frequency, then value, against the merchant's average.",
-        family="clusters", unit="words", source=_SOURCE, optional=False,
+        "string",
+        "The cluster in words: recency, then frequency, then value, against the merchant's average.",
+        family="clusters",
+        unit="words",
+        source=_SOURCE,
+        optional=False,
     )
     cluster_distance = feature(
-        "double", "Distance to the cluster's centre; large means an untypical member.", family="clusters",
-        unit="standard deviations of log features", source=_SOURCE, optional=False,
+        "double",
+        "Distance to the cluster's centre; large means an untypical member.",
+        family="clusters",
+        unit="standard deviations of log features",
+        source=_SOURCE,
+        optional=False,
     )
     model_version = text("Registered model version that placed the customer.")
 
@@ -60,6 +72,7 @@ class ClusterProfile:
     frequency_mean = double("Mean baskets.")
     monetary_net_mean = double("Mean net spend, merchant currency.", optional=True)
     net_amount = money("Net spend of all members, merchant currency.", optional=True)
-    value_share = double("Part of the net spend of the merchant's clustered customers; null when that is not positive.",
-                         optional=True)
+    value_share = double(
+        "Part of the net spend of the merchant's clustered customers; null when that is not positive.", optional=True
+    )
     distance_mean = double("Mean distance to the centre, standard deviations of log features.")

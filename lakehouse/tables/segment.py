@@ -7,7 +7,7 @@ writes is completed by the next. Producers that compare with what is published r
 
 from __future__ import annotations
 
-from lakehouse.columns import Pii, bigint, column, day, double, flag, instant, integer, money, text
+from lakehouse.columns import Pii, bigint, column, day, double, feature, flag, instant, integer, money, text
 from lakehouse.declare import Merge, ReplaceSlice, changes, table
 
 ENTRY_REASONS = ("rule_true",)
@@ -165,12 +165,68 @@ class CustomerSegmentSize:
 
 
 @table(
+    "gold.guest_visit",
+    comment="One row per visit of a guest: a sale without a customer. A guest who buys again is another.",
+    kind=Merge(),
+    key=("merchant_id", "visitor_id"),
+    producer="segments.guests:build_guest_visits",
+    reads=(changes("gold.fact_transactions"), "gold.fact_transactions", "gold.guest_visit"),
+    change_feed=True,
+    owner="crm-data",
+)
+class GuestVisit:
+    merchant_id = text("Retailer.")
+    visitor_id = text("SHA-256 of merchant and basket, hex: a sale without a customer names no one, and joins nothing.")
+    basket_id = text("The sale: receipt or invoice number.")
+    bought_at = instant("First line of the sale, UTC.")
+    bought_on = feature("date", "Day of the sale.", family="guests", unit="business day", optional=False)
+    channel_id = feature("string", "Channel of the sale.", family="guests", unit="name", optional=False)
+    store_id = feature("string", "Store of the sale.", family="guests", unit="store number")
+    lines = feature("bigint", "Lines bought.", family="guests", unit="lines", optional=False)
+    net_amount = feature(
+        "decimal(18,2)",
+        "Net value of the sale, less what came back.",
+        family="guests",
+        unit="merchant currency",
+        optional=False,
+    )
+
+
+@table(
+    "gold.customer_segment_guest",
+    comment="One row per guest and guest segment they are in.",
+    kind=Merge(),
+    key=("visitor_id", "segment_id"),
+    producer="segments.guests:place_guests",
+    reads=("gold.guest_visit", "gold.customer_segment_guest"),
+    cluster_by=("segment_id",),
+    retention_days=180,
+    owner="crm-data",
+)
+class CustomerSegmentGuest:
+    visitor_id = text("Visitor; see gold.guest_visit.")
+    segment_id = text("Segment.", references="gold.customer_segment.segment_id")
+    website_id = text("Retailer.")
+    email = text("Address, when the guest left one; no feed delivers it yet.", optional=True, pii=Pii.CONTACT)
+    first_visit_at = instant("First time seen, UTC.")
+    last_visit_at = instant("Last time seen, UTC.")
+    page_views = bigint("Pages viewed; null for a visitor known from a sale alone.", optional=True)
+    version = text("Content hash of the definition.")
+    added_on = day("`as_of` of the evaluation that found the guest in.")
+
+
+@table(
     "gold.customer_segment",
     comment="One row per segment ever defined; a definition that is gone stays, inactive.",
     kind=Merge(),
     key=("segment_id",),
     producer="segments.definitions:build_customer_segment",
-    reads=("gold.customer_segment_customer", "gold.customer_segment_refresh", "gold.customer_segment"),
+    reads=(
+        "gold.customer_segment_customer",
+        "gold.customer_segment_guest",
+        "gold.customer_segment_refresh",
+        "gold.customer_segment",
+    ),
     freshness_hours=24,
     owner="crm-data",
 )
@@ -178,6 +234,7 @@ class CustomerSegment:
     segment_id = text("Name of the segment in definitions, files and tables.")
     name = text("Name people read; unique per website.")
     description = text("What the segment is for.", optional=True)
+    entity = text("Whom it is made of.", values=("customer", "guest"))
     is_active = flag("Whether it is evaluated.")
     conditions = text("The rule as JSON; loads back into the same definition.")
     website_ids = column("array<string>", "Retailers it applies to; empty means all.")
@@ -187,7 +244,7 @@ class CustomerSegment:
     version = text("Content hash of rule and websites.")
     refresh_status = text("State of the last refresh.", values=REFRESH_STATUSES)
     refresh_message = text("Why the last refresh did not publish.", optional=True)
-    matched_customers_count = bigint("Customers in the segment now.")
+    matched_customers_count = bigint("Customers or guests in the segment now.")
     last_refresh_at = instant("Last completed refresh, UTC; null before the first.", optional=True)
     created_at = instant("First seen, UTC.")
     updated_at = instant("Definition last changed, UTC.")

@@ -219,7 +219,8 @@ class _Book:
         if self._next is None:
             newest = [
                 self._lake.read(name).agg(F.max("batch_id").alias("n")).collect()[0]["n"]
-                for name in (PLAN, MANIFEST) if self._lake.exists(name)
+                for name in (PLAN, MANIFEST)
+                if self._lake.exists(name)
             ]
             self._next = max((n for n in newest if n is not None), default=0)
         self._next += 1
@@ -396,7 +397,12 @@ class _Plan:
 
 
 def land(
-    lake: Lake, source: Source, feed: Feed, files: Sequence[tuple[Inspection, int]], batch_id: int, run: RunLike,
+    lake: Lake,
+    source: Source,
+    feed: Feed,
+    files: Sequence[tuple[Inspection, int]],
+    batch_id: int,
+    run: RunLike,
     scratch: Scratch,
 ) -> int:
     """Read and type the files of one batch into `bronze.stg_<subject>`; returns the number of rows.
@@ -419,7 +425,11 @@ def land(
 
 
 def _land_wave(
-    lake: Lake, wave: Sequence[_Batch], plan: _Plan, run: RunLike, results: dict[str, FeedResult],
+    lake: Lake,
+    wave: Sequence[_Batch],
+    plan: _Plan,
+    run: RunLike,
+    results: dict[str, FeedResult],
     progress: Progress | None,
 ) -> list[Record]:
     def work(batch: _Batch) -> list[Record]:
@@ -491,8 +501,9 @@ def _land_large(lake: Lake, batch: _Batch, plan: _Plan, run: RunLike) -> list[Re
             return []
         whole = replace(scratch.parts(batch.feed, file.inspection, file.plan["delivery_seq"])[0], path=str(copy))
         typed = union_rows(
-            type_rows(read_delivered(lake.spark, batch.feed, p), batch.source, batch.feed, p, batch.batch_id,
-                      run.started_at)
+            type_rows(
+                read_delivered(lake.spark, batch.feed, p), batch.source, batch.feed, p, batch.batch_id, run.started_at
+            )
             for p in _slices(whole, file.inspection)
         )
         refused = lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
@@ -507,9 +518,11 @@ def _land_large(lake: Lake, batch: _Batch, plan: _Plan, run: RunLike) -> list[Re
         return _count_large(lake, [file.plan])
     _expect_rows(batch, batch.files, written.rows_written + refused.rows_written)
     counts = {"rows_accepted": written.rows_written, "checksum_accepted": _whole(seen.get)}
-    return [r | counts for r in _count_large(lake, [file.plan], accepted=False)] if refused.rows_written else [
-        file.plan | _counted(None) | counts | {"rows_read": written.rows_written}
-    ]
+    return (
+        [r | counts for r in _count_large(lake, [file.plan], accepted=False)]
+        if refused.rows_written
+        else [file.plan | _counted(None) | counts | {"rows_read": written.rows_written}]
+    )
 
 
 def _slices(part: Part, found: Inspection) -> list[Part]:
@@ -526,13 +539,17 @@ def _count_large(lake: Lake, files: Sequence[Record], *, accepted: bool = True) 
     here = (F.col("batch_id") == first["batch_id"]) & (F.col("file_id") == first["payload_hash"])
     names = ["stg", "raw"] if accepted else ["stg"]
     found = {
-        n: lake.read(f"bronze.{n}_{first['subject']}").where(here).agg(F.count(F.lit(1)).alias("rows"), *_halves())
-        .collect()[0].asDict()
+        n: lake.read(f"bronze.{n}_{first['subject']}")
+        .where(here)
+        .agg(F.count(F.lit(1)).alias("rows"), *_halves())
+        .collect()[0]
+        .asDict()
         for n in names
     }
     refused, taken = found["stg"], found.get("raw", {"rows": 0})
     return [
-        first | {
+        first
+        | {
             "rows_read": refused["rows"] + taken["rows"] if accepted else first["expected_rows"],
             "rows_accepted": taken["rows"],
             "rows_rejected": refused["rows"],
@@ -590,19 +607,29 @@ def _staged(lake: Lake, plan: _Plan, subject: str, batch_id: int, files: Sequenc
 def _count_rows(staged: DataFrame, *, with_keys: bool) -> list[Any]:
     refused = F.col("parse_errors").isNotNull()
     keys = [F.array_distinct(F.flatten(F.collect_set(F.map_keys("extra")))).alias("keys")] if with_keys else []
-    return staged.groupBy("file_id").agg(
-        F.count(F.lit(1)).alias("rows"),
-        F.count_if(refused).alias("rejected"),
-        *_halves(),
-        *_halves(refused),
-        *keys,
-    ).collect()
+    return (
+        staged.groupBy("file_id")
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.count_if(refused).alias("rejected"),
+            *_halves(),
+            *_halves(refused),
+            *keys,
+        )
+        .collect()
+    )
 
 
 def _counted(row: Any) -> Record:
     if row is None:
-        return {"rows_read": 0, "rows_accepted": 0, "rows_rejected": 0, "checksum_accepted": 0, "checksum_rejected": 0,
-                "keys": []}
+        return {
+            "rows_read": 0,
+            "rows_accepted": 0,
+            "rows_rejected": 0,
+            "checksum_accepted": 0,
+            "checksum_rejected": 0,
+            "keys": [],
+        }
     return {
         "rows_read": row["rows"],
         "rows_accepted": row["rows"] - row["rejected"],
@@ -617,7 +644,12 @@ def _counted(row: Any) -> Record:
 
 
 def _commit(
-    lake: Lake, run: RunLike, plan: _Plan | None, landed: Sequence[Record], book: _Book, records: Sequence[Record],
+    lake: Lake,
+    run: RunLike,
+    plan: _Plan | None,
+    landed: Sequence[Record],
+    book: _Book,
+    records: Sequence[Record],
     retries: Sequence[Record],
 ) -> None:
     """Write errors, manifest, layouts, audit and retries, then close the plan. Each write may be repeated."""
@@ -638,7 +670,9 @@ def _commit(
         key = (r["source"], r["feed"], r["file_path"])
         if key in book.retries and book.retries[key]["status"] != "resolved":
             tried[key] = book.retries[key] | {
-                "status": "resolved", "last_tried_at": run.started_at, "run_id": run.run_id,
+                "status": "resolved",
+                "last_tried_at": run.started_at,
+                "run_id": run.run_id,
             }
     for r in lost:
         refusal = ("changed_while_read", str(r["reason"]))
@@ -660,11 +694,21 @@ def _error_rows(lake: Lake, plan: _Plan, landed: Sequence[Record]) -> DataFrame:
         refused = _staged(lake, plan, subject, batch_id, files).where(F.col("parse_errors").isNotNull())
         exploded = refused.withColumn("_code", F.explode("parse_errors"))
         named = F.substring_index("_code", ":", 1)
-        frames.append(exploded.select(
-            "source", "feed", "file_id", "file_path", "delivery", "row_number",
-            F.when(~named.isin("ragged", "malformed"), _after_colon(F.col("_code"))).alias("column_name"),
-            named.alias("reason"), "row_hash", "batch_id", "loaded_at",
-        ))
+        frames.append(
+            exploded.select(
+                "source",
+                "feed",
+                "file_id",
+                "file_path",
+                "delivery",
+                "row_number",
+                F.when(~named.isin("ragged", "malformed"), _after_colon(F.col("_code"))).alias("column_name"),
+                named.alias("reason"),
+                "row_hash",
+                "batch_id",
+                "loaded_at",
+            )
+        )
     return union_rows(frames)
 
 
@@ -672,9 +716,7 @@ def _after_colon(code: Column) -> Column:
     return F.regexp_replace(code, r"^[^:]*:", "")
 
 
-def _plan_row(
-    run: RunLike, source: Source, feed: Feed, found: Inspection, change: str, delivery_seq: int
-) -> Record:
+def _plan_row(run: RunLike, source: Source, feed: Feed, found: Inspection, change: str, delivery_seq: int) -> Record:
     layout = _layout(feed, found)
     return {
         "record_key": _record_key(source, feed, found.identity),
@@ -712,18 +754,27 @@ def _layout(feed: Feed, found: Inspection) -> list[Record]:
     columns: dict[str, ReadColumn] = {c.header: c for s in found.sheets for c in s.columns}
     for i, c in enumerate(columns.values() if columns else found.columns, start=1):
         expected = feed.columns[c.declared] if c.declared else None
-        rows.append({
-            "column_name": c.header,
-            "position": i,
-            "declared_name": c.declared,
-            "expected_type": expected.type if expected else None,
-            "observed_type": c.stored or "text",
-            "is_required": bool(expected and expected.required),
-            "drift": "extra" if expected is None else "as_declared" if c.declared == c.header else "alias",
-        })
+        rows.append(
+            {
+                "column_name": c.header,
+                "position": i,
+                "declared_name": c.declared,
+                "expected_type": expected.type if expected else None,
+                "observed_type": c.stored or "text",
+                "is_required": bool(expected and expected.required),
+                "drift": "extra" if expected is None else "as_declared" if c.declared == c.header else "alias",
+            }
+        )
     rows += [
-        {"column_name": m, "position": None, "declared_name": m, "expected_type": feed.columns[m].type,
-         "observed_type": None, "is_required": feed.columns[m].required, "drift": "missing"}
+        {
+            "column_name": m,
+            "position": None,
+            "declared_name": m,
+            "expected_type": feed.columns[m].type,
+            "observed_type": None,
+            "is_required": feed.columns[m].required,
+            "drift": "missing",
+        }
         for m in found.missing
     ]
     return rows
@@ -735,14 +786,24 @@ def _layout_rows(landed: Record) -> dict[tuple[str, str, str, str], Record]:
     known = {c["column_name"] for c in columns}
     more = [k for k in landed["keys"] if k not in known]
     columns += [
-        {"column_name": k, "position": None, "declared_name": None, "expected_type": None, "observed_type": "text",
-         "is_required": False, "drift": "extra"}
+        {
+            "column_name": k,
+            "position": None,
+            "declared_name": None,
+            "expected_type": None,
+            "observed_type": "text",
+            "is_required": False,
+            "drift": "extra",
+        }
         for k in more
     ]
     schema_hash = _hash(landed["schema_hash"], *more) if more else landed["schema_hash"]
     about = {
-        "source": landed["source"], "feed": landed["feed"], "schema_hash": schema_hash,
-        "first_file_id": landed["payload_hash"], "first_batch_id": landed["batch_id"],
+        "source": landed["source"],
+        "feed": landed["feed"],
+        "schema_hash": schema_hash,
+        "first_file_id": landed["payload_hash"],
+        "first_batch_id": landed["batch_id"],
         "first_seen_at": landed["planned_at"],
     }
     return {(landed["source"], landed["feed"], schema_hash, c["column_name"]): about | c for c in columns}
@@ -750,16 +811,41 @@ def _layout_rows(landed: Record) -> dict[tuple[str, str, str, str], Record]:
 
 def _landed_row(r: Record) -> Record:
     status = (
-        "empty" if r["rows_read"] == 0
-        else "rejected" if r["rows_accepted"] == 0
-        else "landed_with_rejects" if r["rows_rejected"] else "landed"
+        "empty"
+        if r["rows_read"] == 0
+        else "rejected"
+        if r["rows_accepted"] == 0
+        else "landed_with_rejects"
+        if r["rows_rejected"]
+        else "landed"
     )
     return {
-        **{k: r[k] for k in (
-            "record_key", "feed", "subject", "change", "batch_id", "file_path", "file_name", "payload_hash",
-            "size_bytes", "delivery_seq", "rows_read", "rows_accepted", "rows_rejected", "checksum_accepted",
-            "checksum_rejected", "line_count", "schema_hash", "declaration", "is_sample", "notes", "run_id",
-        )},
+        **{
+            k: r[k]
+            for k in (
+                "record_key",
+                "feed",
+                "subject",
+                "change",
+                "batch_id",
+                "file_path",
+                "file_name",
+                "payload_hash",
+                "size_bytes",
+                "delivery_seq",
+                "rows_read",
+                "rows_accepted",
+                "rows_rejected",
+                "checksum_accepted",
+                "checksum_rejected",
+                "line_count",
+                "schema_hash",
+                "declaration",
+                "is_sample",
+                "notes",
+                "run_id",
+            )
+        },
         "source_system_id": r["source"],
         "status_id": status,
         "file_type_id": r["file_type"],
@@ -806,17 +892,21 @@ def _audit_rows(run: RunLike, landed: Sequence[Record]) -> list[Record]:
         files = [r for r in landed if r["batch_id"] == batch_id]
         totals = {
             k: sum(r[k] for r in files)
-            for k in ("rows_read", "rows_accepted", "rows_rejected", "checksum_accepted", "checksum_rejected",
-                      "size_bytes")
+            for k in (
+                "rows_read",
+                "rows_accepted",
+                "rows_rejected",
+                "checksum_accepted",
+                "checksum_rejected",
+                "size_bytes",
+            )
         }
         about = {k: files[0][k] for k in ("batch_id", "source", "feed", "subject")}
         rows.append(about | totals | {"run_id": run.run_id, "files": len(files), "landed_at": run.started_at})
     return rows
 
 
-def _retry(
-    book: _Book, source: Source, feed: Feed, path: str, payload_hash: str, refusal: tuple[str, str]
-) -> Record:
+def _retry(book: _Book, source: Source, feed: Feed, path: str, payload_hash: str, refusal: tuple[str, str]) -> Record:
     return _retry_row(book, book.run, (source.name, feed.name, path), payload_hash, refusal)
 
 

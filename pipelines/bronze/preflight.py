@@ -204,8 +204,11 @@ def _inspect_text(path: Path, feed: Feed, identity: Identity) -> Inspection:
     except Refused as r:
         return Inspection(identify(path) or identity, refusal=(r.code, r.reason))
     base = Inspection(
-        replace(identity, sha256=digest.hexdigest()), encoding=text.encoding, lines=text.lines,
-        undecodable=text.undecodable, undecodable_lines=tuple(text.undecodable_lines),
+        replace(identity, sha256=digest.hexdigest()),
+        encoding=text.encoding,
+        lines=text.lines,
+        undecodable=text.undecodable,
+        undecodable_lines=tuple(text.undecodable_lines),
     )
     if text.undecodable:
         first = ", ".join(map(str, text.undecodable_lines[:5]))
@@ -404,8 +407,11 @@ def _inspect_parquet(path: Path, feed: Feed, identity: Identity) -> Inspection:
         columns, missing = match_columns(feed, stored.names)
         typed = tuple(
             replace(
-                c, header=f.name, stored=_spark_type(f.type, f.name in instants | int96, f.name in nanoseconds),
-                is_nanoseconds=f.name in nanoseconds, is_instant=f.name in instants,
+                c,
+                header=f.name,
+                stored=_spark_type(f.type, f.name in instants | int96, f.name in nanoseconds),
+                is_nanoseconds=f.name in nanoseconds,
+                is_instant=f.name in instants,
             )
             for c, f in zip(columns, stored, strict=True)
         )
@@ -432,10 +438,21 @@ def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
     if t.is_dictionary(arrow):
         return _spark_type(arrow.value_type, is_instant, is_nanoseconds)
     for is_type, spark in (
-        (t.is_int8, "tinyint"), (t.is_int16, "smallint"), (t.is_int32, "int"), (t.is_int64, "bigint"),
-        (t.is_uint8, "smallint"), (t.is_uint16, "int"), (t.is_uint32, "bigint"), (t.is_uint64, "decimal(20,0)"),
-        (t.is_float32, "float"), (t.is_float64, "double"), (t.is_boolean, "boolean"), (t.is_date, "date"),
-        (t.is_string, "string"), (t.is_large_string, "string"), (t.is_null, "string"),
+        (t.is_int8, "tinyint"),
+        (t.is_int16, "smallint"),
+        (t.is_int32, "int"),
+        (t.is_int64, "bigint"),
+        (t.is_uint8, "smallint"),
+        (t.is_uint16, "int"),
+        (t.is_uint32, "bigint"),
+        (t.is_uint64, "decimal(20,0)"),
+        (t.is_float32, "float"),
+        (t.is_float64, "double"),
+        (t.is_boolean, "boolean"),
+        (t.is_date, "date"),
+        (t.is_string, "string"),
+        (t.is_large_string, "string"),
+        (t.is_null, "string"),
     ):
         if is_type(arrow):
             return spark

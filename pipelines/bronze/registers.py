@@ -55,9 +55,9 @@ def build_registers(records: DataFrame, *, sources: Sources, settings: Settings)
         "ingest.dim_data_owner": _data_owners(one, sources),
         "ingest.dim_file_type": _file_types(one, records, sources),
         "ingest.dim_business_unit": _business_units(one, sources),
-        "ingest.dim_environment": _rows(one, DimEnvironment, [
-            (settings.target, settings.spark.engine, settings.catalog, settings.base_currency)
-        ]),
+        "ingest.dim_environment": _rows(
+            one, DimEnvironment, [(settings.target, settings.spark.engine, settings.catalog, settings.base_currency)]
+        ),
         "ingest.dim_status": _statuses(one, records),
         "ingest.ref_mappings": _mappings(one, sources),
     }
@@ -129,11 +129,29 @@ def _source_systems(one: DataFrame, records: DataFrame, sources: Sources) -> Dat
         F.sum(RawRecords.rows_accepted).alias("_rows"),
         F.max(RawRecords.recorded_at).alias("_last"),
     )
-    declared = _rows(one, t, [
-        (s.name, s.description, s.merchant_id, s.business_unit, s.owner, s.timezone, s.currency, s.is_sample, s.label,
-         s.terms, len(s.feeds), 0, 0, None)
-        for s in sources
-    ])
+    declared = _rows(
+        one,
+        t,
+        [
+            (
+                s.name,
+                s.description,
+                s.merchant_id,
+                s.business_unit,
+                s.owner,
+                s.timezone,
+                s.currency,
+                s.is_sample,
+                s.label,
+                s.terms,
+                len(s.feeds),
+                0,
+                0,
+                None,
+            )
+            for s in sources
+        ],
+    )
     # One row per source on both sides.
     return declared.join(delivered, on=t.source_system_id, how="left").select(
         *[c for c in t.__table__.column_names if c not in (t.file_count, t.row_count, t.last_delivery_at)],
@@ -145,10 +163,14 @@ def _source_systems(one: DataFrame, records: DataFrame, sources: Sources) -> Dat
 
 def _data_owners(one: DataFrame, sources: Sources) -> DataFrame:
     owned = {s.owner for s in sources} | {f.owner or s.owner for s in sources for f in s.feeds}
-    return _rows(one, DimDataOwner, [
-        (o, sum(s.owner == o for s in sources), sum((f.owner or s.owner) == o for s in sources for f in s.feeds))
-        for o in sorted(owned)
-    ])
+    return _rows(
+        one,
+        DimDataOwner,
+        [
+            (o, sum(s.owner == o for s in sources), sum((f.owner or s.owner) == o for s in sources for f in s.feeds))
+            for o in sorted(owned)
+        ],
+    )
 
 
 def _file_types(one: DataFrame, records: DataFrame, sources: Sources) -> DataFrame:
@@ -165,29 +187,43 @@ def _file_types(one: DataFrame, records: DataFrame, sources: Sources) -> DataFra
         F.count(F.lit(1)).alias("_files")
     )
     # One row per file type on both sides.
-    return _rows(one, t, declared).join(delivered, on=t.file_type_id, how="left").select(
-        *[c for c in t.__table__.column_names if c != t.file_count], F.coalesce("_files", F.lit(0)).alias(t.file_count)
+    return (
+        _rows(one, t, declared)
+        .join(delivered, on=t.file_type_id, how="left")
+        .select(
+            *[c for c in t.__table__.column_names if c != t.file_count],
+            F.coalesce("_files", F.lit(0)).alias(t.file_count),
+        )
     )
 
 
 def _business_units(one: DataFrame, sources: Sources) -> DataFrame:
     units = sorted({s.business_unit for s in sources})
-    return _rows(one, DimBusinessUnit, [
-        (
-            u,
-            sorted({s.merchant_id for s in sources if s.business_unit == u and s.merchant_id}),
-            sum(s.business_unit == u for s in sources),
-        )
-        for u in units
-    ])
+    return _rows(
+        one,
+        DimBusinessUnit,
+        [
+            (
+                u,
+                sorted({s.merchant_id for s in sources if s.business_unit == u and s.merchant_id}),
+                sum(s.business_unit == u for s in sources),
+            )
+            for u in units
+        ],
+    )
 
 
 def _statuses(one: DataFrame, records: DataFrame) -> DataFrame:
     t = DimStatus
     seen = records.groupBy(RawRecords.status_id).agg(F.count(F.lit(1)).alias("_files"))
     # One row per status on both sides.
-    return _rows(one, t, [(*s, 0) for s in _STATUSES]).join(seen, on=t.status_id, how="left").select(
-        *[c for c in t.__table__.column_names if c != t.file_count], F.coalesce("_files", F.lit(0)).alias(t.file_count)
+    return (
+        _rows(one, t, [(*s, 0) for s in _STATUSES])
+        .join(seen, on=t.status_id, how="left")
+        .select(
+            *[c for c in t.__table__.column_names if c != t.file_count],
+            F.coalesce("_files", F.lit(0)).alias(t.file_count),
+        )
     )
 
 
@@ -201,7 +237,8 @@ def _mappings(one: DataFrame, sources: Sources) -> DataFrame:
             ]
             rows += [
                 (s.name, f.name, name, f.subject, name, "text", False, value, [])
-                for name, value in f.constants.items() if name not in f.columns
+                for name, value in f.constants.items()
+                if name not in f.columns
             ]
     return _rows(one, RefMappings, rows)
 

@@ -166,7 +166,12 @@ def _json_keys(feed: Feed, part: Part, name: str) -> list[str]:
 
 
 def _typed(
-    cell: Column, stored: str | None, observed: ReadColumn, declared: FeedColumn, zone: str, feed: Feed,
+    cell: Column,
+    stored: str | None,
+    observed: ReadColumn,
+    declared: FeedColumn,
+    zone: str,
+    feed: Feed,
     target: str | None,
 ) -> tuple[Column, Column, bool]:
     """The value in its canonical type, whether there is one, and whether typing can fail."""
@@ -365,5 +370,11 @@ def _spark_name(declared: str) -> str:
 
 def _spark_encoding(encoding: str) -> str:
     # Java drops the mark of UTF-16 by itself, and Spark's reader that of UTF-8.
-    return {"utf-8-sig": "utf-8", "utf-16-le": "utf-16le", "utf-16-be": "utf-16be", "latin-1": "iso-8859-1",
-            "ascii": "us-ascii", "utf8": "utf-8"}.get(encoding, encoding)
+    return {
+        "utf-8-sig": "utf-8",
+        "utf-16-le": "utf-16le",
+        "utf-16-be": "utf-16be",
+        "latin-1": "iso-8859-1",
+        "ascii": "us-ascii",
+        "utf8": "utf-8",
+    }.get(encoding, encoding)

@@ -28,21 +28,97 @@ FEE_RATE = Decimal("0.015")
 """Part of the gross amount that the sample acquirer withholds."""
 
 _FIRST = (
-    "Alex", "Amara", "Bilal", "Carmen", "Chidi", "Dana", "Elif", "Farah", "Gita", "Hugo", "Ines", "Jamal", "Kaito",
-    "Lena", "Mateo", "Nadia", "Omar", "Priya", "Quinn", "Rosa", "Sven", "Tariq", "Uma", "Viktor", "Wanda", "Yuki",
-    "Zoe", "Zoë",
+    "Alex",
+    "Amara",
+    "Bilal",
+    "Carmen",
+    "Chidi",
+    "Dana",
+    "Elif",
+    "Farah",
+    "Gita",
+    "Hugo",
+    "Ines",
+    "Jamal",
+    "Kaito",
+    "Lena",
+    "Mateo",
+    "Nadia",
+    "Omar",
+    "Priya",
+    "Quinn",
+    "Rosa",
+    "Sven",
+    "Tariq",
+    "Uma",
+    "Viktor",
+    "Wanda",
+    "Yuki",
+    "Zoe",
+    "Zoë",
 )
 _LAST = (
-    "Abara", "Berg", "Castillo", "Dubois", "Eriksen", "Fischer", "Garcia", "Haddad", "Ivanov", "Jensen", "Kowalski",
-    "Lopez", "Moreau", "Nakamura", "Okafor", "Patel", "Quigley", "Rossi", "Silva", "Tanaka", "Umarov", "Varga", "Weber",
-    "Xu", "Yilmaz", "Zhang", "O'Neill", "Núñez",
+    "Abara",
+    "Berg",
+    "Castillo",
+    "Dubois",
+    "Eriksen",
+    "Fischer",
+    "Garcia",
+    "Haddad",
+    "Ivanov",
+    "Jensen",
+    "Kowalski",
+    "Lopez",
+    "Moreau",
+    "Nakamura",
+    "Okafor",
+    "Patel",
+    "Quigley",
+    "Rossi",
+    "Silva",
+    "Tanaka",
+    "Umarov",
+    "Varga",
+    "Weber",
+    "Xu",
+    "Yilmaz",
+    "Zhang",
+    "O'Neill",
+    "Núñez",
 )
 _STREETS = ("Sample Street", "Example Avenue", "Placeholder Lane", "Specimen Road", "Demo Drive")
 _CITIES = ("Sampleton", "Exampleville", "Demoburg", "Specimen Falls")
 _DOMAINS = ("example.com", "example.org", "example.net")
 _AREAS = (
-    "201", "212", "216", "234", "301", "312", "330", "404", "412", "419", "440", "502", "513", "567", "601", "614",
-    "617", "702", "713", "740", "803", "808", "859", "901", "937", "949", "971", "989",
+    "201",
+    "212",
+    "216",
+    "234",
+    "301",
+    "312",
+    "330",
+    "404",
+    "412",
+    "419",
+    "440",
+    "502",
+    "513",
+    "567",
+    "601",
+    "614",
+    "617",
+    "702",
+    "713",
+    "740",
+    "803",
+    "808",
+    "859",
+    "901",
+    "937",
+    "949",
+    "971",
+    "989",
 )
 _CHANNELS = {"email": 70, "sms": 45, "phone": 25, "post": 60, "ads": 55}
 
@@ -89,17 +165,19 @@ def make_contacts(origin: Path) -> str:
     rows: list[Sequence[Any]] = []
     for i, household in enumerate(_households(origin)):
         first, last = _pick(household, "first", _FIRST), _pick(household, "last", _LAST)
-        rows.append((
-            household,
-            _email(household, first, last),
-            _phone(household, i),
-            first,
-            last,
-            f"{1 + _number(household, 'house', 998)} {_pick(household, 'street', _STREETS)}",
-            f"{1 + _number(household, 'zip', 499):05d}",
-            _pick(household, "city", _CITIES),
-            "US",
-        ))
+        rows.append(
+            (
+                household,
+                _email(household, first, last),
+                _phone(household, i),
+                first,
+                last,
+                f"{1 + _number(household, 'house', 998)} {_pick(household, 'street', _STREETS)}",
+                f"{1 + _number(household, 'zip', 499):05d}",
+                _pick(household, "city", _CITIES),
+                "US",
+            )
+        )
     header = ("customer_id", "email", "phone", "first_name", "last_name", "street", "postal_code", "city", "country")
     return _csv(header, rows)
 

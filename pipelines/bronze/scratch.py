@@ -16,8 +16,19 @@ from pipelines.bronze.rows import SEQUENCE_STEP, Part
 from pipelines.bronze.sources import Feed
 
 _SPARK_ENCODINGS = {
-    "utf-8", "utf8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-16le", "utf-16be", "utf-32", "iso-8859-1",
-    "latin-1", "us-ascii", "ascii",
+    "utf-8",
+    "utf8",
+    "utf-8-sig",
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-16le",
+    "utf-16be",
+    "utf-32",
+    "iso-8859-1",
+    "latin-1",
+    "us-ascii",
+    "ascii",
 }
 _AWKWARD = frozenset('*?[]{}\\:%#"')
 _ROWS = 20_000
@@ -65,8 +76,14 @@ class Scratch:
             shutil.copyfile(path, readable)
         layout = {"csv": "csv", "jsonl": "jsonl", "parquet": "columns"}[feed.format]
         part = Part(
-            path=str(readable), layout=layout, columns=found.columns, file_id=found.identity.sha256,
-            file_path=found.identity.path, delivery=path.name, delivery_seq=delivery_seq, encoding=encoding,
+            path=str(readable),
+            layout=layout,
+            columns=found.columns,
+            file_id=found.identity.sha256,
+            file_path=found.identity.path,
+            delivery=path.name,
+            delivery_seq=delivery_seq,
+            encoding=encoding,
             has_undecodable=found.undecodable > 0,
         )
         return [part]
@@ -90,8 +107,11 @@ class Scratch:
             return [
                 Part(
                     path=str(self._write_sheet(book[sheet.name].iter_rows(values_only=True), sheet, found, i)),
-                    layout="columns", columns=sheet.columns, file_id=found.identity.sha256,
-                    file_path=found.identity.path, delivery=sheet.name if by_sheet else path.name,
+                    layout="columns",
+                    columns=sheet.columns,
+                    file_id=found.identity.sha256,
+                    file_path=found.identity.path,
+                    delivery=sheet.name if by_sheet else path.name,
                     delivery_seq=delivery_seq + min(i, SEQUENCE_STEP - 1),
                 )
                 for i, sheet in enumerate(found.sheets)

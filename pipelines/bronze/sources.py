@@ -26,8 +26,18 @@ Format = Literal["csv", "jsonl", "parquet", "excel"]
 Cadence = Literal["once", "daily", "weekly", "monthly", "on_demand"]
 
 ORIGIN: tuple[str, ...] = (
-    "source", "feed", "delivery", "delivery_seq", "file_id", "file_path", "row_number", "row_hash", "payload", "extra",
-    "batch_id", "loaded_at",
+    "source",
+    "feed",
+    "delivery",
+    "delivery_seq",
+    "file_id",
+    "file_path",
+    "row_number",
+    "row_hash",
+    "payload",
+    "extra",
+    "batch_id",
+    "loaded_at",
 )
 """Columns that every landing table has beside its canonical fields."""
 
@@ -292,7 +302,8 @@ class Feed(_Declared):
                 problems.append(f"constants: '{name}' is already filled by column '{filled[name]}'.")
         problems += [
             f"key: '{k}' is not a field this feed fills.{suggest(k, filled)}"
-            for k in self.key if k not in filled and k not in self.constants
+            for k in self.key
+            if k not in filled and k not in self.constants
         ]
         seen: dict[str, str] = {}
         for column, declared in self.columns.items():
@@ -474,9 +485,7 @@ class Sources(BaseModel):
         wanted = {self.source(n).name for n in names}
         if not wanted:
             return self.sources
-        return tuple(
-            s for s in self.sources if s.name in wanted or "*" in s.accompanies or wanted & set(s.accompanies)
-        )
+        return tuple(s for s in self.sources if s.name in wanted or "*" in s.accompanies or wanted & set(s.accompanies))
 
 
 def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> Sources:
@@ -518,7 +527,8 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     for path, source in found:
         problems += [
             f"{path.name}: accompanies: '{n}' is not a source.{suggest(n, names)}"
-            for n in source.accompanies if n != "*" and n not in names and not problems
+            for n in source.accompanies
+            if n != "*" and n not in names and not problems
         ]
     if not folder.is_dir():
         problems.append(f"{folder} does not exist.")
@@ -630,9 +640,9 @@ def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], 
     return resolved, problems
 
 
-_KEYS = sorted({
-    n for m in (Source, Feed, FeedColumn, ReadOptions, Delivery, TransactionRules, Merchant) for n in m.model_fields
-})
+_KEYS = sorted(
+    {n for m in (Source, Feed, FeedColumn, ReadOptions, Delivery, TransactionRules, Merchant) for n in m.model_fields}
+)
 
 
 def _readable(error: ValidationError) -> list[str]:

@@ -68,6 +68,11 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> Feed
     return total
 
 
+def can_stream(feed: Feed) -> bool:
+    """Whether a feed's files come to a folder; those a package brings or a generator makes do not."""
+    return not feed.generator and not feed.location.startswith("package:")
+
+
 def _folders(lake: Lake, source: Source, feed: Feed) -> list[Path]:
     found: list[Path] = []
     if feed.location and not feed.location.startswith("inbox:"):

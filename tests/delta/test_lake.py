@@ -46,7 +46,9 @@ def test_changes_since_a_version_name_each_key_once_with_its_last_state(lake: La
     which = "silver.customer"
     one = lake.write(which, rows(lake.spark, which, [{"customer_id": "1"}, {"customer_id": "2"}, {"customer_id": "4"}]))
     lake.write(which, rows(lake.spark, which, [{"customer_id": "1", "city": "A"}, {"customer_id": "3"}]))
-    lake.write(which, rows(lake.spark, which, [{"customer_id": "1", "city": "B"}, {"customer_id": "2", "_deleted": True}]))
+    lake.write(
+        which, rows(lake.spark, which, [{"customer_id": "1", "city": "B"}, {"customer_id": "2", "_deleted": True}])
+    )
     changed = lake.read_changes(which, one.version).select("customer_id", "city", "_deleted").collect()
     assert sorted(map(tuple, changed), key=str) == [("1", "B", False), ("2", None, True), ("3", None, False)]
     assert lake.read_changes(which, lake.version(which)).count() == 0

@@ -95,11 +95,22 @@ def test_months_delivered_one_by_one_give_the_tables_of_all_at_once(spark: Spark
 HISTORY = frozenset(
     {
         # These remember the day in between, which the single run never saw.
-        "feature.customer", "feature.customer_category", "feature.rfm_boundary", "feature.rfm_migration",
-        "feature.cohort_retention", "feature.lifecycle_flow", "feature.customer_cluster", "feature.cluster_profile",
-        "gold.customer_membership", "gold.customer_segment_refresh", "gold.customer_segment_history",
-        "gold.customer_segment_customer", "gold.customer_segment_event", "gold.customer_segment_size",
-        "gold.customer_segment", "gold.dim_customer",
+        "feature.customer",
+        "feature.customer_category",
+        "feature.rfm_boundary",
+        "feature.rfm_migration",
+        "feature.cohort_retention",
+        "feature.lifecycle_flow",
+        "feature.customer_cluster",
+        "feature.cluster_profile",
+        "gold.customer_membership",
+        "gold.customer_segment_refresh",
+        "gold.customer_segment_history",
+        "gold.customer_segment_customer",
+        "gold.customer_segment_event",
+        "gold.customer_segment_size",
+        "gold.customer_segment",
+        "gold.dim_customer",
     }
 )
 

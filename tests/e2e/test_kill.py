@@ -27,8 +27,16 @@ KILLS = int(os.environ.get("SEGMENTATION_KILLS", "2"))
 
 def command(shop: Shop, data_dir: Path) -> list[str]:
     return [
-        sys.executable, "-m", "jobs.cli", "run", "--data-dir", str(data_dir), "--source", "corner_shop",
-        "--var", f"shop={shop.folder}",
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "run",
+        "--data-dir",
+        str(data_dir),
+        "--source",
+        "corner_shop",
+        "--var",
+        f"shop={shop.folder}",
     ]
 
 

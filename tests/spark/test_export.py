@@ -25,7 +25,7 @@ from tests.support.rows import rows
 pytestmark = pytest.mark.spark
 
 AS_OF = date(2018, 1, 1)
-AT = datetime(2018, 1, 1, 6)  # noqa: DTZ001
+AT = datetime(2018, 1, 1, 6)
 VIP, NEW = ExportedSegment("vip", "VIP", "v1"), ExportedSegment("new", "New", "v2")
 FILES = FileDestination(name="files", kind="files")
 SECRETS = ("ann@x.example", "+15550100", "bob", "cy-77")

@@ -29,7 +29,7 @@ OFTEN = Segment("often", "Often", feature("frequency").at_least(3), priority=1)
 
 def at(year: int, month: int, day: int, hour: int = 0) -> datetime:
     """A UTC time without zone, as Spark gives and takes it."""
-    return datetime(year, month, day, hour)  # noqa: DTZ001
+    return datetime(year, month, day, hour)
 
 
 class Tables:
@@ -250,6 +250,7 @@ def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSess
     )
     published = build_customer_segment(
         tables.read("gold.customer_segment_customer"),
+        tables.read("gold.customer_segment_guest"),
         tables.read("gold.customer_segment_refresh"),
         tables.read("gold.customer_segment"),
         segments=[guarded, OFTEN],
@@ -274,6 +275,7 @@ def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSessio
     def publish(segments: Sequence[Segment], when: datetime) -> Mapping[tuple[Any, ...], dict[str, Any]]:
         frame = build_customer_segment(
             tables.read("gold.customer_segment_customer"),
+            tables.read("gold.customer_segment_guest"),
             tables.read("gold.customer_segment_refresh"),
             tables.read("gold.customer_segment"),
             segments=segments,

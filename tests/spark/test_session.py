@@ -21,7 +21,7 @@ pytestmark = pytest.mark.spark
 def test_a_timestamp_comes_back_in_utc(spark: SparkSession) -> None:
     row = spark.sql("SELECT timestamp'2024-07-01 12:00:00' AS at, current_timezone() AS zone").first()
     assert row is not None
-    assert (row.at, row.zone) == (datetime(2024, 7, 1, 12), "UTC")  # noqa: DTZ001
+    assert (row.at, row.zone) == (datetime(2024, 7, 1, 12), "UTC")
 
 
 def test_workers_run_on_the_interpreter_of_the_driver(spark: SparkSession) -> None:

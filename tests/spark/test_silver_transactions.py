@@ -103,7 +103,8 @@ def test_types_times_and_amounts(spark):
         spark,
         [
             raw(n=1, product_id=" p1 ", amount=Decimal("2.40"), discount_amount=Decimal("0.50"),
-                coupon_amount=Decimal("1.00"), coupon_match_amount=Decimal("0.10"), sold_at=datetime(2024, 7, 1, 3, 59)),
+                coupon_amount=Decimal("1.00"), coupon_match_amount=Decimal("0.10"),
+                sold_at=datetime(2024, 7, 1, 3, 59)),
             raw(WHOLESALE, n=2, customer_id=" ", quantity=Decimal(3), unit_price=Decimal("0.335"),
                 amount=Decimal("9.99"), sold_at=datetime(2024, 7, 1, 23, 30), channel=" Web "),
         ],
@@ -213,7 +214,9 @@ def test_a_later_delivery_corrects_a_line_and_a_late_one_does_not(spark):
 
 
 def test_a_basket_delivered_again_replaces_the_whole_basket(spark):
-    first = [raw(WHOLESALE, d=1, n=i, product_id=p) for i, p in enumerate("BCC")] + [raw(WHOLESALE, d=1, n=9, basket_id="b2")]
+    first = [raw(WHOLESALE, d=1, n=i, product_id=p) for i, p in enumerate("BCC")] + [
+        raw(WHOLESALE, d=1, n=9, basket_id="b2")
+    ]
     again = [raw(WHOLESALE, d=2, n=i, product_id=p) for i, p in enumerate("CD")]
     held = merge([], conform(spark, first)[LINE])
     assert len(held) == 4

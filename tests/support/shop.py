@@ -163,7 +163,9 @@ def _month(month: int) -> list[tuple[object, ...]]:
             pieces = dice.choice([1, 1, 1, 2, 3])
             discount = "0.50" if dice.random() < 0.2 else "0.00"
             paid = f"{pieces * float(price) - float(discount):.2f}"
-            lines.append((receipt, line, sku, customer, dice.choice("AB"), sold.isoformat(sep=" "), pieces, paid, discount))
+            lines.append(
+                (receipt, line, sku, customer, dice.choice("AB"), sold.isoformat(sep=" "), pieces, paid, discount)
+            )
         if basket % 25 == 24:
             returned = lines[-1]
             back = (sold + timedelta(days=2)).isoformat(sep=" ")

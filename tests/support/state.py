@@ -8,9 +8,24 @@ from lakehouse.declare import tables
 from lakehouse.lake import Lake
 
 VOLATILE = {
-    "run_id", "entry_run_id", "exit_run_id", "last_run_id", "batch_id", "loaded_at", "updated_at", "created_at",
-    "entered_at", "exited_at", "added_at", "last_refresh_at", "event_data", "file_path", "checked_ts", "started_at",
-    "ended_at", "duplicate_hash",
+    "run_id",
+    "entry_run_id",
+    "exit_run_id",
+    "last_run_id",
+    "batch_id",
+    "loaded_at",
+    "updated_at",
+    "created_at",
+    "entered_at",
+    "exited_at",
+    "added_at",
+    "last_refresh_at",
+    "event_data",
+    "file_path",
+    "checked_ts",
+    "started_at",
+    "ended_at",
+    "duplicate_hash",
 }
 SCHEMAS = ("silver", "gold", "feature")
 SKIP = {"gold.audit_txn_ingest", "gold.segment_export"}

@@ -24,7 +24,10 @@ def declare_customer(**changed: object) -> type:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"cluster_by": ("cust_id",)}, "gold.example: cluster_by names 'cust_id', which is not a column; columns are customer_id"),
+        (
+            {"cluster_by": ("cust_id",)},
+            "gold.example: cluster_by names 'cust_id', which is not a column; columns are customer_id",
+        ),
         ({"key": ()}, "a Merge table needs a key"),
         ({"producer": "pipelines.gold.x"}, "producer must be 'module:function'"),
         ({"kind": Scd2(("customer_id",), ())}, "SCD2 names 'valid_from'"),
@@ -37,7 +40,7 @@ def test_a_wrong_declaration_fails_at_import_and_says_what_exists(changed: dict[
 
 
 def test_an_unknown_table_is_named_with_a_suggestion() -> None:
-    with pytest.raises(DeclarationError, match="Did you mean 'gold.dim_customer'"):
+    with pytest.raises(DeclarationError, match=r"Did you mean 'gold\.dim_customer'"):
         table_of("gold.dim_custmer")
 
 

@@ -84,7 +84,17 @@ def test_yaml_and_json_give_the_segment_back() -> None:
         feature("weekend_share").between(0.25, 1),
         feature("last_seen_at").within_last_days(7),
     )
-    segment = Segment("wine", "Wine ☕", rule, "For: everyone", False, ("a", "b"), 3, "manual", 0.5)
+    segment = Segment(
+        "wine",
+        "Wine ☕",
+        rule,
+        description="For: everyone",
+        is_active=False,
+        website_ids=("a", "b"),
+        priority=3,
+        refresh_mode="manual",
+        max_change_share=0.5,
+    )
 
     assert parse_segments(yaml.safe_dump(segment.to_dict(), allow_unicode=True), FEATURES) == (segment,)
     assert parse_rule(segment.conditions_json, FEATURES) == rule
@@ -204,6 +214,16 @@ def test_hostile_values_are_values(value: str) -> None:
     text = with_condition(f"{{feature: favourite_store_id, op: equals, value: {json.dumps(value)}}}")
 
     assert parse_segments(text, FEATURES)[0].rule == Condition("favourite_store_id", "equals", value)
+
+
+def test_guests_have_features_of_their_own() -> None:
+    text = "segment_id: g\nname: G\nentity: guest\nrule: {feature: net_amount, op: at_least, value: 200}\n"
+    (guests,) = parse_segments(text, FEATURES)
+
+    assert guests.entity == "guest"
+    assert parse_segments(json.dumps(guests.to_dict()), FEATURES) == (guests,)
+    assert "'recency_days' is not a feature" in problems(text.replace("net_amount", "recency_days"))[0]
+    assert "'net_amount' is not a feature" in problems(text.replace("guest", "customer"))[0]
 
 
 def test_names_are_unique_per_website_and_ids_everywhere(tmp_path: Path) -> None:

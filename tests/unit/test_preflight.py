@@ -1,0 +1,173 @@
+"""Real files in every bad state: each is refused with a reason a person can act on, or passes with what was found."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from pipelines.bronze import preflight
+from pipelines.bronze.preflight import inspect, match_columns
+from tests.support.feeds import HEADER, csv_text, make_source, put
+
+ROW = "7,email,granted,2020-01-01 10:00:00\n"
+
+
+def look(path: Path, **feed: object):
+    return inspect(path, make_source(path, **feed).feeds[0])
+
+
+def refusal(path: Path, **feed: object) -> tuple[str, str]:
+    found = look(path, **feed)
+    assert found.refusal is not None
+    return found.refusal
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "said"),
+    [
+        ("a.csv", b"", "empty_file", "0 bytes"),
+        ("a.csv.gz", b"\x1f\x8b" + gzip.compress(b"")[2:], "empty_file", "once decompressed"),
+        ("a.csv.gz", gzip.compress(csv_text(*map(str, range(5000))).encode())[:-40], "truncated_gzip", "too early"),
+        ("a.csv.gz", gzip.compress(b"x" * 99)[:20] + b"garbage!" * 9, "corrupt_gzip", "damaged"),
+        ("a.csv", gzip.compress(b"x"), "unnamed_gzip", "does not end in .gz"),
+        ("a.csv", csv_text("1").replace(",", ";").encode(), "wrong_delimiter", "semicolon"),
+        ("a.csv", csv_text("1").replace(",", "\t").encode(), "wrong_delimiter", "tab"),
+        ("a.csv", b"\n\n  \n", "no_header", "blank lines only"),
+        ("a.csv", ROW.encode(), "no_header", "is the header missing"),
+        ("a.csv", b"id,ID,when\n1,2,3\n", "ambiguous_column", "both stand for 'id'"),
+        ("a.csv", csv_text("é").encode("utf-16")[:-1], "truncated", "middle of a utf-16"),
+    ],
+)
+def test_a_file_that_cannot_be_read_whole_is_refused(
+    tmp_path: Path, name: str, content: bytes, code: str, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    got, reason = refusal(path)
+    assert got == code
+    assert said in reason
+
+
+def test_a_name_in_gz_without_gzip_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_text(csv_text("1"))
+    assert refusal(path)[0] == "not_gzip"
+
+
+def test_a_row_that_stands_for_the_header_is_never_shown(tmp_path: Path) -> None:
+    assert "anna@example.com" not in refusal(put(tmp_path, "a.csv", "anna@example.com,1,2\n"))[1]
+
+
+def test_a_vanished_file_and_one_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(tmp_path / "gone.csv")[0] == "vanished"
+    path = put(tmp_path, "a.csv", csv_text("1"))
+    monkeypatch.setattr(preflight, "unchanged", lambda _: False)
+    assert refusal(path)[0] == "changed_while_read"
+
+
+def test_bytes_outside_the_encoding_are_counted_by_line(tmp_path: Path) -> None:
+    content = f"{HEADER}\n{ROW}".encode() + b"8,caf\xe9,granted,2020-01-01\n" + ROW.encode() + b"9,\xff,x,y"
+    found = look(put(tmp_path, "a.csv", content))
+    assert found.refusal is None
+    assert (found.undecodable, found.undecodable_lines, found.lines) == (2, (3, 5), 5)
+    assert look(put(tmp_path, "b.csv", content), options={"encoding": "windows-1252"}).undecodable == 0
+
+
+def test_lines_are_numbered_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_CHUNK", 7)
+    content = csv_text(*map(str, range(20))).encode() + b"x,\xe9,y,z\n"
+    found = look(put(tmp_path, "a.csv", content))
+    assert (found.undecodable_lines, found.lines) == ((22,), 22)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found_as"),
+    [("utf-8-sig", "utf-8-sig"), ("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be")],
+)
+def test_marks_and_wide_encodings_are_noticed(tmp_path: Path, encoding: str, found_as: str) -> None:
+    found = look(put(tmp_path, "a.csv", csv_text("é", "2").encode(encoding)))
+    assert (found.refusal, found.encoding, found.lines) == (None, found_as, 3)
+    assert [c.declared for c in found.columns] == ["id", "channel", "status", "when"]
+
+
+def test_renamed_missing_and_extra_columns(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", "idn,Channel,status,when,shoe size,shoe size\n")
+    found = look(path)
+    assert found.refusal is None
+    assert found.missing == ("id",)
+    assert [c.header for c in found.columns if c.declared is None] == ["idn", "shoe size", "shoe size (2)"]
+    assert "missing column(s) 'id' Was it renamed to 'idn'?" in found.notes[0]
+    assert refusal(path, missing_columns="refuse_file")[0] == "missing_column"
+
+
+def test_headers_match_by_alias_case_and_punctuation() -> None:
+    columns, missing = match_columns(make_source("x").feeds[0], ["\ufeffID no", "CHANNEL", "Sta-tus", ""])
+    assert [(c.header, c.declared) for c in columns[1:]] == [
+        ("CHANNEL", "channel"),
+        ("Sta-tus", "status"),
+        ("column_4", None),
+    ]
+    assert missing == ("when",)
+
+
+def test_a_million_character_cell_passes(tmp_path: Path) -> None:
+    found = look(put(tmp_path, "a.csv", f"{HEADER}\n7,{'x' * 1_000_000},granted,2020-01-01\n"))
+    assert (found.refusal, found.lines) == (None, 2)
+    wide = look(put(tmp_path, "b.csv", f"{HEADER},{'y' * 200_000}\n"))
+    assert wide.refusal is None
+
+
+def test_a_header_alone_passes_and_several_gzip_members_are_one_file(tmp_path: Path) -> None:
+    assert look(put(tmp_path, "a.csv", HEADER + "\n")).refusal is None
+    members = gzip.compress(f"{HEADER}\n".encode()) + gzip.compress(ROW.encode())
+    assert look(put(tmp_path, "b.csv.gz", members)).lines == 2
+
+
+def test_a_json_array_is_not_json_lines(tmp_path: Path) -> None:
+    assert refusal(put(tmp_path, "a.jsonl", '[{"id": 1}]'), format="jsonl")[0] == "json_array"
+    found = look(put(tmp_path, "b.jsonl", '{"id": 1, "more": 2}\nbroken\n'), format="jsonl")
+    assert [c.header for c in found.columns] == ["id", "more"]
+
+
+def test_parquet_types_nanoseconds_and_truncation(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": pa.array([1], pa.int64()),
+            "channel": pa.array(["a"], pa.large_string()),
+            "when": pa.array([0], pa.timestamp("ns")),
+            "status": pa.array([0], pa.timestamp("us", tz="UTC")),
+        }
+    )
+    path = tmp_path / "a.parquet"
+    parquet.write_table(table, path)
+    found = look(path, format="parquet")
+    assert {c.header: (c.stored, c.is_nanoseconds, c.is_instant) for c in found.columns} == {
+        "id": ("bigint", False, False),
+        "channel": ("string", False, False),
+        "when": ("bigint", True, False),
+        "status": ("timestamp", False, True),
+    }
+    assert found.rows == 1
+    path.write_bytes(path.read_bytes()[:-20])
+    assert refusal(path, format="parquet")[0] == "unreadable_parquet"
+    parquet.write_table(pa.table({"id": pa.array([[1]])}), path)
+    assert refusal(path, format="parquet")[0] == "unsupported_column"
+
+
+def test_workbooks(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.active.title = "May"
+    book.active.append(["id", "channel", "status", "when"])
+    book.create_sheet("Empty")
+    book.save(tmp_path / "a.xlsx")
+    found = look(tmp_path / "a.xlsx", format="excel")
+    assert [s.name for s in found.sheets] == ["May"]
+    assert refusal(tmp_path / "a.xlsx", format="excel", options={"sheets": ["June"]})[0] == "missing_sheet"
+    assert refusal(put(tmp_path, "b.xlsx", b"PK not a zip"), format="excel")[0] == "unreadable_workbook"
+    assert refusal(put(tmp_path, "c.xls", b"old"), format="excel")[0] == "not_a_workbook"

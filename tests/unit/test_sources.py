@@ -1,0 +1,159 @@
+"""Declared sources: everything wrong is reported at once, with the file and what was meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lakehouse.errors import SourceError
+from pipelines.bronze.samples import GENERATORS
+from pipelines.bronze.sources import TransactionRules, load_sources, locate
+from tests.support.feeds import make_source, put
+
+CONF = Path(__file__).parents[2] / "conf"
+
+GOOD = """
+description: A shop.
+merchant: {id: shop, name: Shop, country: GB}
+currency: GBP
+feeds:
+  - name: people
+    subject: consents
+    location: ${drop}/*.csv
+    format: csv
+    columns: {id: {to: customer_id, required: true}}
+"""
+
+
+def write(tmp_path: Path, **files: str) -> Path:
+    for name, text in files.items():
+        put(tmp_path / "sources", f"{name}.yml", text)
+    return tmp_path
+
+
+def test_the_shipped_sources_are_valid_and_find_each_other() -> None:
+    sources = load_sources(CONF, {})
+    assert {s.name for s in sources.select(["complete_journey"])} == {
+        "complete_journey",
+        "complete_journey_samples",
+        "exchange_rates",
+        "uploads",
+    }
+    assert {m.id for m in sources.merchants} == {"complete_journey", "online_retail_ii"}
+    assert len(sources.source("complete_journey").feeds) == 8
+    assert sources.source("complete_journey_samples").merchant.name == "The Complete Journey"
+    named = {f.generator for s in sources for f in s.feeds if f.generator}
+    assert named == set(GENERATORS)
+
+
+def test_sample_sources_carry_a_label() -> None:
+    assert all(s.label for s in load_sources(CONF, {}) if s.is_sample)
+    with pytest.raises(ValueError, match="must carry a label"):
+        make_source("x").model_validate(make_source("x").model_dump() | {"is_sample": True})
+
+
+def test_every_problem_of_every_file_is_reported_with_a_suggestion(tmp_path: Path) -> None:
+    conf = write(
+        tmp_path,
+        first=GOOD.replace("customer_id", "custmer_id").replace("currency: GBP", "curency: GBP"),
+        second=GOOD.replace("subject: consents", "subject: consent").replace("format: csv", "format: cvs"),
+        third="- not a mapping",
+        fourth="a: [unclosed",
+        fifth=GOOD.replace("id: shop", "id: shp").replace(", name: Shop, country: GB", ""),
+    )
+    with pytest.raises(SourceError) as e:
+        load_sources(conf)
+    said = str(e.value)
+    for wanted in (
+        "first.yml: currency",
+        "first.yml: curency: there is no such setting. Did you mean 'currency'?",
+        "'custmer_id' is not a field of consents. Did you mean 'customer_id'?",
+        "Did you mean 'consents'?" if "second.yml: feeds.0: subject" in said else "Did you mean 'csv'?",
+        "third.yml: a source is a mapping",
+        "fourth.yml: not readable as YAML",
+        "fifth.yml: merchant 'shp' needs a name and a country",
+    ):
+        assert wanted in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"columns": {"a": {"to": "customer_id"}, "b": {"to": "customer_id"}}}, "already filled by 'a'"),
+        ({"columns": {"a": {"type": "money"}}}, "is not a type"),
+        ({"columns": {"a": {"type": "decimal(5,7)"}}}, "scale is larger"),
+        ({"columns": {"a": {"type": "int", "formats": ["yyyy"]}}}, "formats are for dates"),
+        ({"columns": {"a": {"timezone": "Europe/Lundon"}}}, "is not a time zone"),
+        ({"columns": {"First Name": {}, "first_name": {}}}, "name or alias is also that of"),
+        ({"key": ["custmer"]}, "key: 'custmer'"),
+        ({"delivery": {"by": "column", "column": "shet"}}, "not a declared column"),
+        ({"delivery": {"by": "sheet"}}, "only excel files have sheets"),
+        ({"transactions": {}}, "rules are for subject transactions only"),
+        ({"options": {"encoding": "utf-9"}}, "is not an encoding"),
+        ({"constants": {"channel": "email"}}, "already filled by column 'channel'"),
+    ],
+)
+def test_a_feed_that_contradicts_itself_is_refused(change: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make_source("x", **change)
+
+
+def test_a_location_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("Did you mean 'package'?")):
+        make_source("pakage:x/y.csv")
+
+
+def test_a_variable_moves_a_location_and_its_absence_leaves_the_feed_unconfigured(tmp_path: Path) -> None:
+    conf = write(tmp_path, shop=GOOD)
+    drop = tmp_path / "drop"
+    put(drop, "b10.csv", "x")
+    put(drop, "b9.csv", "x")
+    for hidden in ("_c.csv", ".d.csv", "e.csv.part"):
+        put(drop, hidden, "x")
+    (drop / "folder.csv").mkdir()
+    there = load_sources(conf, {"drop": str(drop)}).source("shop")
+    assert [p.name for p in locate(there, there.feeds[0], conf, tmp_path)] == ["b10.csv", "b9.csv"]
+    absent = load_sources(conf).source("shop")
+    assert absent.feeds[0].location == ""
+    assert locate(absent, absent.feeds[0], conf, tmp_path) == []
+
+
+def test_files_of_the_inbox_belong_to_every_feed(tmp_path: Path) -> None:
+    source = make_source("inbox:")
+    put(tmp_path / "inbox" / "shop" / "people", "up.csv", "x")
+    assert [p.name for p in locate(source, source.feeds[0], tmp_path, tmp_path)] == ["up.csv"]
+
+
+def test_a_missing_file_and_a_missing_package_say_what_to_do(tmp_path: Path) -> None:
+    for location, said in ((tmp_path / "no.csv", "does not exist"), ("package:nobody_has_this/x.csv", "not installed")):
+        source = make_source(location)
+        with pytest.raises(SourceError, match=said):
+            locate(source, source.feeds[0], tmp_path, tmp_path)
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    sources = load_sources(CONF, {})
+    with pytest.raises(SourceError, match="Did you mean 'complete_journey'"):
+        sources.source("complete_jorney")
+    with pytest.raises(SourceError, match="Did you mean 'transactions'"):
+        sources.source("complete_journey").feed("transaction")
+
+
+def test_adjustment_codes_match_whole_codes_and_stars_match_anything() -> None:
+    pattern = TransactionRules(adjustment_products=("M", "BANK CHARGES", "gift*")).adjustment_pattern
+    assert [bool(re.search(pattern, c)) for c in ("M", "BANK CHARGES", "GIFT_0001", "MUG", "XGIFT")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert TransactionRules().adjustment_pattern is None
+
+
+def test_the_fingerprint_follows_what_decides_how_rows_are_typed() -> None:
+    feed = make_source("x").feeds[0]
+    assert make_source("y", cadence="daily").feeds[0].fingerprint == feed.fingerprint
+    assert make_source("x", options={"delimiter": ";"}).feeds[0].fingerprint != feed.fingerprint
