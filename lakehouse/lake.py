@@ -109,7 +109,8 @@ class Lake:
             day: UTC day at whose end to read.
 
         Returns:
-            The declared columns in declared order. A declared table that nothing has written yet reads as empty.
+            The declared columns in declared order. A declared table that nothing has written yet reads as empty, and a
+            column declared after the version was written is null.
         """
         t = table_of(which)
         if not self.exists(t):
@@ -119,9 +120,13 @@ class Lake:
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        if self.settings.catalog:
-            return reader.table(self.name(t))
-        return reader.load(str(self.path(t)))
+        stored = reader.table(self.name(t)) if self.settings.catalog else reader.load(str(self.path(t)))
+        have = stored.columns
+        if have == t.column_names:
+            return stored
+        return stored.select(
+            *[str(c) if str(c) in have else F.lit(None).cast(c.spec.type).alias(str(c)) for c in t.columns]
+        )
 
     def empty(self, which: Which) -> DataFrame:
         """A frame of the declared schema without rows."""

@@ -121,6 +121,13 @@ _FIELDS: Final = (
 )
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads every number JSON can write as a number; YAML 1.1 takes 1e-9 for text."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+$"), "-+0123456789")
+
+
 @dataclass
 class _Reader:
     """Walks YAML nodes, which know their line and column, and collects problems instead of raising the first."""
@@ -194,7 +201,7 @@ class _Reader:
             # Events come from a state machine, so that depth is bounded before anything recurses into it.
             if not self._is_bounded(text):
                 return None
-            roots = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+            roots = list(yaml.compose_all(text, Loader=_Loader))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             at = Place(file, mark.line + 1, mark.column + 1) if mark else start
