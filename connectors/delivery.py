@@ -18,6 +18,21 @@ from lakehouse.runner import append_rows
 from lakehouse.settings import Settings
 from lakehouse.tables.segment import CustomerSegment as S
 
+READS = (
+    "gold.customer_segment",
+    "gold.customer_segment_customer",
+    "gold.dim_customer",
+    "silver.consent",
+)
+"""What an export depends on, besides the destinations."""
+
+
+def exported_folders(lake: Lake, settings: Settings, as_of: date) -> list[Path] | None:
+    """Folders of the exports recorded for a day, None when a file of theirs is gone."""
+    ledger = lake.read("gold.segment_export").where(F.col("as_of") == F.lit(as_of)).select("path").distinct()
+    files = [settings.data_dir.resolve() / r[0] for r in ledger.collect()]
+    return sorted({f.parent for f in files}) if all(f.is_file() for f in files) else None
+
 
 def export_segments(
     lake: Lake,

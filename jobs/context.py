@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from lakehouse.errors import RunLocked, SegmentationError
 from lakehouse.lake import Lake
 from lakehouse.logs import configure_logs, get_logger
-from lakehouse.runner import Run
+from lakehouse.runner import AuditLog, Run
 from lakehouse.session import build_session
 from lakehouse.settings import Settings, load_settings
 
@@ -67,6 +67,11 @@ class Job:
     def lake(self) -> Lake:
         """The lakehouse, opened on first use."""
         return Lake(build_session(self.settings.spark, self.settings.data_dir), self.settings)
+
+    @cached_property
+    def audit_log(self) -> AuditLog:
+        """What every step did last."""
+        return AuditLog(self.lake)
 
     @cached_property
     def sources(self) -> Sources:

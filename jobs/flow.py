@@ -81,7 +81,9 @@ def build(
     gate = quality_gate(job.lake, load_rules(job.settings.conf_dir))
     run = type(job.run)(job.run.run_id, job.run.started_at, {**_offered(job), **params})
     try:
-        return run_steps(job.lake, plan_steps(layers), run, force=force, progress=progress.step, audit=gate)
+        return run_steps(
+            job.lake, plan_steps(layers), run, force=force, progress=progress.step, audit=gate, log=job.audit_log
+        )
     finally:
         gate.finish()
 
@@ -122,7 +124,7 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
     out.as_of = job.as_of()
     out.steps += build_features(job, progress, force=force)
     out.steps += build_segments(job, progress, force=force, retrain=retrain)
-    out.exports = export(job, progress, out.as_of)
+    out.exports = export(job, progress, out.as_of, force=force)
     out.report = report(job, progress, out.as_of, fresh=not out.nothing_new)
     return out
 

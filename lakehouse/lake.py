@@ -49,6 +49,7 @@ class Lake:
         self.spark = spark
         self.settings = settings
         self._ready: set[str] = set()
+        self._counted: dict[str, tuple[int, int]] = {}
         self._schemas: set[str] = set()
         self._lock = threading.Lock()
         self._table_locks: dict[str, threading.Lock] = {}
@@ -93,10 +94,18 @@ class Lake:
             raise SegmentationError(f"{t.name} did not exist yet on {day}; its first version is younger.")
         return int(found)
 
-    def count(self, which: Which) -> int:
-        """Rows of a table; Delta answers from its log without reading data."""
+    def count(self, which: Which, *, version: int | None = None) -> int:
+        """Rows of a table; Delta answers from its log without reading data, and what was counted once is remembered."""
         t = table_of(which)
-        return int(self.read(t).count()) if self.exists(t) else 0
+        if self.settings.catalog and version is None:
+            return int(self.read(t).count()) if self.exists(t) else 0
+        at = self.version(t) if version is None else version
+        if at is None:
+            return 0
+        known = self._counted.get(t.name)
+        if known is None or known[0] != at:
+            known = self._counted[t.name] = (at, int(self.read(t, version=at).count()))
+        return known[1]
 
     # Reading ---------------------------------------------------------------------------------------------------
 
@@ -121,7 +130,7 @@ class Lake:
         if version is not None:
             reader = reader.option("versionAsOf", version)
         stored = reader.table(self.name(t)) if self.settings.catalog else reader.load(str(self.path(t)))
-        have = stored.columns
+        have = tuple(stored.columns)
         if have == t.column_names:
             return stored
         return stored.select(
@@ -198,6 +207,7 @@ class Lake:
                 self.spark.sql(
                     ddl.create_statement(t, self.name(t), location, deletion_vectors=self.settings.deletion_vectors)
                 )
+                self._counted[t.name] = (0, 0)
             self._ready.add(t.name)
         return t
 
@@ -365,7 +375,14 @@ class Lake:
         after = self.version(t)
         if after == before:
             return WriteResult(0, after, 0)
-        return WriteResult(int(seen.get["rows"]), after, int(seen.get["checksum"] or 0))
+        written = int(seen.get["rows"])
+        known = self._counted.pop(t.name, None)
+        if after is not None and not options:
+            if mode == "overwrite":
+                self._counted[t.name] = (after, written)
+            elif known is not None and known[0] == before == after - 1:
+                self._counted[t.name] = (after, known[1] + written)
+        return WriteResult(written, after, int(seen.get["checksum"] or 0))
 
     def _merge(self, t: Table, rows: DataFrame, compared: tuple[str, ...]) -> WriteResult:
         has_deleted = DELETED in rows.columns

@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -174,7 +175,9 @@ class AuditLog:
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Record rows; they reach the table within seconds or at `flush`."""
         with self._lock:
-            self._rows += rows
+            added = list(rows)
+            self._rows += added
+            self._last |= {row["step"]: row for row in added if row["status"] == "succeeded"}
             due = time.monotonic() - self._flushed > self._every
         if due:
             self.flush()
@@ -212,6 +215,7 @@ def run_steps(
     force: bool = False,
     progress: Progress | None = None,
     audit: Audit | None = None,
+    log: AuditLog | None = None,
 ) -> list[StepResult]:
     """Run steps, independent ones side by side, and stop at the first failure.
 
@@ -222,11 +226,12 @@ def run_steps(
         force: Run steps that have nothing new as well, over whole inputs.
         progress: Told of each start and end.
         audit: Quality gate around every write.
+        log: What ran before; read from the table unless given.
 
     Raises:
         StepFailed: naming the step and its cause; what finished before is kept, and the next run goes on there.
     """
-    log = AuditLog(lake)
+    log = log or AuditLog(lake)
     made_by = {o.name: s.producer for s in steps for o in s.outputs}
     waiting = {s.producer: (s, dependencies(s, made_by)) for s in steps}
     results: list[StepResult] = []
@@ -352,7 +357,8 @@ def _execute(
             f"{step.producer}: returned and declared tables differ in {', '.join(sorted(undeclared))}."
         )
     rows_read = sum(
-        int(f.count()) if isinstance(r, Changes) else lake.count(r) for f, r in zip(frames, step.reads, strict=True)
+        int(f.count()) if isinstance(r, Changes) and str(r) in seen else lake.count(r, version=versions.get(str(r)))
+        for f, r in zip(frames, step.reads, strict=True)
     )
     ended: list[dict[str, Any]] = []
     total = 0
@@ -484,21 +490,31 @@ def _sources_of(module: str, seen: set[str] | None = None) -> set[Path]:
     if module in seen or module.split(".")[0] not in _OURS or module.startswith("lakehouse"):
         return set()
     seen.add(module)
+    with _PARSING:
+        path, names = _imports_of(module)
+    found = {path} if path else set()
+    for name in names:
+        found |= _sources_of(name, seen)
+    return found
+
+
+_PARSING = threading.Lock()
+"""CPython 3.11 counts the depth of syntax trees per process, so two threads that parse at once can fail."""
+
+
+@cache
+def _imports_of(module: str) -> tuple[Path | None, tuple[str, ...]]:
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
-        return set()
+        return None, ()
     if spec is None or not spec.origin:
-        return set()
+        return None, ()
     path = Path(spec.origin)
-    found = {path}
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
         elif isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        else:
-            continue
-        for name in names:
-            found |= _sources_of(name, seen)
-    return found
+            names += [a.name for a in node.names]
+    return path, tuple(names)
