@@ -42,8 +42,8 @@ bench: setup ## measure against a single-machine engine on the same work
 docs: setup ## write the data dictionary and the other generated pages
 	@$(BIN)/segmentation docs $(ARGS)
 
-clean: ## remove the environment and everything a run or a tool leaves behind; keeps the downloaded jars
-	rm -rf $(VENV) .uv data build dist mlruns .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove the environment and what tools leave behind; keeps the tables in .lakehouse and the downloaded jars
+	rm -rf $(VENV) .uv build dist mlruns .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment follows the lock: one of everything, so that run, test and the notebooks share it.

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,17 @@ Var = Annotated[
 ]
 
 
+class Layer(StrEnum):
+    """What `build` can be asked for."""
+
+    BRONZE = "bronze"
+    SILVER = "silver"
+    GOLD = "gold"
+    FEATURES = "features"
+    MODELS = "models"
+    SEGMENTS = "segments"
+
+
 def main() -> None:
     """Console entry point."""
     app()
@@ -87,7 +99,7 @@ def _job(
         with job.locked(), progress.live():
             yield job, progress
     except SegmentationError as e:
-        log.error("command failed", extra={"error": type(e).__name__, "reason": str(e)})
+        log.error("command failed", extra={"told": True, "error": type(e).__name__, "reason": str(e)})
         errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
         raise typer.Exit(e.exit_code) from None
 
@@ -168,8 +180,7 @@ def build(
     var: Var = None,
     force: Force = False,
     layer: Annotated[
-        list[str] | None,
-        typer.Option("--layer", help="silver, gold, features, models or segments; default silver and gold."),
+        list[Layer] | None, typer.Option("--layer", help="May be repeated; default bronze, silver, gold.")
     ] = None,
     wait: Wait = None,
     verbose: Verbose = False,
@@ -178,7 +189,7 @@ def build(
     from jobs import flow
 
     with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
-        chosen = list(layer or flow.FACT_LAYERS)
+        chosen = [x.value for x in layer] if layer else list(flow.FACT_LAYERS)
         if facts := [x for x in chosen if x in flow.FACT_LAYERS]:
             flow.build(job, progress, facts, force=force)
         if "features" in chosen:

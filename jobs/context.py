@@ -69,6 +69,21 @@ class Job:
         return Lake(build_session(self.settings.spark, self.settings.data_dir), self.settings)
 
     @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """Configuration objects that producers may ask for by name, checked."""
+        from features.rules import load_feature_rules
+        from pipelines.gold.finance_conf import load_finance
+        from segments.load import load_segments
+
+        conf = self.settings.conf_dir
+        return {
+            "feature_rules": load_feature_rules(conf),
+            "sources": self.sources,
+            "finance": load_finance(conf),
+            "segments": load_segments(conf / "segments"),
+        }
+
+    @cached_property
     def audit_log(self) -> AuditLog:
         """What every step did last."""
         return AuditLog(self.lake)

@@ -79,7 +79,7 @@ def build(
     from lakehouse.quality import load_rules, quality_gate
 
     gate = quality_gate(job.lake, load_rules(job.settings.conf_dir))
-    run = type(job.run)(job.run.run_id, job.run.started_at, {**_offered(job), **params})
+    run = type(job.run)(job.run.run_id, job.run.started_at, {**job.configuration, **params})
     try:
         return run_steps(
             job.lake, plan_steps(layers), run, force=force, progress=progress.step, audit=gate, log=job.audit_log
@@ -106,6 +106,7 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
     """Clusters trained when due and scored, rules evaluated, membership published."""
     from models.training import cluster_models
 
+    _ = job.configuration
     as_of = job.as_of()
     with progress.task("models", "customer clusters") as done:
         clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
@@ -118,6 +119,7 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
     from jobs.publish import export, report
 
     out = Outcome()
+    _ = job.configuration  # a mistake in a definition is told before an hour of work, not after
     out.feeds = ingest(job, progress)
     _require_input(job, out)
     out.steps += build_facts(job, progress, force=force)
@@ -127,20 +129,6 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
     out.exports = export(job, progress, out.as_of, force=force)
     out.report = report(job, progress, out.as_of, fresh=not out.nothing_new)
     return out
-
-
-def _offered(job: Job) -> dict[str, Any]:
-    """Configuration objects that producers may ask for by name."""
-    from features.rules import load_feature_rules
-    from pipelines.gold.finance_conf import load_finance
-    from segments.load import load_segments
-
-    return {
-        "feature_rules": load_feature_rules(job.settings.conf_dir),
-        "sources": job.sources,
-        "finance": load_finance(job.settings.conf_dir),
-        "segments": load_segments(job.settings.conf_dir / "segments"),
-    }
 
 
 def _require_input(job: Job, out: Outcome) -> None:

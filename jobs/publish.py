@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jobs.context import Job
 from jobs.progress import Progress
+from lakehouse.runner import code_fingerprint
 
 _EXPORT = "connectors.delivery:export_segments"
 
@@ -59,7 +60,8 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
 
 def _mark(job: Job, as_of: date) -> str:
     said = hashlib.sha256(as_of.isoformat().encode())
-    for path in sorted((job.settings.conf_dir / "destinations").glob("*.yml")):
+    said.update(code_fingerprint("connectors.delivery").encode())
+    for path in sorted((job.settings.conf_dir / "destinations").glob("*.y*ml")):
         said.update(path.name.encode() + path.read_bytes())
     return said.hexdigest()[:16]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from jobs.context import Job
@@ -27,8 +30,9 @@ def print_summary(job: Job, outcome: Outcome, console: Console, seconds: float) 
     console.print(f"\n  as of    {outcome.as_of} (sales before that day count)", highlight=False)
     if outcome.report:
         console.print(f"  report   {outcome.report}", highlight=False, soft_wrap=True)
-    for path in outcome.exports:
-        console.print(f"  export   {path}", highlight=False, soft_wrap=True)
+    if outcome.exports:
+        count, top = len(outcome.exports), Path(os.path.commonpath(outcome.exports))
+        console.print(f"  exports  {top} ({count} folder{'s' if count > 1 else ''})", highlight=False, soft_wrap=True)
     console.print(f"  tables   {job.settings.data_dir.resolve()}", highlight=False, soft_wrap=True)
     console.print(f"  took     {seconds:,.1f} s", highlight=False)
 
@@ -63,9 +67,9 @@ def print_segments(job: Job, console: Console) -> None:
     for r in latest:
         if r["website_id"] != website:
             website = r["website_id"]
-            grid.add_row(f"[dim]{website}, {r['customers']:,} customers[/]")
+            grid.add_row(f"[dim]{escape(website)}, {r['customers']:,} customers[/]")
         grid.add_row(
-            f"  {r['name']}",
+            f"  {escape(r['name'])}",
             f"{r['members']:,}",
             f"{r['share']:.1%}" if r["share"] is not None else "",
             f"{r['net_amount']:,.0f}" if r["net_amount"] is not None else "",

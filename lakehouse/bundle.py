@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ class JobRules(_Strict):
     """All of `conf/bundle/jobs.yml`."""
 
     sources: tuple[str, ...]
+    packages: tuple[str, ...] = ()
     daily: JobRule
     maintenance: JobRule
     scheduled_on: Variant
@@ -146,7 +148,7 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
     for source in rules.sources:
         # One source that cannot be read does not keep the next from landing.
         after = {"depends_on": [{"task_key": tasks[-1]["task_key"]}], "run_if": "ALL_DONE"} if tasks else {}
-        tasks.append(_task(f"ingest_{source}", ("ingest", "--source", source), variant) | after)
+        tasks.append(_task(f"ingest_{source}", ("ingest", "--source", source), variant, rules.packages) | after)
     landed = [t["task_key"] for t in tasks]
     previous: str | None = None
     commands = [c for c, _ in stages()] + [("export",), ("report",)]
@@ -157,7 +159,7 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
             after = {"depends_on": [{"task_key": k} for k in landed], "run_if": "AT_LEAST_ONE_SUCCESS"}
         else:
             after = {"depends_on": [{"task_key": previous}]}
-        tasks.append(_task(key, command, variant) | after)
+        tasks.append(_task(key, command, variant, rules.packages) | after)
         previous = key
     title = rules.daily.title if variant == rules.scheduled_on else f"{rules.daily.title} (on demand, {variant})"
     job = _job(rules.daily.model_copy(update={"title": title}), rules, access, tasks, variant)
@@ -167,7 +169,7 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
 
 
 def _maintenance(rules: JobRules, access: Access) -> dict[str, Any]:
-    tasks = [_task("maintain", ("maintain",), rules.scheduled_on)]
+    tasks = [_task("maintain", ("maintain",), rules.scheduled_on, ())]
     job = _job(rules.maintenance, rules, access, tasks, rules.scheduled_on)
     return job | {"schedule": _schedule(rules.maintenance)}
 
@@ -201,7 +203,7 @@ def _job(
         "tasks": tasks,
     }
     if variant == "serverless":
-        spec = {"environment_version": "${var.environment_version}", "dependencies": [_WHEEL]}
+        spec = {"environment_version": "${var.environment_version}", "dependencies": [_WHEEL, *rules.packages]}
         job["environments"] = [{"environment_key": "default", "spec": spec}]
     else:
         cluster = {
@@ -215,7 +217,7 @@ def _job(
     return job
 
 
-def _task(key: str, command: tuple[str, ...], variant: Variant) -> dict[str, Any]:
+def _task(key: str, command: tuple[str, ...], variant: Variant, packages: Iterable[str]) -> dict[str, Any]:
     task: dict[str, Any] = {
         "task_key": key,
         "python_wheel_task": {
@@ -229,7 +231,8 @@ def _task(key: str, command: tuple[str, ...], variant: Variant) -> dict[str, Any
     }
     if variant == "serverless":
         return task | {"environment_key": "default"}
-    return task | {"job_cluster_key": "main", "libraries": [{"whl": _WHEEL}]}
+    libraries: list[dict[str, Any]] = [{"whl": _WHEEL}, *({"pypi": {"package": p}} for p in packages)]
+    return task | {"job_cluster_key": "main", "libraries": libraries}
 
 
 def _data(access: Access) -> dict[str, Any]:

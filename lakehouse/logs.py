@@ -23,7 +23,7 @@ _NOISY: Final = (
     "urllib3",
     "grpc",
 )
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "told"}
 
 # Order matters: a secret may hold an @, an address may hold digits.
 _MASKS: Final = (
@@ -80,6 +80,8 @@ def configure_logs(
     people = logging.StreamHandler(stream or sys.stderr)
     people.setLevel(logging.INFO if verbose else logging.WARNING)
     people.setFormatter(LineFormatter())
+    # `extra={"told": True}`: the command has said it to people in its own words.
+    people.addFilter(lambda record: not getattr(record, "told", False))
     root.addHandler(people)
 
     for name in _NOISY:

@@ -462,14 +462,20 @@ def step_fingerprint(step: Step, function: Callable[..., object], params: Mappin
 
     Code is the producer's module and every module of ours it imports, so a mended helper counts as a change.
     """
-    code = hashlib.sha256()
-    for path in sorted(_sources_of(step.producer.split(":")[0])):
-        code.update(path.read_bytes())
+    code = hashlib.sha256(code_fingerprint(step.producer.split(":")[0]).encode())
     for t in (*step.outputs, *(table_of(str(r)) for r in step.reads)):
         code.update(repr((t.name, t.kind, t.key, t.columns, [c.spec for c in t.columns])).encode())
     values = {n: _plain(params[n]) for n in sorted(_keyword_only(function) - _RUN_ONLY) if n in params}
     said = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     return f"{code.hexdigest()[:16]}.{said.hexdigest()[:16]}"
+
+
+def code_fingerprint(module: str) -> str:
+    """Hash of a module of ours and of every module of ours that it imports."""
+    code = hashlib.sha256()
+    for path in sorted(_sources_of(module)):
+        code.update(path.read_bytes())
+    return code.hexdigest()
 
 
 def _plain(value: Any) -> Any:
