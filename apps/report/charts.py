@@ -30,10 +30,16 @@ STEPS: Final = 9
 STAGE_ORDER: Final = ("new", "active", "won_back", "lapsing", "lost", "prospect")
 """From best to worst, the order in which states are stacked."""
 
+LAYER_ORDER: Final = ("bronze", "silver", "gold", "features", "models", "segments", "export", "report")
+"""The way of the data through a run."""
+
 FEW: Final = 30
 """Below this many customers a share says little."""
 
 STOPS: Final = (0.0, 0.04, 0.1, 0.18, 0.28, 0.4, 0.55, 0.75, 1.0)
+
+TIME_STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+"""Seconds between the lines of a time axis."""
 
 
 def sales_by_month(periods: Sequence[Period], currency: str) -> Markup:
@@ -92,10 +98,10 @@ def sales_by_month(periods: Sequence[Period], currency: str) -> Markup:
 def size_against_value(segments: Sequence[SegmentSize]) -> Markup:
     """Per segment, its part of the customers and its part of the money, joined by a line.
 
-    A line to the right means that the segment brings more than its size.
+    A line to the right means that the segment brings more than its size. Shares too small for two dots are written.
     """
     shown = [s for s in segments if s.share is not None]
-    width, row, left, right, top = 960, 34, 232, 56, 34
+    width, row, left, right, top = 960, 34, 232, 56, 8
     height = top + row * len(shown) + 30
     widest = max([max(s.share or 0, s.value_share or 0) for s in shown], default=0.0)
     step = next(s for s in (0.02, 0.05, 0.1, 0.2) if s == 0.2 or widest <= s * 6)
@@ -110,32 +116,31 @@ def size_against_value(segments: Sequence[SegmentSize]) -> Markup:
         x = at(step * k)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{height - 26}"/>')
         parts.append(_text(x, height - 8, words.percent(step * k, 0), "tick mid"))
-    parts += [
-        f'<circle class="of-customers" cx="{left + 6}" cy="12" r="5"/>',
-        _text(left + 18, 16, "share of customers", "cap"),
-        f'<circle class="of-value" cx="{left + 168}" cy="12" r="6"/>',
-        _text(left + 180, 16, "share of spend", "cap"),
-    ]
     for i, s in enumerate(shown):
         y = top + row * i + row / 2
         share, value = s.share or 0.0, s.value_share
-        about = f"{s.name}: {words.percent(share)} of customers"
-        body = ""
-        if value is not None:
-            about += f", {words.percent(value)} of spend"
-            tone = "up" if value >= share else "down"
-            body = (
+        shares = f"{words.percent(share)} of customers, {words.percent(value)} of spend"
+        ring = f'<circle class="of-customers" cx="{at(share):.1f}" cy="{y:.1f}" r="5"/>'
+        edge = at(max(share, value or 0.0))
+        if not share and not value:
+            drawn = _text(left + 8, y + 4.5, "no customers", "tick")
+        elif value is None:
+            shares = f"{words.percent(share)} of customers, spend not known"
+            drawn = ring + _text(edge + 15, y + 4.5, "spend not known", "tick")
+        elif edge - left < 6.5:
+            drawn = _text(left + 8, y + 4.5, shares, "tick")
+        else:
+            tone = _tone(value, share)
+            times = words.multiple(value / share) if share and value > 0 else "no net spend" if value <= 0 else ""
+            drawn = (
                 f'<line class="span {tone}" x1="{at(share):.1f}" x2="{at(value):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                f'<circle class="of-value {tone}" cx="{at(value):.1f}" cy="{y:.1f}" r="6.5"/>'
+                f'<circle class="of-value {tone}" cx="{at(value):.1f}" cy="{y:.1f}" r="6.5"/>{ring}'
+                f"{_text(edge + 15, y + 4.5, times, 'value')}"
             )
-        edge = max(share, value or 0.0)
-        times = f"{value / share:.1f}×" if value and share and value / share >= 0.05 else ""
         parts.append(
-            f'<g class="mark"><title>{escape(about)}</title>'
+            f'<g class="mark"><title>{escape(f"{s.name}: {shares}")}</title>'
             f'<rect class="hit" x="0" y="{y - row / 2:.1f}" width="{width}" height="{row}"/>'
-            f"{_text(left - 16, y + 5, _clip(s.name, 28), 'label end')}"
-            f'{body}<circle class="of-customers" cx="{at(share):.1f}" cy="{y:.1f}" r="5"/>'
-            f"{_text(at(edge) + 15, y + 4.5, times, 'value')}</g>"
+            f"{_text(left - 16, y + 5, _clip(s.name, 28), 'label end')}{drawn}</g>"
         )
     return _svg(width, height, parts, "Share of customers against share of spend, by segment")
 
@@ -276,6 +281,7 @@ def retention(cells: Sequence[CohortCell], *, newest: int = 18) -> Markup:
                 continue
             share = cell.customers / cell.size
             shade = _shade(share, highest, linear=True)
+            ink = "" if thin else f"i{shade} "  # cells of thin rows are outlined, on the colour of the sheet
             x = left + side * (age - 1)
             about = (
                 f"{words.month(cohort)}, {words.several(age, 'month')} later: {words.whole(cell.customers)} of "
@@ -285,7 +291,7 @@ def retention(cells: Sequence[CohortCell], *, newest: int = 18) -> Markup:
                 f'<g class="mark{thin}"><title>{escape(about)}</title>'
                 f'<rect class="s{shade}" x="{x + 1:.1f}" y="{y + 1}" width="{side - 2:.1f}" height="{high - 2}" '
                 f'rx="4"/>'
-                f"{_text(x + side / 2, y + high / 2 + 4.5, words.percent(share, 0), f'i{shade} cell small mid')}</g>"
+                f"{_text(x + side / 2, y + high / 2 + 4.5, words.percent(share, 0), f'{ink}cell small mid')}</g>"
             )
     return _svg(width, height, parts, "Retention by month of first purchase")
 
@@ -303,20 +309,23 @@ def traits(cluster: Cluster, names: Sequence[str], limit: float = 2.0) -> Markup
         trait = found.get(name)
         parts.append(_text(left - 12, y + row / 2 + 4.5, _clip(words.trait(name), 24), "tick end"))
         if trait is None or trait.z_score is None:
+            parts.append(_text(middle + 6, y + row / 2 + 4, "not known", "tick faint"))
             continue
-        z = max(-limit, min(limit, trait.z_score))
-        long = max(1.5, (half - 30) * abs(z) / limit)
+        z = max(-limit, min(limit, round(trait.z_score, 1)))
+        long = (half - 40) * abs(z) / limit
         tone = "up" if z >= 0 else "down"
         x = middle if z >= 0 else middle - long
-        mean = "" if trait.mean is None else f", mean {trait.mean:,.4g}"
-        about = f"{words.trait(name)}: {trait.z_score:+.2f} standard deviations from the average customer{mean}"
+        mean = "" if trait.mean is None else f", mean {words.mean(trait.mean)}"
+        about = (
+            f"{words.trait(name)}: {words.deviation(trait.z_score, 2)} standard deviations from the average customer"
+            f"{mean}"
+        )
         edge, anchor = (x + long + 5, "") if z >= 0 else (x - 5, "end")
-        shown = f"{abs(trait.z_score):.1f}"
         parts.append(
             f'<g class="mark"><title>{escape(about)}</title>'
             f'<rect class="hit" x="0" y="{y}" width="{width}" height="{row}"/>'
             f'<rect class="trait {tone}" x="{x:.1f}" y="{y + 6}" width="{long:.1f}" height="{row - 12}" rx="2"/>'
-            f"{_text(edge, y + row / 2 + 4, ('+' if z >= 0 else words.MINUS) + shown, f'tick {anchor}')}</g>"
+            f"{_text(edge, y + row / 2 + 4, words.deviation(trait.z_score), f'tick {anchor}')}</g>"
         )
     foot = row * len(names) + 16
     parts += [_text(middle, foot, "average customer", "tick mid faint")]
@@ -324,34 +333,34 @@ def traits(cluster: Cluster, names: Sequence[str], limit: float = 2.0) -> Markup
 
 
 def timeline(steps: Sequence[StepTiming]) -> Markup:
-    """Steps as bars on the clock of the run."""
+    """Steps as bars on the clock, from the start of the first."""
     width, row, left, right, top = 960, 22, 250, 64, 8
     end = max((s.begin + s.seconds for s in steps), default=0.0) or 1.0
     height = top + row * len(steps) + 26
     span = width - left - right
     parts = []
-    for tick in _axis(end):
-        if tick > end * 1.001:
-            continue
+    for tick in _time_axis(end):
         x = left + span * tick / end
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - 22}"/>')
-        parts.append(_text(x, height - 6, words.seconds(tick), "tick mid"))
+        parts.append(_text(x, height - 6, words.clock(tick), "tick mid"))
     for i, s in enumerate(steps):
         y = top + row * i
         x, long = left + span * s.begin / end, max(2.0, span * s.seconds / end)
         about = (
-            f"{s.step} ({s.layer}): {words.seconds(s.seconds)}, starting {words.seconds(s.begin)} into the run; "
-            f"{words.whole(s.rows_written)} rows written" + ("" if s.status == "succeeded" else f"; {s.status}")
+            f"{s.step} ({s.layer}): {words.seconds(s.seconds)}, starting {words.seconds(s.begin)} after the first"
+            + ("" if s.rows_written is None else f"; {words.several(s.rows_written, 'row')} written")
+            + ("" if s.status == "succeeded" else f"; {s.status}")
         )
         tone = f"l-{slug(s.layer)}" if s.status == "succeeded" else "failed"
         parts.append(
             f'<g class="mark"><title>{escape(about)}</title>'
             f'<rect class="hit" x="0" y="{y}" width="{width}" height="{row}"/>'
-            f"{_text(left - 12, y + row / 2 + 4.5, _clip(s.step, 36), 'tick end')}"
+            f"{_text(0, y + row / 2 + 4.5, _clip(s.layer, 10), 'tick faint')}"
+            f"{_text(left - 12, y + row / 2 + 4.5, _clip(s.step, 28), 'tick end')}"
             f'<rect class="step {tone}" x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="{row - 8}" rx="3"/>'
             f"{_text(x + long + 6, y + row / 2 + 4, words.seconds(s.seconds), 'tick faint')}</g>"
         )
-    return _svg(width, height, parts, "Steps of the run on its clock")
+    return _svg(width, height, parts, "Steps of the run by time")
 
 
 def sparkline(values: Sequence[float]) -> Markup:
@@ -401,6 +410,20 @@ def _axis(most: float, lines: int = 5) -> list[float]:
     unit = 10 ** floor(log10(rough))
     step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= rough)
     return [step * i for i in range(ceil(most / step - 1e-9) + 1)]
+
+
+def _time_axis(end: float, most: int = 6) -> list[float]:
+    """Times from 0 to at most `end`, a round number of seconds or minutes apart."""
+    hours = 3600.0 * ceil(end / 3600 / most)
+    step = next((float(s) for s in TIME_STEPS if s * most >= end), hours)
+    return [step * i for i in range(floor(end / step + 1e-9) + 1)]
+
+
+def _tone(part: float, other: float) -> str:
+    """Colour of one share beside another: `even` when their ratio reads 1.0."""
+    if other and round(part / other, 1) == 1.0:
+        return "even"
+    return "up" if part > other else "down"
 
 
 def _column(x: float, y: float, width: float, height: float) -> str:

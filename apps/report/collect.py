@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -37,7 +37,7 @@ from apps.report.data import (
 )
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
-from lakehouse.runner import plan_steps
+from lakehouse.runner import Step
 from lakehouse.tables.feature import ABSENT
 
 TRAITS: Final = (
@@ -58,6 +58,7 @@ _PARTIAL_DAYS: Final = 3
 """A month counts as covered when sales begin and end within this many days of its edges: shops close on holidays."""
 
 Rows = list[Row]
+Record = Row | Mapping[str, Any]
 
 
 def collect(lake: Lake, run_id: str, as_of: date) -> ReportData:
@@ -80,7 +81,7 @@ def collect(lake: Lake, run_id: str, as_of: date) -> ReportData:
         "cohorts": lambda: _slice(lake, "feature.cohort_retention", as_of).collect(),
         "profiles": lambda: _slice(lake, "feature.cluster_profile", as_of).collect(),
         "traits": lambda: _traits(lake, as_of).collect(),
-        "samples": lambda: lake.read("ingest.dim_source_system").where("is_sample OR terms IS NOT NULL").collect(),
+        "sources": lambda: lake.read("ingest.dim_source_system").collect(),
         "merchants": lambda: lake.read("gold.dim_merchant").collect(),
         "recon": lambda: lake.read("gold.audit_recon").collect(),
         "checks": lambda: _checks(lake).collect(),
@@ -97,26 +98,50 @@ def collect(lake: Lake, run_id: str, as_of: date) -> ReportData:
     empty = _why_empty(lake, as_of)
     shops = [_merchant(m, found, as_of, before, empty) for m in sorted(merchants)]
     steps, steps_of = _timings(found["steps"], run_id)
+    titles = source_titles(found["sources"], {r["merchant_id"]: r["merchant_name"] for r in found["merchants"]})
+    samples, terms = source_notes(found["sources"], titles)
     return ReportData(
         run_id=run_id,
         as_of=as_of,
         generated_at=datetime.now(UTC).replace(microsecond=0),
         merchants=tuple(sorted(shops, key=_revenue, reverse=True)),
         previous_as_of=before,
-        quality=_quality(found, empty),
+        quality=_quality(found, empty, titles),
         steps=steps,
         steps_of=steps_of,
-        samples=tuple(
-            SampleNote(words.name_of(r["source_system_id"]), r["description"], r["label"] or "Sample data.")
-            for r in found["samples"]
-            if r["is_sample"]
-        ),
-        terms=tuple(
-            (words.name_of(r["source_system_id"]), r["terms"])
-            for r in sorted(found["samples"], key=lambda r: r["source_system_id"])
-            if r["terms"]
-        ),
+        samples=samples,
+        terms=terms,
     )
+
+
+def source_titles(sources: Iterable[Record], merchants: Mapping[str, str]) -> dict[str, str]:
+    """What sources are called: those with a retailer's id in theirs by its name, others by their id in words.
+
+    Args:
+        sources: Rows of `ingest.dim_source_system`.
+        merchants: Names of retailers by id.
+    """
+    titles = {}
+    for r in sources:
+        source, merchant = r["source_system_id"], r["merchant_id"]
+        if merchant in merchants and f"{source}_".startswith(f"{merchant}_"):
+            titles[source] = merchants[merchant] + source.removeprefix(merchant).replace("_", " ")
+        else:
+            titles[source] = words.name_of(source)
+    return titles
+
+
+def source_notes(
+    sources: Iterable[Record], titles: Mapping[str, str]
+) -> tuple[tuple[SampleNote, ...], tuple[tuple[str, str], ...]]:
+    """What readers must know of the sources that have delivered files: which are made up, and terms of use."""
+    told = sorted((r for r in sources if r["file_count"]), key=lambda r: r["source_system_id"])
+    samples = tuple(
+        SampleNote(titles[r["source_system_id"]], r["description"], r["label"] or "Sample data.")
+        for r in told
+        if r["is_sample"]
+    )
+    return samples, tuple((titles[r["source_system_id"]], r["terms"]) for r in told if r["terms"])
 
 
 # Questions to the tables: each an aggregation to at most a few hundred rows ----------------------------------------
@@ -398,7 +423,6 @@ def _timings(rows: Rows, run_id: str) -> tuple[tuple[StepTiming, ...], str | Non
     shown, steps_of = (mine, None) if mine else (rows, rows[0]["run_id"] if rows else None)
     if not shown:
         return (), None
-    layers = {s.producer: s.layer for s in plan_steps()}
     start = min(r["started_at"] for r in shown)
     by_step: dict[str, Rows] = defaultdict(list)
     for r in shown:
@@ -406,7 +430,7 @@ def _timings(rows: Rows, run_id: str) -> tuple[tuple[StepTiming, ...], str | Non
     made = [
         StepTiming(
             step=words.title(producer.split(":")[-1]),
-            layer=layers.get(producer, _layer(producer)),
+            layer=_layer(producer),
             begin=min((r["started_at"] - start).total_seconds() for r in parts),
             seconds=max(r["seconds"] for r in parts),
             rows_read=max((r["rows_read"] for r in parts if r["rows_read"] is not None), default=None),
@@ -419,24 +443,30 @@ def _timings(rows: Rows, run_id: str) -> tuple[tuple[StepTiming, ...], str | Non
     return tuple(sorted(made, key=lambda s: (s.begin, s.step))), steps_of
 
 
-def _quality(found: Mapping[str, Rows], empty: Mapping[str, str]) -> Quality:
-    checks: dict[str, list[bool]] = defaultdict(list)
+def _quality(found: Mapping[str, Rows], empty: Mapping[str, str], titles: Mapping[str, str]) -> Quality:
+    def source(name: str) -> str:
+        return titles.get(name) or words.name_of(name)
+
+    checks: dict[str, list[str]] = defaultdict(list)
     for r in found["checks"]:
-        checks[r["dataset_id"]].append(r["check_status"] == "passed")
+        checks[r["dataset_id"]].append("passed" if r["check_status"] == "passed" else r["severity"])
     failed = [
         FailedCheck(r["dataset_id"], r["check_name"], r["severity"], r["column_name"], _observed(r))
         for r in found["checks"]
         if r["check_status"] != "passed"
     ]
-    refused = [Rejection(r["source"], "rule", r["reason"], r["rows"]) for r in found["rejects"]]
+    refused = [Rejection(source(r["source"]), "rule", r["reason"], r["rows"]) for r in found["rejects"]]
     unread = [
         Rejection(
-            r["source"], "parsing", f"{r['column_name']}: {r['reason']}" if r["column_name"] else r["reason"], r["rows"]
+            source(r["source"]),
+            "parsing",
+            f"{r['column_name']}: {r['reason']}" if r["column_name"] else r["reason"],
+            r["rows"],
         )
         for r in found["parsing"]
     ]
     return Quality(
-        tables=tuple(TableChecks(t, sum(ok), len(ok) - sum(ok)) for t, ok in sorted(checks.items())),
+        tables=tuple(_table_checks(table, outcomes) for table, outcomes in sorted(checks.items())),
         failed=tuple(sorted(failed, key=lambda f: (f.severity, f.table, f.check))),
         reconciliations=_reconciliations(
             found["recon"], {r["merchant_id"]: r["merchant_name"] for r in found["merchants"]}
@@ -444,6 +474,11 @@ def _quality(found: Mapping[str, Rows], empty: Mapping[str, str]) -> Quality:
         rejections=tuple(sorted([*refused, *unread], key=lambda r: (-r.rows, r.source, r.reason))),
         missing=empty,
     )
+
+
+def _table_checks(table: str, outcomes: list[str]) -> TableChecks:
+    passed, warnings = outcomes.count("passed"), outcomes.count("warning")
+    return TableChecks(table, passed, len(outcomes) - passed - warnings, warnings)
 
 
 def _reconciliations(rows: Rows, names: Mapping[str, str]) -> tuple[Reconciliation, ...]:
@@ -499,8 +534,8 @@ def _why_empty(lake: Lake, as_of: date) -> dict[str, str]:
 
 
 def _layer(producer: str) -> str:
-    module = producer.split(":")[0].split(".")
-    return module[1] if module[0] == "pipelines" and len(module) > 1 else module[0]
+    layer = Step(producer, (), ()).layer
+    return {"connectors": "export", "apps": "report"}.get(layer, layer)
 
 
 def _sum(rows: Rows, name: str) -> int | None:

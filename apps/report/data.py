@@ -176,7 +176,7 @@ class MerchantReport:
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """A quality check that did not pass in the newest run of it."""
+    """A quality check that did not pass in the newest run of it. One of severity `warning` stopped nothing."""
 
     table: str
     check: str
@@ -184,14 +184,20 @@ class FailedCheck:
     column: str | None = None
     observed: str | None = None
 
+    @property
+    def is_warning(self) -> bool:
+        """Whether the table was published all the same."""
+        return self.severity == "warning"
+
 
 @dataclass(frozen=True)
 class TableChecks:
-    """Checks of one table in the newest run that checked it."""
+    """Checks of one table in the newest run that checked it. `failed` counts those that blocked its publish."""
 
     table: str
     passed: int
     failed: int
+    warnings: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,13 +240,23 @@ class Quality:
 
     @property
     def checks_failed(self) -> int:
-        """Checks that failed over all tables."""
+        """Checks that failed and blocked a publish, over all tables."""
         return sum(t.failed for t in self.tables)
+
+    @property
+    def warnings(self) -> int:
+        """Checks that failed with a warning, over all tables."""
+        return sum(t.warnings for t in self.tables)
+
+    @property
+    def checks(self) -> int:
+        """All checks over all tables."""
+        return self.checks_passed + self.checks_failed + self.warnings
 
 
 @dataclass(frozen=True)
 class StepTiming:
-    """One executed step: when it began, counted from the start of the run, and what it wrote."""
+    """One executed step: when it began, counted from the start of the first, and what it wrote."""
 
     step: str
     layer: str
@@ -274,8 +290,8 @@ class ReportData:
         quality: State of the data.
         steps: Steps this run executed; empty when nothing was new.
         steps_of: Run the steps belong to, when that is an earlier one.
-        samples: Sources with made-up data.
-        terms: Sources and what their data may be used for.
+        samples: Ingested sources with made-up data.
+        terms: Ingested sources and what their data may be used for.
     """
 
     run_id: str

@@ -31,7 +31,8 @@ def render(data: ReportData) -> str:
     Returns:
         A complete HTML document that loads nothing from anywhere.
     """
-    layers = list(dict.fromkeys(s.layer for s in data.steps))
+    rank = {layer: i for i, layer in enumerate(charts.LAYER_ORDER)}
+    layers = sorted({s.layer for s in data.steps}, key=lambda layer: (rank.get(layer, len(rank)), layer))
     return (
         _environment()
         .get_template("report.html.j2")
@@ -39,7 +40,7 @@ def render(data: ReportData) -> str:
             data=data,
             parts=PARTS if data.merchants else (),
             layers=layers,
-            run_seconds=max((s.begin + s.seconds for s in data.steps), default=0.0),
+            step_seconds=max((s.begin + s.seconds for s in data.steps), default=0.0),
             charts=charts,
             story=story,
             css=_static("report.css"),

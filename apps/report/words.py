@@ -49,7 +49,7 @@ def tally(value: float | None) -> str:
 
 def whole(value: float | None) -> str:
     """Every digit: `1,469,307`."""
-    return NONE if value is None else f"{value:,.0f}".replace("-", MINUS)
+    return NONE if value is None else f"{value:z,.0f}".replace("-", MINUS)
 
 
 def money(value: float | None, currency: str) -> str:
@@ -73,12 +73,14 @@ def symbol_of(currency: str) -> str:
 
 
 def percent(part: float | None, digits: int | None = None) -> str:
-    """A part of one as per cent; one digit below ten per cent unless told."""
+    """A part of one as per cent; one digit below ten per cent unless told, and `<0.1%` for less than can be shown."""
     if part is None:
         return NONE
     shown = part * 100
+    if digits is None and 0 < shown < 0.05:
+        return "<0.1%"
     places = digits if digits is not None else (1 if 0 < abs(shown) < 9.95 else 0)
-    return f"{shown:,.{places}f}%".replace("-", MINUS)
+    return f"{shown:z,.{places}f}%".replace("-", MINUS)
 
 
 def signed(value: float | None) -> str:
@@ -95,6 +97,22 @@ def signed_percent(part: float | None) -> str:
     return "±0%" if abs(part) < 0.0005 else f"{'+' if part > 0 else MINUS}{percent(abs(part))}"
 
 
+def deviation(value: float, digits: int = 1) -> str:
+    """A difference with its sign: `+1.2`, `−0.8`; `0.0` has none."""
+    shown = f"{value:+z,.{digits}f}"
+    return (shown if float(shown.replace(",", "")) else shown[1:]).replace("-", MINUS)
+
+
+def mean(value: float) -> str:
+    """A mean of any size: `0.34`, `28.4`, `12,345`."""
+    return f"{value:z,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}".replace("-", MINUS)
+
+
+def multiple(value: float) -> str:
+    """How many times as much: `2.5×`, `<0.1×`."""
+    return "<0.1×" if 0 < value < 0.05 else f"{value:.1f}×"
+
+
 def seconds(value: float) -> str:
     """A duration: `0.4 s`, `48 s`, `2 min 05 s`."""
     if value < 9.95:
@@ -103,6 +121,13 @@ def seconds(value: float) -> str:
         return f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02d} s"
+
+
+def clock(value: float) -> str:
+    """A time on an axis: `0`, `30 s`, `1 min`, `1 min 30 s`."""
+    minutes, rest = divmod(value, 60)
+    said = [f"{minutes:.0f} min"] if minutes else []
+    return " ".join([*said, f"{rest:g} s"] if rest else said) or "0"
 
 
 def day(value: date | None) -> str:

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from apps.report.collect import collect
-from apps.report.data import Flow, Period, Reconciliation, ReportData
+from apps.report.data import Flow, Period, Reconciliation, ReportData, SampleNote
 from apps.report.render import render
 from tests.support.rows import rows
 
@@ -169,7 +169,22 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         for run, written in (("run-1", 7), ("run-1", 5), ("run-0", 1))
     ],
     "ingest.dim_source_system": [
-        {"source_system_id": "made_up", "description": "made up", "is_sample": True, "label": "Sample."},
+        {
+            "source_system_id": "a_made_up",
+            "merchant_id": "a",
+            "description": "made up",
+            "is_sample": True,
+            "label": "Sample.",
+            "file_count": 1,
+        },
+        {
+            "source_system_id": "declared_only",
+            "description": "never delivered",
+            "is_sample": True,
+            "label": "Sample.",
+            "terms": "None.",
+            "file_count": 0,
+        },
     ],
 }
 
@@ -235,7 +250,7 @@ def test_clusters_are_ordered_by_value_and_set_apart_by_their_traits(report: Rep
 
 def test_quality_takes_the_newest_outcome_of_a_check_and_counts_reasons(report: ReportData) -> None:
     quality = report.quality
-    assert (quality.checks_passed, quality.checks_failed) == (0, 1)
+    assert (quality.checks_passed, quality.checks_failed, quality.warnings) == (0, 0, 1)
     assert quality.failed[0].observed == "3 of 1,000 rows"
     assert {(r.stage, r.reason, r.rows) for r in quality.rejections} == {
         ("rule", "quantity_zero", 2),
@@ -246,6 +261,11 @@ def test_quality_takes_the_newest_outcome_of_a_check_and_counts_reasons(report: 
 
 def test_rows_that_could_not_be_read_count_as_delivered_and_refused(report: ReportData) -> None:
     assert report.quality.reconciliations == (Reconciliation("transactions", "A Shop", 12, 6, 5, 1, True),)
+
+
+def test_sources_that_delivered_nothing_are_not_named(report: ReportData) -> None:
+    assert report.samples == (SampleNote("A Shop made up", "made up", "Sample."),)
+    assert report.terms == ()
 
 
 def test_steps_are_those_of_the_run(report: ReportData) -> None:

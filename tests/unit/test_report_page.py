@@ -6,11 +6,14 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from apps.report import charts, story, words
+from apps.report.collect import source_notes, source_titles
 from apps.report.data import (
     Cluster,
     ClusterTrait,
@@ -75,10 +78,10 @@ FULL = ReportData(
     (SHOP,),
     BEFORE,
     Quality(
-        (TableChecks("gold.fact_transactions", 9, 1),),
+        (TableChecks("gold.fact_transactions", 9, 0, 1),),
         (FailedCheck("gold.fact_transactions", "amount_check", "warning", "amount", "3 of 9 rows"),),
         (Reconciliation("transactions", "Corner Shop", 100, 90, 8, 2, True),),
-        (Rejection("corner_shop", "rule", "quantity_zero", 8), Rejection("corner_shop", "parsing", "sold_at: x", 2)),
+        (Rejection("Corner Shop", "rule", "quantity_zero", 8), Rejection("Corner Shop", "parsing", "sold_at: x", 2)),
     ),
     (
         StepTiming("Build facts", "gold", 0.0, 3.0, 100, 90, 8, "succeeded"),
@@ -161,12 +164,37 @@ def test_page_says_the_numbers_in_words() -> None:
         "Since 1 December 2017, 6 slipped away, 2 came back and 4 bought for the first time; 20 stayed as they were.",
         "50% in month 1",
         "Every row accounted for",
+        "1 warning Includes sample data",
         "9 of 10 checks passed",
         "10 refused rows",
         "Includes sample data",
-        "2 steps took 4.0 s and wrote 130 rows.",
+        "2 steps wrote 130 rows. Time in steps: 4.0 s, from the start of the first to the end of the last.",
+        "Ingestion comes before and is not in it, as its records carry no times",
     ):
         assert expected in said, expected
+
+
+def test_a_warning_is_amber_and_only_a_blocking_failure_red() -> None:
+    warned = render(replace(FULL, steps=()))
+    assert '<span class="tag warn">1 warning</span>' in warned
+    assert '<i class="sign warn" aria-hidden="true">!</i>' in warned
+    assert '<td><span class="tag warn">warning</span></td>' in warned
+    assert "<h3>Warnings</h3>" in warned
+    assert "check failed" not in warned
+    assert 'class="sign bad"' not in warned
+
+    stopped = FailedCheck("gold.fact_transactions", "key_is_unique", "blocking")
+    quality = replace(
+        FULL.quality,
+        tables=(TableChecks("gold.fact_transactions", 8, 1, 1),),
+        failed=(stopped, *FULL.quality.failed),
+    )
+    failed = render(replace(FULL, quality=quality))
+    assert '<span class="tag bad">1 check failed</span>' in failed
+    assert '<span class="tag warn">1 warning</span>' in failed
+    assert '<i class="sign bad" aria-hidden="true">!</i>' in failed
+    assert '<td><span class="tag bad">blocking</span></td>' in failed
+    assert "8 of 10 checks passed" in failed
 
 
 def test_empty_sections_say_what_is_missing() -> None:
@@ -231,6 +259,142 @@ def test_shades_rise_with_the_number() -> None:
     assert 'class="s8"' in svg
 
 
+def texts(svg: object) -> list[str]:
+    return [e.text or "" for e in ET.fromstring(str(svg)).iter() if e.tag == "text"]
+
+
+def test_a_share_near_the_other_is_neither_good_nor_bad_and_missing_ones_are_said() -> None:
+    def chart(share: float, value: float | None) -> str:
+        return str(charts.size_against_value([replace(SHOP.segments[0], share=share, value_share=value)]))
+
+    for value, tone, ratio in (
+        (0.096, "even", "1.0×"),
+        (0.104, "even", "1.0×"),
+        (0.13, "up", "1.3×"),
+        (0.08, "down", "0.8×"),
+    ):
+        drawn = chart(0.1, value)
+        assert f'class="of-value {tone}"' in drawn
+        assert ratio in texts(drawn)
+    assert "<0.1×" in texts(chart(0.5, 0.01))
+    assert "no net spend" in texts(chart(0.5, -0.01))
+    for share, value, said in (
+        (0.0024, 0.0001, "0.2% of customers, <0.1% of spend"),
+        (0.0, 0.0, "no customers"),
+        (0.1, None, "spend not known"),
+    ):
+        # Beside a large segment, whose share sets the scale.
+        one = replace(SHOP.segments[0], share=share, value_share=value)
+        svg = ET.fromstring(str(charts.size_against_value([replace(one, share=0.8, value_share=0.9), one])))
+        row = [e for e in svg if e.attrib.get("class") == "mark"][1]
+        assert said in [e.text for e in row if e.tag == "text"]
+        assert len([e for e in row if e.tag == "circle"]) == (share > 0.01)
+
+
+def test_no_trait_is_a_signed_zero() -> None:
+    z_scores = (-0.04, 0.04, 0.0, -0.06, 0.06)
+    cluster = replace(
+        SHOP.clusters[0], traits=tuple(ClusterTrait(f"f{i}", 12_345.0, z) for i, z in enumerate(z_scores))
+    )
+    svg = charts.traits(cluster, [t.feature for t in cluster.traits])
+    assert [t for t in texts(svg) if t[-1].isdigit() and t[0] != "F"] == ["0.0", "0.0", "0.0", "−0.1", "+0.1"]
+    assert "+0.06 standard deviations from the average customer, mean 12,345" in str(svg)
+    assert "not known" in texts(charts.traits(SHOP.clusters[0], SHOP.trait_names))
+
+
+def test_layers_stand_in_the_order_of_the_flow_and_every_step_names_its_own() -> None:
+    names = ("report", "gold", "elsewhere", "bronze", "models", "silver", "export", "segments", "features")
+    steps = tuple(StepTiming("Build registers", layer, 0.0, 1.0, 1, 1, 0, "succeeded") for layer in names)
+    page = render(replace(FULL, steps=steps))
+    assert re.findall(r'<li><i style="--k:var\(--l-([a-z]+), ', page) == [*charts.LAYER_ORDER, "elsewhere"]
+    assert set(names) <= set(texts(charts.timeline(steps)))
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (0.4, ["0", "0.1 s", "0.2 s", "0.3 s", "0.4 s"]),
+        (48, ["0", "10 s", "20 s", "30 s", "40 s"]),
+        (100, ["0", "30 s", "1 min", "1 min 30 s"]),
+        (286, ["0", "1 min", "2 min", "3 min", "4 min"]),
+        (600, ["0", "2 min", "4 min", "6 min", "8 min", "10 min"]),
+        (8 * 3600, ["0", "120 min", "240 min", "360 min", "480 min"]),
+    ],
+)
+def test_time_is_cut_into_round_parts(end: float, expected: list[str]) -> None:
+    svg = ET.fromstring(str(charts.timeline([StepTiming("x", "gold", 0.0, end, 1, 1, 0, "succeeded")])))
+    ticks = [(e.text, float(e.attrib["x"])) for e in svg.iter() if e.attrib.get("class") == "tick mid"]
+    assert [text for text, _ in ticks] == expected
+    gaps = [b - a for (_, a), (_, b) in pairwise(ticks)]
+    assert max(gaps) - min(gaps) < 0.2
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+CSS = (Path(charts.__file__).parent / "static" / "report.css").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(scheme: int) -> None:
+    blocks = re.findall(r":root \{(.*?)\}", CSS, re.S)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme]))
+    pairs = [(f"qi{i}", f"q{i}") for i in range(charts.STEPS)]
+    pairs += [(text, back) for text in ("ink", "soft", "faint") for back in ("sheet", "page")]
+    pairs += [("warn", "warn-soft"), ("bad", "bad-soft"), ("accent", "accent-soft"), ("up", "sheet"), ("down", "sheet")]
+    low = {pair: contrast(colours[pair[0]], colours[pair[1]]) for pair in pairs}
+    assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
+
+
+def test_cells_of_small_cohorts_are_outlined_and_keep_the_colour_of_text() -> None:
+    month = date(2017, 11, 1)
+    for size, inked in ((charts.FEW - 1, False), (charts.FEW, True)):
+        svg = str(charts.retention([CohortCell(month, 0, size, size), CohortCell(month, 1, size, 15)]))
+        assert ('class="mark thin"' in svg) is not inked
+        assert bool(re.search(r'class="i\d cell', svg)) is inked
+    assert re.search(r"\.thin > rect \{ fill: none;", CSS)
+    assert "opacity" not in "".join(re.findall(r"\.thin[^}]*\}", CSS))
+
+
+def test_what_is_wider_than_the_screen_scrolls_and_fades_out() -> None:
+    page = render(FULL)
+    assert page.count('width="960" role="img"') == page.count('<div class="scroll"><svg viewBox="0 0 960') > 0
+    assert page.count("<table") == len(re.findall(r'<div class="scroll[^>]*><table', page))
+    assert re.search(r"\.scroll \{ overflow-x: auto;[^}]*mask-image: var\(--fade\)", CSS)
+
+
+def test_only_ingested_sources_are_named_and_by_their_retailer() -> None:
+    def source(name: str, merchant: str | None, files: int | None, **more: object) -> dict[str, object]:
+        told = {"description": "d", "label": None, "is_sample": False, "terms": None}
+        return {"source_system_id": name, "merchant_id": merchant, "file_count": files, **told, **more}
+
+    sources = [
+        source("journey_samples", "journey", 3, is_sample=True, label="Made up."),
+        source("journey", "journey", 8, terms="Education."),
+        source("uploads", "journey", 1, terms="Ask."),
+        source("rates", None, 1, is_sample=True),
+        source("journeys", "other", 1),
+        source("not_ingested", "n", 0, is_sample=True, terms="x"),
+        source("not_known", "n", None, is_sample=True, terms="x"),
+    ]
+    titles = source_titles(sources, {"journey": "The Journey", "other": "Other"})
+    assert titles["journeys"] == "Journeys"
+    samples, terms = source_notes(sources, titles)
+    assert samples == (
+        SampleNote("The Journey samples", "d", "Made up."),
+        SampleNote("Rates", "d", "Sample data."),
+    )
+    assert terms == (("The Journey", "Education."), ("Uploads", "Ask."))
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -253,6 +417,12 @@ def test_words() -> None:
     assert words.money(-1_234_567, "SEK") == "−SEK 1.23M"
     assert words.percent(0.034) == "3.4%"
     assert words.percent(0.349) == "35%"
+    assert words.percent(0.00012) == "<0.1%"
+    assert words.percent(-0.00012) == "0.0%"
+    assert words.whole(-0.3) == "0"
+    assert words.deviation(-1.25, 2) == "−1.25"
+    assert words.multiple(2.46) == "2.5×"
+    assert (words.mean(0.338), words.mean(28.41), words.mean(1_234.6)) == ("0.34", "28.4", "1,235")
     assert words.signed(0.2) == "±0"
     assert words.signed_percent(-0.1234) == "−12%"
     assert words.seconds(125) == "2 min 05 s"
