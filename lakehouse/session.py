@@ -33,6 +33,9 @@ TEST_CONF: Final[Mapping[str, str]] = {
     "spark.rdd.compress": "false",
     "spark.shuffle.compress": "false",
     "spark.shuffle.spill.compress": "false",
+    # Making, compiling and loading Java for a hundred rows costs more than reading them.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
 }
 """What makes tiny frames fast and large ones slow. For tests only."""
@@ -128,6 +131,9 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         "spark.sql.shuffle.partitions": str(spark.shuffle_partitions or min(8, max(2, os.cpu_count() or 2))),
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
+        # Wide projections of conditions make the optimizer derive thousands of facts it has no use for.
+        "spark.sql.constraintPropagation.enabled": "false",
+        "spark.sql.ui.explainMode": "simple",
         "spark.driver.memory": spark.driver_memory or default_driver_memory(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
