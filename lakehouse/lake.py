@@ -28,6 +28,9 @@ from lakehouse.settings import Settings
 DELETED = "_deleted"
 Which = str | type | Table
 
+_NAMED: dict[tuple[int, str], str] = {}
+"""Which folder a name means in a session."""
+
 _SMALL = 2_000_000
 """Rows up to which a merge goes straight to MERGE; above, a narrow key scan first finds out whether rows match."""
 
@@ -57,10 +60,13 @@ class Lake:
     # Names and places ------------------------------------------------------------------------------------------
 
     def name(self, which: Which) -> str:
-        """Quoted SQL name of a table."""
+        """What SQL calls a table: its quoted name in the catalog, or its folder.
+
+        A folder cannot be mistaken for another's, as a name could once one session has opened two lakehouses.
+        """
         t = table_of(which)
-        parts = [self.settings.catalog] if self.settings.catalog else []
-        return ".".join(ddl.quote(p) for p in [*parts, t.schema, t.short])
+        parts = [self.settings.catalog, t.schema, t.short] if self.settings.catalog else ["delta", str(self.path(t))]
+        return ".".join(ddl.quote(p) for p in parts)
 
     def path(self, which: Which) -> Path:
         """Folder of a table when there is no catalog."""
@@ -174,7 +180,7 @@ class Lake:
         """Run a query written by a developer; declared tables it names are made known to the session first."""
         for schema, short in set(re.findall(r"\b(\w+)`?\.`?(\w+)\b", query)):
             if schema in SCHEMAS and f"{schema}.{short}" in tables() and self.exists(f"{schema}.{short}"):
-                self.ensure(f"{schema}.{short}")
+                self._register(table_of(f"{schema}.{short}"))
         return self.spark.sql(query)
 
     def register_all(self) -> list[str]:
@@ -199,13 +205,12 @@ class Lake:
             if t.name in self._ready:
                 return t
             if self.exists(t):
-                self._register(t)
                 self._migrate(t)
             else:
-                self._schema(t)
-                location = None if self.settings.catalog else str(self.path(t))
+                if self.settings.catalog:
+                    self._schema(t)
                 self.spark.sql(
-                    ddl.create_statement(t, self.name(t), location, deletion_vectors=self.settings.deletion_vectors)
+                    ddl.create_statement(t, self.name(t), None, deletion_vectors=self.settings.deletion_vectors)
                 )
                 self._counted[t.name] = (0, 0)
             self._ready.add(t.name)
@@ -226,12 +231,16 @@ class Lake:
             self._schemas.add(t.schema)
 
     def _register(self, t: Table) -> None:
-        if self.settings.catalog:
+        """Let `schema.table` mean this lakehouse's table; of two opened by one session, the one that asked last."""
+        place = str(self.path(t))
+        said = (id(self.spark), t.name)
+        if self.settings.catalog or _NAMED.get(said) == place:
             return
         self._schema(t)
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self.name(t)} USING delta LOCATION {ddl.literal(str(self.path(t)))}"
-        )
+        name = f"{ddl.quote(t.schema)}.{ddl.quote(t.short)}"
+        self.spark.sql(f"DROP TABLE IF EXISTS {name}")
+        self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {ddl.literal(place)}")
+        _NAMED[said] = place
 
     def _migrate(self, t: Table) -> None:
         detail = (

@@ -134,7 +134,8 @@ def test_additive_changes_of_a_declaration_are_applied_and_others_refused_with_t
 
     wider = replace(declared, columns=(*declared.columns, Column("proof", Spec("string", "Where it was given.", True))))
     reopened().ensure(wider)
-    assert "proof" in lake.read(CONSENT).columns
+    assert "proof" in lake.spark.read.format("delta").load(str(lake.path(CONSENT))).columns
+    assert lake.read(wider).columns[-1] == "proof"
     required = replace(declared, columns=(*wider.columns, Column("must", Spec("string", "Required."))))
     narrower = replace(declared, columns=declared.columns[1:])
     with pytest.raises(MigrationRefused, match="'must' must be optional"):

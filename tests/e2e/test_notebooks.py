@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lakehouse.session import TEST_CONF
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks need the extra: uv sync --extra notebooks")
 nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra: uv sync --extra notebooks")
@@ -17,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data_dir(request: pytest.FixtureRequest) -> Path:
     """Folder of a lakehouse: the one SEGMENTATION_DATA_DIR names, else the corner shop's."""
     named = os.environ.get("SEGMENTATION_DATA_DIR")
@@ -30,7 +33,8 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGMENTATION_DATA_DIR", str(data_dir))
-    monkeypatch.setenv("SEGMENTATION_SPARK", "{master: 'local[2]', driver_memory: 1g, shuffle_partitions: 2}")
+    spark = {"master": "local[2]", "driver_memory": "1g", "shuffle_partitions": 2, "conf": dict(TEST_CONF)}
+    monkeypatch.setenv("SEGMENTATION_SPARK", json.dumps(spark))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(path, as_version=4)

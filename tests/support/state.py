@@ -23,6 +23,7 @@ VOLATILE = {
     "event_data",
     "file_path",
     "checked_ts",
+    "built_at",
     "started_at",
     "ended_at",
     "duplicate_hash",
