@@ -1,0 +1,74 @@
+"""Every producer of the product, run through a Spark Connect session: what Databricks serverless runs."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from features.rules import load_feature_rules
+from lakehouse.declare import Changes, table_of
+from lakehouse.runner import Step, plan_steps
+from lakehouse.settings import load_settings
+from pipelines.bronze.sources import load_sources
+from pipelines.gold.finance_conf import load_finance
+from segments.load import load_segments
+from tests.support.rows import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+pytestmark = [pytest.mark.spark, pytest.mark.connect]
+
+AS_OF = date(2020, 2, 1)
+
+
+@pytest.fixture(scope="module")
+def offered() -> Mapping[str, Any]:
+    """What a run offers to producers."""
+    settings = load_settings("local")
+    conf = settings.conf_dir
+    return {
+        "as_of": AS_OF,
+        "run_id": "run-1",
+        "started_at": datetime(2020, 2, 1, 3),
+        "settings": settings,
+        "previous": None,
+        "clusters": {},
+        "sources": load_sources(conf),
+        "finance": load_finance(conf),
+        "feature_rules": load_feature_rules(conf),
+        "segments": load_segments(conf / "segments"),
+    }
+
+
+@pytest.mark.parametrize("step", plan_steps(), ids=lambda s: s.producer)
+def test_a_producer_runs_on_connect(step: Step, connect_spark: ConnectSession, offered: Mapping[str, Any]) -> None:
+    import inspect
+
+    function = step.function()
+    asked = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    one: dict[str, Any] = {}
+    frames = [
+        rows(connect_spark, str(r), [one | {"_deleted": False} if isinstance(r, Changes) else one]) for r in step.reads
+    ]
+    made = function(*frames, **{n: offered[n] for n in asked})
+    by_name = made if isinstance(made, dict) else {step.outputs[0].name: made}
+    assert set(by_name) == {o.name for o in step.outputs}
+    for name, frame in by_name.items():
+        managed = {"valid_to", "is_current", table_of(name).key[0]} if table_of(name).key else set()
+        assert set(table_of(name).column_names) - managed <= set(frame.columns)
+        frame.collect()
+
+
+def test_lines_are_conformed_on_connect_as_elsewhere(connect_spark: ConnectSession) -> None:
+    from tests.spark.test_silver_transactions import LINE, REJECT, conform, raw
+
+    again = raw(n=2, d=2, row_hash=7, quantity=Decimal(3))
+    made = conform(connect_spark, [raw(n=1), raw(n=1, d=2), again, raw(n=3, basket_id=None)])
+    assert sorted(r["quantity"] for r in made[LINE]) == [Decimal(3)]
+    assert [r["reasons"] for r in made[REJECT]] == [["missing_basket_id"]]
