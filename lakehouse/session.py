@@ -34,6 +34,7 @@ TEST_CONF: Final[Mapping[str, str]] = {
     "spark.shuffle.compress": "false",
     "spark.shuffle.spill.compress": "false",
     # Making, compiling and loading Java for a hundred rows costs more than reading them.
+    "spark.buffer.pageSize": "1m",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
@@ -134,6 +135,13 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         # Wide projections of conditions make the optimizer derive thousands of facts it has no use for.
         "spark.sql.constraintPropagation.enabled": "false",
         "spark.sql.ui.explainMode": "simple",
+        # Each aggregation of each task takes a page, 64 MB by default: for the many small tables that is all garbage.
+        "spark.buffer.pageSize": "4m",
+        # Nobody looks at a user interface that is off; its records of a thousand plans are half a gigabyte.
+        "spark.sql.ui.retainedExecutions": "10",
+        "spark.ui.retainedJobs": "20",
+        "spark.ui.retainedStages": "20",
+        "spark.ui.retainedTasks": "100",
         "spark.driver.memory": spark.driver_memory or default_driver_memory(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
