@@ -22,6 +22,7 @@ if hasattr(time, "tzset"):
     time.tzset()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares fixtures on one worker: a file's tests, and all that look at the one whole run."""
     for item in items:
