@@ -71,4 +71,4 @@ def test_lines_are_conformed_on_connect_as_elsewhere(connect_spark: ConnectSessi
     again = raw(n=2, d=2, row_hash=7, quantity=Decimal(3))
     made = conform(connect_spark, [raw(n=1), raw(n=1, d=2), again, raw(n=3, basket_id=None)])
     assert sorted(r["quantity"] for r in made[LINE]) == [Decimal(3)]
-    assert [r["reasons"] for r in made[REJECT]] == [["missing_basket_id"]]
+    assert [r["reasons"] for r in made[REJECT]] == [["missing_basket"]]
