@@ -27,7 +27,7 @@ run: setup ## run the whole product on demonstration data; ARGS="--help" shows i
 	@$(BIN)/segmentation run $(ARGS)
 
 test: setup ## run every test
-	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## lint, types, layers and the tests that need no Java: what a change must pass
 	$(BIN)/ruff check .

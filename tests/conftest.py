@@ -22,14 +22,6 @@ if hasattr(time, "tzset"):
     time.tzset()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures on one worker: a file's tests, and all that look at the one whole run."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The suite's one classic session, tuned for tiny frames: one core, one shuffle partition, AQE off."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.errors import RunLocked
+from lakehouse.session import TEST_CONF
 from tests.support.flow import Ran, run_shop
 from tests.support.shop import open_shop
 from tests.support.state import state
@@ -119,3 +123,39 @@ def run_shop_again(ran: Ran) -> Ran:
 
     settings = ran.job.settings
     return run_shop(Shop(Path(settings.variables["shop"]), settings.conf_dir), settings.data_dir)
+
+
+# Notebooks: run from top to bottom on the lakehouse the product made, and show no customer.
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs(path: Path, shop_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra: uv sync --extra notebooks")
+    data_dir = shop_run.job.settings.data_dir
+    monkeypatch.setenv("SEGMENTATION_DATA_DIR", str(data_dir))
+    spark = {"master": "local[2]", "driver_memory": "1g", "shuffle_partitions": 2, "conf": dict(TEST_CONF)}
+    monkeypatch.setenv("SEGMENTATION_SPARK", json.dumps(spark))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    notebook = nbformat.read(path, as_version=4)
+    # Started where a person opens it: in its own folder.
+    runner = nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
+    runner.execute()
+    shown = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    assert sum("image/png" in o.get("data", {}) for o in shown) >= 2
+    assert not [o for o in shown if _text(o).count("@example.")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_kept_without_outputs(path: Path) -> None:
+    code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert not [c for c in code if c.outputs or c.execution_count]
+
+
+def _text(output: Any) -> str:
+    return str(output.get("text", "")) + "".join(str(v) for k, v in output.get("data", {}).items() if "text" in k)
