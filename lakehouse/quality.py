@@ -411,7 +411,10 @@ class QualityGate:
         if refusals:
             refused = F.expr(f"CASE {' '.join(refusals)} END")
             stop = F.raise_error(F.concat(F.lit(GUARD), refused))
-            watched = frame.where(F.when(refused.isNotNull(), stop.cast("boolean")).otherwise(F.lit(True)))
+            # Not deterministic, so that the optimizer cannot move it below the filters that remove a row: `null AND
+            # guard` evaluates the guard, and would refuse a row that was never to be written.
+            passes = F.monotonically_increasing_id() >= 0
+            watched = frame.where(F.when(refused.isNotNull(), stop.cast("boolean")).otherwise(passes))
         wanted = [_ROWS, *(m for c in checks if c.severity == "warning" for m in c.measures if m != _ROWS)]
         measures = list(dict.fromkeys(wanted))
         seen = Observation(f"quality_{uuid.uuid4().hex}")

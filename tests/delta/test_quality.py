@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from lakehouse import runner
 from lakehouse.declare import table_of
@@ -105,6 +106,15 @@ def test_while_writing_a_bad_row_ends_the_write_and_is_named(lake: Lake, bad: di
     assert lake.count(CONSENT) == 1
     failed = lake.read("gov.fact_data_quality").where("check_status = 'failed'")
     assert [(r["check_name"], r["moment"]) for r in failed.collect()] == [(name, "while_writing")] * 2
+
+
+def test_while_writing_a_row_that_a_filter_removes_is_not_judged(lake: Lake, tmp_path: Path) -> None:
+    gate = quality_gate(lake, rules(when="while_writing"))
+    # The filter is null for the row without a customer, and `null AND ...` evaluates what stands beside it.
+    consents(lake, {"customer_id": "b"}, {"customer_id": None}).write.parquet(str(tmp_path / "both"))
+    kept = lake.spark.read.parquet(str(tmp_path / "both")).where(F.col("customer_id") > F.lit("a"))
+    watched = gate.watch(RUN, table_of(CONSENT), kept.select("*", F.length("customer_id").alias("n")).drop("n"))
+    assert [r["customer_id"] for r in watched.collect()] == ["b"]
 
 
 def test_while_writing_warnings_are_counted_along_the_way(lake: Lake) -> None:
