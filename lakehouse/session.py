@@ -37,7 +37,8 @@ TEST_CONF: Final[Mapping[str, str]] = {
     "spark.buffer.pageSize": "1m",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    # With one tier the JVM reserves 48 MB for compiled code, which a suite fills: then it sweeps and compiles no more.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
 }
 """What makes tiny frames fast and large ones slow. For tests only."""
 

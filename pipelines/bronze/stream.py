@@ -18,6 +18,9 @@ from pipelines.bronze.sources import Feed, Source, inbox, place_of
 
 MAX_FILES_PER_TRIGGER = 200
 
+_LISTED = "path string, modificationTime timestamp, length bigint, content binary"
+"""What Spark tells of a file; a stream wants it said beforehand."""
+
 
 def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> FeedResult:
     """Land all files that are there now as a stream (`availableNow`), then stop.
@@ -41,6 +44,7 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> Feed
     for number, folder in enumerate(_folders(lake, source, feed)):
         noticed = (
             lake.spark.readStream.format("binaryFile")
+            .schema(_LISTED)
             .option("maxFilesPerTrigger", MAX_FILES_PER_TRIGGER)
             .option("pathGlobFilter", folder.name if _is_pattern(folder) else "*")
             .load(str(folder.parent if _is_pattern(folder) else folder))

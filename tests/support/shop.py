@@ -37,7 +37,7 @@ SOURCE = {
         {
             "name": "sales",
             "subject": "transactions",
-            "location": "${shop}/sales/*.csv",
+            "location": "${shop}/sales/*.csv*",
             "format": "csv",
             "columns": {
                 "receipt": {"to": "basket_id", "required": True},

@@ -1,0 +1,199 @@
+"""Files as they really arrive: every kind of bad one, changed, delivered again, deleted while it is read, streamed."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakehouse.declare import table_of
+from lakehouse.lake import Lake
+from lakehouse.runner import Run, plan_steps, run_steps
+from pipelines.bronze import ingest
+from pipelines.bronze.ingest import FeedResult, land_source
+from pipelines.bronze.sources import Sources, load_sources
+from pipelines.bronze.stream import stream_feed
+from tests.support.feeds import put
+from tests.support.shop import HEADER, Shop, open_shop
+
+GOOD = ",".join(HEADER)
+RAW, ERRORS = "bronze.raw_transactions", "ingest.ref_parsing_errors"
+
+
+def line(
+    receipt: str, *, sold: str = "2024-01-05 10:00:00", paid: str = "8.90", pieces: str = "1", sku: str = "P01"
+) -> str:
+    return f"{receipt},1,{sku},C001,A,{sold},{pieces},{paid},0.00"
+
+
+def text(*lines: str, header: str = GOOD) -> str:
+    return "\n".join([header, *lines]) + "\n"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return open_shop(tmp_path / "shop", months=0)
+
+
+def sources_of(shop: Shop) -> Sources:
+    return load_sources(shop.conf, {"shop": str(shop.folder)})
+
+
+def land(lake: Lake, shop: Shop) -> FeedResult:
+    run = Run.begin(as_of=date(2024, 2, 1))
+    return land_source(lake, sources_of(shop).source("corner_shop"), ["sales"], run=run)[0]
+
+
+def receipts(lake: Lake) -> list[str]:
+    return sorted(r[0] for r in lake.read(RAW).select("basket_id").collect())
+
+
+def errors(lake: Lake) -> set[tuple[str, str, int]]:
+    """File, reason and number of each refused row."""
+    return {(Path(r["file_path"]).name, r["reason"], r["row_number"]) for r in lake.read(ERRORS).collect()}
+
+
+def run_silver(lake: Lake, shop: Shop) -> None:
+    """Conform the sales and reconcile them."""
+    steps = [s for s in plan_steps() if s.key in ("silver_conform_transactions", "gold_reconcile_deliveries")]
+    run_steps(lake, steps, Run.begin(as_of=date(2024, 2, 1), sources=sources_of(shop)))
+
+
+def test_every_bad_file_or_row_is_named_and_no_good_row_is_lost(lake: Lake, shop: Shop) -> None:
+    sales = shop.folder / "sales"
+    whole = gzip.compress(text(*(line(f"G{n}") for n in range(200))).encode(), mtime=0)
+    latin = line("MIXED2", sku="caf\xe9").encode("latin-1")
+    renamed = GOOD.replace("paid", "zahlbetrag")
+    values = (line("NEG", paid="-8.90"), line("FUTURE", sold="3000-01-05 10:00:00"), line("WORD", paid="eight"))
+    put(sales, "01-good.csv", text(line("GOOD1"), line("GOOD2")))
+    put(sales, "02-truncated.csv.gz", whole[:-30])
+    put(sales, "03-semicolon.csv", text(line("SEMI")).replace(",", ";"))
+    put(sales, "04-bom.csv", b"\xef\xbb\xbf" + text(line("BOM")).encode())
+    put(sales, "05-mixed.csv", text(line("MIXED1")).encode() + latin + b"\n")
+    put(sales, "06-header.csv", GOOD + "\n")
+    put(sales, "07-empty.csv", "")
+    put(sales, "08-cell.csv", text(line("LONG", sku="x" * 1_000_000), line("AFTER")))
+    put(sales, "09-values.csv", text(*values))
+    put(sales, "10-renamed.csv", text(line("RENAMED"), header=renamed))
+    put(sales, "11-more.csv", text(line("MORE") + ",extra", header=GOOD + ",till"))
+    put(sales, "12-ragged.csv", text(line("RAGGED") + ",7", line("SHORT").rsplit(",", 5)[0], line("WHOLE")))
+
+    landed = land(lake, shop)
+
+    refused = {Path(p).name: reason for p, reason in landed.refused_files}
+    assert set(refused) == {"02-truncated.csv.gz", "03-semicolon.csv", "07-empty.csv"}
+    assert "ends too early" in refused["02-truncated.csv.gz"]
+    assert "semicolon" in refused["03-semicolon.csv"]
+    assert errors(lake) == {
+        ("05-mixed.csv", "undecodable", 2),
+        ("09-values.csv", "mistyped", 3),
+        ("10-renamed.csv", "missing", 1),
+        ("12-ragged.csv", "ragged", 1),
+        ("12-ragged.csv", "ragged", 2),
+    }
+    assert receipts(lake) == ["AFTER", "BOM", "FUTURE", "GOOD1", "GOOD2", "LONG", "MIXED1", "MORE", "NEG", "WHOLE"]
+    notes = "\n".join(landed.notes)
+    assert "05-mixed.csv: 1 line(s) are not valid utf-8, first: 3" in notes
+    assert "If a column was renamed, add its new name under aliases" in notes
+    assert "undeclared column(s) kept aside: till" in notes
+
+    put(sales, "02-truncated.csv.gz", whole)
+    assert land(lake, shop).rows_accepted == 200
+    tried = lake.read("ingest.stage_retries").where("status = 'resolved'").collect()
+    assert [Path(r["file_path"]).name for r in tried] == ["02-truncated.csv.gz"]
+
+    run_silver(lake, shop)
+    accepted = {r[0] for r in lake.read("silver.transaction_line").select("basket_id").collect()}
+    assert accepted == set(receipts(lake)) - {"FUTURE", "LONG", "NEG"}
+    rejected = lake.read("silver.transaction_reject").collect()
+    assert {(r["delivery"], r["row_number"], *r["reasons"]) for r in rejected} == {
+        ("08-cell.csv", 1, "overlong_code"),
+        ("09-values.csv", 1, "negative_price"),
+        ("09-values.csv", 2, "time_in_future"),
+    }
+    balance = lake.read("gold.audit_recon").where("subject = 'transactions'").collect()
+    assert balance
+    assert all(r["is_balanced"] for r in balance)
+
+
+def test_bytes_land_once_whatever_their_name_and_a_changed_file_is_a_later_delivery(lake: Lake, shop: Shop) -> None:
+    sales = shop.folder / "sales"
+    first = put(sales, "a.csv", text(line("A"), line("B")))
+    assert land(lake, shop).rows_accepted == 2
+    first.touch()
+    put(sales, "copy-of-a.csv", first.read_bytes())
+    assert (again := land(lake, shop)).files_new == 0
+    assert again.refused_files == ()
+    put(sales, "a.csv", text(line("A", paid="7.50"), line("B")))
+    assert land(lake, shop).rows_accepted == 2
+    seen = lake.read("ingest.raw_records").select("status_id", "change").collect()
+    assert sorted(tuple(r) for r in seen) == [("landed", "changed"), ("landed", "new"), ("redelivered", "redelivered")]
+    deliveries = lake.read(RAW).where("basket_id = 'A'").orderBy("delivery_seq").collect()
+    assert [str(r["amount"]) for r in deliveries] == ["8.90", "7.50"]
+
+
+def test_a_file_that_moves_while_it_is_read_leaves_nothing_half_read(
+    lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sales = shop.folder / "sales"
+    deleted = put(sales, "a.csv", text(*(line(f"A{n}") for n in range(50))))
+    changed = put(sales, "b.csv", text(*(line(f"B{n}") for n in range(50))))
+    put(sales, "c.csv", text(line("C")))
+    really = ingest.land
+
+    def land_late(*args: Any, **kwargs: Any) -> int:
+        deleted.unlink()
+        changed.write_text(text(line("OTHER")), encoding="utf-8")
+        return really(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest, "land", land_late)
+        landed = land(lake, shop)
+    assert receipts(lake) == ["C"]
+    assert sorted(Path(p).name for p, _ in landed.refused_files) == ["a.csv", "b.csv"]
+    put(sales, "a.csv", text(line("A")))
+    assert land(lake, shop).rows_accepted == 2
+    assert receipts(lake) == ["A", "C", "OTHER"]
+
+
+def test_a_landing_that_dies_before_any_write_is_finished_by_the_next(
+    lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = Lake.write
+    tables = ("bronze.stg_transactions", RAW, ERRORS, "ingest.raw_records", "ingest.audit_ingest")
+    for n, table in enumerate(tables, 1):
+        put(shop.folder / "sales", f"{n}.csv", text(line(f"R{n}"), line("B", paid="x")))
+
+        def die(self: Lake, which: Any, *args: Any, dies: str = table, **kwargs: Any) -> Any:
+            if table_of(which).name == dies:
+                raise KeyboardInterrupt
+            return really(self, which, *args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Lake, "write", die)
+            with pytest.raises(KeyboardInterrupt):
+                land(lake, shop)
+        land(lake, shop)
+        assert receipts(lake) == [f"R{i}" for i in range(1, n + 1)]
+        assert errors(lake) == {(f"{i}.csv", "mistyped", 2) for i in range(1, n + 1)}
+    manifest = lake.read("ingest.raw_records").select("status_id", "rows_accepted", "rows_rejected").collect()
+    assert [tuple(r) for r in manifest] == [("landed_with_rejects", 1, 1)] * len(tables)
+    assert lake.count("ingest.audit_ingest") == len(tables)
+    assert land(lake, shop).files_new == 0
+
+
+def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:
+    run = Run.begin(as_of=date(2024, 2, 1))
+    source = sources_of(shop).source("corner_shop")
+    put(shop.folder / "sales", "a.csv", text(line("A"), line("WORD", paid="eight")))
+    put(shop.folder / "sales", "b.csv.gz", text(line("B")))
+    first = stream_feed(lake, source, source.feed("sales"), run=run)
+    assert (first.files_new, first.rows_accepted, first.rows_rejected) == (2, 2, 1)
+    put(shop.folder / "sales", "c.csv", text(line("C")))
+    assert stream_feed(lake, source, source.feed("sales"), run=run).rows_accepted == 1
+    assert stream_feed(lake, source, source.feed("sales"), run=run).files_new == 0
+    assert receipts(lake) == ["A", "B", "C"]
+    assert land(lake, shop).files_new == 0
