@@ -42,6 +42,15 @@ TEST_CONF: Final[Mapping[str, str]] = {
 }
 """What makes tiny frames fast and large ones slow. For tests only."""
 
+# Files and logs written within the process; Hadoop's way starts a process for each, see `lakehouse.jars`.
+_LOCAL_FILES: Final = {
+    "spark.hadoop.fs.file.impl": "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem",
+    "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
+    "spark.sql.streaming.checkpointFileManagerClass": (
+        "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+    ),
+}
+
 # Any engine: what an answer depends on must not differ between a laptop and Databricks.
 _SEMANTICS: Final = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 
@@ -88,7 +97,7 @@ def build_session(spark: SparkSettings, data_dir: Path, app_name: str = "segment
 
     Raises:
         JavaUnavailable: The local engine finds no Java it can run on.
-        JarsUnavailable: The Delta jars are not there and cannot be fetched.
+        JarsUnavailable: The jars are not there and cannot be fetched.
     """
     quieten_libraries()
     match spark.engine:
@@ -111,12 +120,12 @@ def quieten_libraries() -> None:
 def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
     """Returns every Spark setting of the local engine, the user's own included.
 
-    Fetches the Delta jars when they are not there yet; starts nothing.
+    Fetches the jars when they are not there yet; starts nothing.
     """
     scratch = data_dir.resolve() / "_spark"
     conf = {
         **_SEMANTICS,
-        "spark.jars": ",".join(jar.as_uri() for jar in ensure_jars()),
+        **_LOCAL_FILES,
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         # Derby lets one process in at a time; tables are registered by location instead.
@@ -156,6 +165,9 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
     conf["spark.driver.extraJavaOptions"] = " ".join(
         part for part in (_java_options(), spark.conf.get("spark.driver.extraJavaOptions", "")) if part
     )
+    # On the class path from the start, because the file system is needed before `spark.jars` are looked at.
+    paths = [*map(str, ensure_jars()), spark.conf.get("spark.driver.extraClassPath", "")]
+    conf["spark.driver.extraClassPath"] = os.pathsep.join(path for path in paths if path)
     return conf
 
 

@@ -145,7 +145,7 @@ def test_a_file_that_moves_while_it_is_read_leaves_nothing_half_read(
     really = ingest.land
 
     def land_late(*args: Any, **kwargs: Any) -> int:
-        deleted.unlink()
+        deleted.unlink(missing_ok=True)
         changed.write_text(text(line("OTHER")), encoding="utf-8")
         return really(*args, **kwargs)
 
