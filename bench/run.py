@@ -145,8 +145,10 @@ def _result(plan: Plan, engine: str, delivered: int) -> Result:
 def _our_result(name: str, lake: Path, as_of: date | None = None) -> Result:
     import duckdb
 
+    con = duckdb.connect()
+
     def one(query: str) -> int:
-        row = duckdb.sql(query).fetchone()
+        row = con.execute(query).fetchone()
         return int(row[0]) if row and row[0] is not None else 0
 
     counted = delta_sql(lake / "silver" / "transaction_line")
@@ -157,7 +159,7 @@ def _our_result(name: str, lake: Path, as_of: date | None = None) -> Result:
     features = delta_sql(lake / "feature" / "customer")
     if as_of is not None:
         features += f" WHERE as_of = DATE '{as_of}'"
-    columns = {r[0] for r in duckdb.sql(f"DESCRIBE {counted}").fetchall()}
+    columns = {r[0] for r in con.execute(f"DESCRIBE {counted}").fetchall()}
     held = "len(superseded)" if "superseded" in columns else "duplicate_count"
     return Result(
         name,

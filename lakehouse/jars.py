@@ -57,7 +57,7 @@ class JarsUnavailable(MachineError):
         self.reason = reason
         names = ", ".join(jar.file_name for jar in needed_jars())
         super().__init__(
-            f"The jars Spark needs for Delta are not in {folder} and could not be fetched from Maven Central: {reason}. "
+            f"The jars for Delta are not in {folder} and could not be fetched from Maven Central: {reason}. "
             f"Connect to the network once and run `make setup`, or put {names} into a folder "
             "and name it in SEGMENTATION_JARS."
         )
