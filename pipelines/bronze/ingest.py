@@ -6,8 +6,8 @@ The next run finds an open plan and looks at `stg_`: a batch it holds is finishe
 again; a batch it does not hold has left no trace and is planned anew. `stg_` of a subject is not written again before
 its batch is closed.
 
-A large columnar file is cheap to read and dear to write twice. Of such a batch `stg_` gets the refused rows only and
-`raw_` the others straight from a private copy of the file; what `raw_` holds then says whether the batch is in.
+Columnar files are cheap to read and dear to write twice. Of a large batch of them `stg_` gets the refused rows only and
+`raw_` the others straight from private copies of the files; what `raw_` holds then says whether the batch is in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse import ddl
@@ -44,7 +44,7 @@ MAX_FILES = 64
 """Files of one batch: each is a branch of the plan Spark makes."""
 
 LARGE_ROWS = 5_000_000
-"""Rows from which a columnar file is not staged as a whole."""
+"""Rows from which a batch of columnar files is not staged as a whole."""
 
 SLICE_ROWS = 10_000_000
 """Rows one task writes of a row group. Each slice decodes the whole group, which costs a tenth of writing it."""
@@ -287,13 +287,11 @@ class _Survey:
 
     def batches(self, book: _Book) -> list[_Batch]:
         made: list[_Batch] = []
-        large = [f for f in self.files if f.plan["staging"] == "refused"]
-        usual = [f for f in self.files if f.plan["staging"] != "refused"]
-        chunks = [[f] for f in large] + [usual[i : i + MAX_FILES] for i in range(0, len(usual), MAX_FILES)]
-        for chunk in chunks:
-            number = book.next_batch()
-            files = tuple(replace(f, plan=f.plan | {"batch_id": number}) for f in chunk)
-            made.append(_Batch(self.source, self.feed, number, files))
+        for chunk in (self.files[i : i + MAX_FILES] for i in range(0, len(self.files), MAX_FILES)):
+            is_large = self.feed.format == "parquet" and sum(f.inspection.rows or 0 for f in chunk) > LARGE_ROWS
+            planned = {"batch_id": book.next_batch(), "staging": "refused" if is_large else "all"}
+            files = tuple(replace(f, plan=f.plan | planned) for f in chunk)
+            made.append(_Batch(self.source, self.feed, planned["batch_id"], files))
         return made
 
 
@@ -492,37 +490,35 @@ def _stage(lake: Lake, batch: _Batch, plan: _Plan, run: RunLike) -> list[Record]
 
 
 def _land_large(lake: Lake, batch: _Batch, plan: _Plan, run: RunLike) -> list[Record]:
-    """Refused rows to `stg_`, the others straight to `raw_`; returns the plan row with counts and checksums."""
-    file = batch.files[0]
+    """Refused rows to `stg_`, the others straight to `raw_`; returns the plan rows with counts and checksums."""
     with Scratch(lake.settings.data_dir, batch.batch_id) as scratch:
-        copy = scratch.copy(file.inspection)
-        if copy is None:
-            plan.close([file.plan], "refused", _CHANGED, store=True)
+        copies = [(f, scratch.copy(f.inspection)) for f in batch.files]
+        if moved := [f.plan for f, copy in copies if copy is None]:
+            plan.close(moved, "refused", _CHANGED, store=True)
+        files = [f for f, copy in copies if copy is not None]
+        if not files:
             return []
-        whole = replace(scratch.parts(batch.feed, file.inspection, file.plan["delivery_seq"])[0], path=str(copy))
+        parts = [
+            part
+            for f, copy in copies
+            if copy is not None
+            for part in _slices(
+                replace(scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])[0], path=str(copy)),
+                f.inspection,
+            )
+        ]
         typed = union_rows(
             type_rows(
                 read_delivered(lake.spark, batch.feed, p), batch.source, batch.feed, p, batch.batch_id, run.started_at
             )
-            for p in _slices(whole, file.inspection)
+            for p in parts
         )
         refused = lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
         accepted = typed.where(F.col("parse_errors").isNull()).drop("parse_errors")
-        seen = Observation()
-        written = lake.write(
-            f"bronze.raw_{batch.feed.subject}",
-            accepted.observe(seen, F.count(F.lit(1)).alias("rows"), *_halves()),
-            txn=_raw_txn(file.plan),
-        )
-    if not written.rows_written:
-        return _count_large(lake, [file.plan])
-    _expect_rows(batch, batch.files, written.rows_written + refused.rows_written)
-    counts = {"rows_accepted": written.rows_written, "checksum_accepted": _whole(seen.get)}
-    return (
-        [r | counts for r in _count_large(lake, [file.plan], accepted=False)]
-        if refused.rows_written
-        else [file.plan | _counted(None) | counts | {"rows_read": written.rows_written}]
-    )
+        written = lake.write(f"bronze.raw_{batch.feed.subject}", accepted, txn=_raw_txn(files[0].plan))
+    if written.rows_written:
+        _expect_rows(batch, files, written.rows_written + refused.rows_written)
+    return _count_large(lake, [f.plan for f in files])
 
 
 def _slices(part: Part, found: Inspection) -> list[Part]:
@@ -533,30 +529,29 @@ def _slices(part: Part, found: Inspection) -> list[Part]:
     return [replace(part, span=(a, b)) for a, b in pairwise(edges)] if count > 1 else [part]
 
 
-def _count_large(lake: Lake, files: Sequence[Record], *, accepted: bool = True) -> list[Record]:
-    """Counts of a large batch from the tables; without `accepted` those of refused rows only."""
-    first = files[0]
-    here = (F.col("batch_id") == first["batch_id"]) & (F.col("file_id") == first["payload_hash"])
-    names = ["stg", "raw"] if accepted else ["stg"]
-    found = {
-        n: lake.read(f"bronze.{n}_{first['subject']}")
-        .where(here)
-        .agg(F.count(F.lit(1)).alias("rows"), *_halves())
-        .collect()[0]
-        .asDict()
-        for n in names
-    }
-    refused, taken = found["stg"], found.get("raw", {"rows": 0})
+def _count_large(lake: Lake, files: Sequence[Record]) -> list[Record]:
+    """Plan rows of a large batch with counts and checksums, from what the tables hold."""
+
+    def counted(name: str) -> dict[str, Any]:
+        rows = lake.read(f"bronze.{name}_{files[0]['subject']}")
+        # Files are named too, because tables keep statistics of them.
+        here = rows.where(F.col("file_id").isin(*[r["payload_hash"] for r in files]))
+        here = here.where(F.col("batch_id") == files[0]["batch_id"])
+        found = here.groupBy("file_id").agg(F.count(F.lit(1)).alias("rows"), *_halves()).collect()
+        return {r["file_id"]: r.asDict() for r in found}
+
+    refused, taken, none = counted("stg"), counted("raw"), {"rows": 0}
     return [
-        first
+        r
         | {
-            "rows_read": refused["rows"] + taken["rows"] if accepted else first["expected_rows"],
-            "rows_accepted": taken["rows"],
-            "rows_rejected": refused["rows"],
-            "checksum_accepted": _whole(taken),
-            "checksum_rejected": _whole(refused),
+            "rows_read": refused.get(r["payload_hash"], none)["rows"] + taken.get(r["payload_hash"], none)["rows"],
+            "rows_accepted": taken.get(r["payload_hash"], none)["rows"],
+            "rows_rejected": refused.get(r["payload_hash"], none)["rows"],
+            "checksum_accepted": _whole(taken.get(r["payload_hash"], none)),
+            "checksum_rejected": _whole(refused.get(r["payload_hash"], none)),
             "keys": [],
         }
+        for r in files
     ]
 
 
@@ -737,7 +732,7 @@ def _plan_row(run: RunLike, source: Source, feed: Feed, found: Inspection, chang
         "expected_rows": found.rows,
         "undecodable_lines": found.undecodable,
         "encoding": found.encoding,
-        "staging": "refused" if (found.rows or 0) > LARGE_ROWS else "all",
+        "staging": "all",
         "observed": json.dumps(layout),
         "schema_hash": _hash(feed.fingerprint, json.dumps(layout)),
         "declaration": feed.fingerprint,

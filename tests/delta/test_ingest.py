@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
+from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
@@ -16,7 +19,7 @@ from pipelines.bronze import ingest
 from pipelines.bronze.ingest import FeedResult, land_source
 from pipelines.bronze.sources import Sources, load_sources
 from pipelines.bronze.stream import stream_feed
-from tests.support.feeds import put
+from tests.support.feeds import make_source, put
 from tests.support.shop import HEADER, Shop, open_shop
 
 GOOD = ",".join(HEADER)
@@ -183,6 +186,46 @@ def test_a_landing_that_dies_before_any_write_is_finished_by_the_next(
     assert [tuple(r) for r in manifest] == [("landed_with_rejects", 1, 1)] * len(tables)
     assert lake.count("ingest.audit_ingest") == len(tables)
     assert land(lake, shop).files_new == 0
+
+
+@pytest.mark.parametrize("dies", [None, "bronze.stg_consents", "bronze.raw_consents", "ingest.raw_records"])
+def test_large_columnar_files_land_once_without_being_staged(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: str | None
+) -> None:
+    monkeypatch.setattr(ingest, "LARGE_ROWS", 3)
+    source = make_source(tmp_path / "in" / "*.parquet", format="parquet")
+    (tmp_path / "in").mkdir()
+    for name, ids in (("a", ["1", "2", None]), ("b", ["3", "4", "5"])):
+        when = [datetime(2020, 1, 1)] * 3
+        columns = {"id": ids, "channel": ["email"] * 3, "status": ["granted"] * 3, "when": when}
+        pq.write_table(pa.table(columns), tmp_path / "in" / f"{name}.parquet")
+    really = Lake.write
+
+    def die(self: Lake, which: Any, *args: Any, **kwargs: Any) -> Any:
+        if table_of(which).name == dies:
+            raise KeyboardInterrupt
+        return really(self, which, *args, **kwargs)
+
+    if dies:
+        with monkeypatch.context() as patched:
+            patched.setattr(Lake, "write", die)
+            with pytest.raises(KeyboardInterrupt):
+                land_source(lake, source, run=Run.begin())
+    land_source(lake, source, run=Run.begin())
+    held = lake.read("bronze.raw_consents").select("customer_id").collect()
+    assert sorted(r[0] for r in held) == ["1", "2", "3", "4", "5"]
+    assert lake.count("bronze.stg_consents") == 1
+    assert errors(lake) == {("a.parquet", "missing", 3)}
+    manifest = lake.read("ingest.raw_records").select("file_name", "rows_accepted", "rows_rejected").collect()
+    assert sorted(tuple(r) for r in manifest) == [("a.parquet", 2, 1), ("b.parquet", 3, 0)]
+    hashes = (
+        lake.read("bronze.raw_consents")
+        .groupBy("file_id")
+        .agg(F.sum(F.col("row_hash").cast("decimal(20,0)")).alias("sum"))
+        .collect()
+    )
+    summed = {r["payload_hash"]: int(r["checksum_accepted"]) for r in lake.read("ingest.raw_records").collect()}
+    assert summed == {r["file_id"]: r["sum"] for r in hashes}
 
 
 def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:
