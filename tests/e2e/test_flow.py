@@ -106,6 +106,7 @@ HISTORY = frozenset(
         "feature.lifecycle_flow",
         "feature.customer_cluster",
         "feature.cluster_profile",
+        "gold.customer_evaluation",
         "gold.customer_membership",
         "gold.customer_segment_refresh",
         "gold.customer_segment_history",
