@@ -48,6 +48,22 @@ def draw_overlap(pairs: Sequence[Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def draw_flows(moves: Sequence[Any], path: Path) -> None:
+    """Draw the largest flows between segments as bars.
+
+    Args:
+        moves: Rows with left, entered and customers, the largest first.
+        path: Picture to write; the ending says the format.
+    """
+    figure, axes = _figure(8, 1 + 0.3 * len(moves))
+    names = [f"{r['left']} \u2192 {r['entered']}" for r in moves]
+    axes.barh(range(len(moves)), [r["customers"] for r in moves])
+    axes.set_yticks(range(len(moves)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("customers")
+    figure.savefig(path)
+
+
 def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure

@@ -230,6 +230,39 @@ def history(
 
 
 @app.command()
+def flows(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    day: Annotated[
+        datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Only moves found on this day.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", help="Largest flows to show.")] = 20,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw them to this PNG or SVG.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Between which segments customers moved: who left one and entered another on the same day."""
+    from pyspark.sql import functions as F
+
+    from segments.inspect import flows_between
+
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        moves = flows_between(job.lake.read("gold.customer_segment_history"))
+        if day is not None:
+            moves = moves.where(F.col("day") == F.lit(day.date()))
+        summed = moves.groupBy("website_id", "left", "entered").agg(F.sum("customers").alias("customers"))
+        found = summed.orderBy(F.desc("customers"), "left", "entered").limit(rows).collect()
+        grid = _grid("website", "from", "to", "customers")
+        for r in found:
+            grid.add_row(r["website_id"], r["left"], r["entered"], f"{r['customers']:,}")
+        console.print(grid)
+        if plot is not None:
+            from jobs.segment_plots import draw_flows
+
+            draw_flows(found, plot)
+            console.print(str(plot), highlight=False)
+
+
+@app.command()
 def pin(
     customer_id: CustomerId,
     segment_id: SegmentId,

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.tables.segment import CustomerMembership as M
+from lakehouse.tables.segment import CustomerSegmentHistory as H
 from lakehouse.tables.silver import Consent
 from segments.catalogue import Feature
 from segments.compile import compile_rule, compile_segment
@@ -168,4 +169,28 @@ def beaten_segments(membership: DataFrame) -> DataFrame:
         .select(M.website_id, M.primary_segment_id, F.explode(M.segment_ids).alias("segment_id"))
         .groupBy(M.website_id, "segment_id", M.primary_segment_id)
         .agg(F.count(F.lit(1)).alias("members"))
+    )
+
+
+def flows_between(stays: DataFrame) -> DataFrame:
+    """One row per website, day and pair of segments: customers who left the one and entered the other that day.
+
+    Args:
+        stays: `gold.customer_segment_history`.
+
+    Returns:
+        website_id, day, left, entered, customers. Who left several and entered several counts for every pair.
+    """
+    keys: list[str] = [H.website_id, H.customer_key, "day"]
+    left = stays.where(F.col(H.exited_on).isNotNull()).select(
+        H.website_id, H.customer_key, F.col(H.exited_on).alias("day"), F.col(H.segment_id).alias("left")
+    )
+    entered = stays.select(
+        H.website_id, H.customer_key, F.col(H.entered_on).alias("day"), F.col(H.segment_id).alias("entered")
+    )
+    return (
+        left.join(entered, on=keys, how="inner")
+        .where(F.col("left") != F.col("entered"))
+        .groupBy(H.website_id, "day", "left", "entered")
+        .agg(F.count(F.lit(1)).alias("customers"))
     )

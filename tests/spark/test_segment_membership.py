@@ -15,6 +15,7 @@ from segments.definitions import build_customer_segment, measure_segments
 from segments.evaluation import evaluate_changed
 from segments.events import SOURCES
 from segments.history import emit_events, publish_members, record_history
+from segments.inspect import beaten_segments, flows_between, overlap_segments
 from segments.language import Segment, feature
 from segments.membership import ask_for, plan_membership
 from tests.spark.test_segment_evaluate import customers
@@ -453,6 +454,33 @@ def test_the_condition_that_changed_is_kept_with_the_stay(spark: SparkSession, t
     (stay,) = tables.content["gold.customer_segment_history"].values()
     assert stay["entry_detail"] == "frequency at_least 3 became true"
     assert stay["exit_detail"] == "recency_days at_most 30 became false"
+
+
+def test_pairs_flows_and_who_was_beaten_are_counted(spark: SparkSession, tables: Tables) -> None:
+    rare = Segment("rare", "Rare", ~OFTEN.rule, priority=3)
+    segments = [RECENT, OFTEN, rare]
+    tables.refresh(
+        customers(spark, *[{"recency_days": 1, "frequency": 3}] * 2, {"recency_days": 1, "frequency": 1}), segments
+    )
+
+    pairs = {(r.segment_a, r.segment_b): r for r in overlap_segments(tables.read(MEMBERSHIP)).collect()}
+    assert {k: (r.members_a, r.members_b, r.both) for k, r in pairs.items()} == {
+        ("often", "recent"): (2, 3, 2),
+        ("rare", "recent"): (1, 3, 1),
+    }
+    assert pairs["often", "recent"].jaccard == pytest.approx(2 / 3)
+    beaten = beaten_segments(tables.read(MEMBERSHIP)).collect()
+    assert {(r.segment_id, r.primary_segment_id, r.members) for r in beaten} == {
+        ("often", "often", 2),
+        ("recent", "often", 2),
+        ("recent", "recent", 1),
+        ("rare", "recent", 1),
+    }
+
+    later = [{"recency_days": 1, "frequency": 1}] * 3
+    tables.refresh(customers(spark, *later), segments, DAY + timedelta(days=1))
+    moves = flows_between(tables.read("gold.customer_segment_history")).collect()
+    assert [(r.day, r.left, r.entered, r.customers) for r in moves] == [(DAY + timedelta(days=1), "often", "rare", 2)]
 
 
 def test_an_old_stay_past_its_retention_moves_no_one(spark: SparkSession, tables: Tables) -> None:
