@@ -22,7 +22,6 @@ from segments.rules import (
     EventCondition,
     InList,
     InSegment,
-    Leaf,
     Not,
     Rule,
     SequenceCondition,
@@ -38,14 +37,14 @@ class Names:
         measures: Column of an aggregate over the customer's events.
         sequences: Boolean column of a sequence.
         segments: Boolean column of a segment other rules ask for, never null.
-        answers: Column of a condition that was answered before.
+        answers: Column of a condition, or of a branch, that was answered before.
     """
 
     cuts: Mapping[Condition, str] = field(default_factory=dict)
     measures: Mapping[Measure, str] = field(default_factory=dict)
     sequences: Mapping[SequenceCondition, str] = field(default_factory=dict)
     segments: Mapping[str, str] = field(default_factory=dict)
-    answers: Mapping[Leaf, str] = field(default_factory=dict)
+    answers: Mapping[Rule, str] = field(default_factory=dict)
 
 
 _NO_NAMES = Names()
@@ -60,7 +59,7 @@ def compile_rule(rule: Rule, features: Mapping[str, Feature], as_of: date, names
         as_of: The day evaluated for, exclusive edge of relative dates.
         names: Where cut points, measures of events and other segments are; see `segments.evaluate`.
     """
-    if names.answers and not isinstance(rule, All | AnyOf | Not) and rule in names.answers:
+    if names.answers and rule in names.answers:
         return F.col(names.answers[rule])
     match rule:
         case All(rules):

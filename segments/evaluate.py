@@ -11,16 +11,19 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from segments.catalogue import Feature
-from segments.compile import Names, compile_segment
+from segments.compile import Names, compile_rule, compile_segment
 from segments.events import Tables
 from segments.language import Segment
 from segments.operators import OPERATORS
 from segments.references import in_order, with_referenced
-from segments.rules import Condition, Rule, conditions_of
+from segments.rules import All, AnyOf, Condition, InSegment, Not, Rule, conditions_of, leaves_of
 from segments.timelines import RECHECK, Asked, fill_absent, measure_events
 
 _CHUNK: Final = 50
 """Rules per array expression: one array of 1,000 rules makes a Java method too large to be compiled."""
+
+_DEPTH: Final = 12
+"""Rules nested in one expression."""
 
 _KEYS = ("merchant_id", "customer_key", "customer_id")
 
@@ -54,6 +57,7 @@ def evaluate_segments(
     prepared, names = add_cuts(features, rules)
     if Asked.by(rules):
         prepared, names = add_events(prepared, names, rules, events or {}, as_of=as_of)
+    prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
     prepared, names = add_referenced(prepared, names, segments, needed, as_of=as_of, catalogue=catalogue)
     matched = prepared.select(*_KEYS, matches(segments, names, as_of=as_of, catalogue=catalogue).alias("_matched"))
     return matched.select(
@@ -100,6 +104,42 @@ def add_events(
     # One row per customer on the right, so a customer stays one row.
     joined = features.join(measured, on="customer_key", how="left").select(*columns, *fill_absent(asked), RECHECK)
     return joined, replace(names, measures=asked.measures, sequences=asked.sequences)
+
+
+def add_branches(
+    features: DataFrame,
+    names: Names,
+    rules: Sequence[Rule],
+    *,
+    as_of: date,
+    catalogue: Mapping[str, Feature],
+) -> tuple[DataFrame, Names]:
+    """Features with a column per branch that lies deep, so that no expression is nested deeper than `_DEPTH` rules.
+
+    A client of Spark Connect cannot send an expression nested a hundred levels deep, and a rule of 50 is one.
+    """
+    for level in _branches(rules):
+        made: dict[Rule, str] = {rule: f"_d{len(names.answers) + n}" for n, rule in enumerate(level)}
+        answers = [compile_rule(rule, catalogue, as_of, names).alias(column) for rule, column in made.items()]
+        features = features.select("*", *answers)
+        names = replace(names, answers={**names.answers, **made})
+    return features, names
+
+
+def _branches(rules: Sequence[Rule]) -> list[list[Rule]]:
+    """Branches to answer by themselves, those that others are made of first."""
+    levels: dict[int, dict[Rule, None]] = {}
+
+    def height(rule: Rule) -> int:
+        inner = (rule.rule,) if isinstance(rule, Not) else rule.rules if isinstance(rule, All | AnyOf) else ()
+        found = 1 + max(map(height, inner), default=0)
+        if found % _DEPTH == 0 and not any(isinstance(leaf, InSegment) for leaf in leaves_of(rule)):
+            levels.setdefault(found, {})[rule] = None
+        return found
+
+    for rule in rules:
+        height(rule)
+    return [list(levels[h]) for h in sorted(levels)]
 
 
 def add_referenced(

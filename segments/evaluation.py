@@ -20,11 +20,11 @@ from pyspark.sql import functions as F
 from lakehouse.tables.segment import CustomerEvaluation as E
 from segments.catalogue import Feature, declared_features
 from segments.compile import Names, compile_rule
-from segments.evaluate import add_cuts, add_events, add_referenced, join_features, matches
+from segments.evaluate import add_branches, add_cuts, add_events, add_referenced, join_features, matches
 from segments.events import SOURCES, Tables
 from segments.language import Segment
 from segments.references import with_referenced
-from segments.rules import Condition, EventCondition, Leaf, SequenceCondition, canonical, leaves_of
+from segments.rules import Condition, EventCondition, Leaf, Rule, SequenceCondition, canonical, leaves_of
 from segments.tell import say
 from segments.timelines import RECHECK, Asked, customers_with_changes
 
@@ -222,10 +222,11 @@ def _evaluate(
     prepared = due
     recheck: Column = F.lit(None).cast("date")
     if plan.asked:
-        rules = [s.rule for s in plan.needed]
-        prepared, names = add_events(prepared, names, rules, tables, as_of=as_of, customers=customers)
+        prepared, names = add_events(
+            prepared, names, [s.rule for s in plan.needed], tables, as_of=as_of, customers=customers
+        )
         recheck = F.col(RECHECK)
-    columns = {c: f"_c{i}" for i, c in enumerate(plan.conditions)}
+    columns: dict[Rule, str] = {c: f"_c{i}" for i, c in enumerate(plan.conditions)}
     # Each condition is answered once, however many rules it stands in.
     prepared = prepared.select(
         "*",
@@ -233,6 +234,8 @@ def _evaluate(
         recheck.alias(E.recheck_on),
     )
     names = replace(names, answers=columns)
+    rules = [s.rule for s in plan.needed]
+    prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
     answers = [F.col(c) for c in columns.values()]
     prepared, names = add_referenced(prepared, names, plan.segments, plan.needed, as_of=as_of, catalogue=catalogue)
     found = matches(plan.segments, names, as_of=as_of, catalogue=catalogue)

@@ -13,7 +13,7 @@ from lakehouse.tables.segment import CustomerSegmentHistory as H
 from lakehouse.tables.silver import Consent
 from segments.catalogue import Feature
 from segments.compile import compile_rule, compile_segment
-from segments.evaluate import add_cuts, add_events, add_referenced, join_features
+from segments.evaluate import add_branches, add_cuts, add_events, add_referenced, join_features
 from segments.events import Tables
 from segments.language import Segment
 from segments.references import with_referenced
@@ -56,6 +56,7 @@ def answer_customers(
     prepared, names = add_cuts(join_features(features, more, needed, as_of=as_of, catalogue=catalogue), rules)
     if Asked.by(rules):
         prepared, names = add_events(prepared, names, rules, tables, as_of=as_of)
+    prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
     prepared, names = add_referenced(prepared, names, list(segments.values()), needed, as_of=as_of, catalogue=catalogue)
     answers = []
     for name, segment in segments.items():
