@@ -17,6 +17,7 @@ from segments.nodes import BROKEN, MAX_TEXT, NodeReader, describe, short
 from segments.operators import OPERATORS, Family, Operator
 from segments.rules import (
     AGGREGATES,
+    MAX_STEPS,
     All,
     AnyOf,
     Condition,
@@ -35,7 +36,6 @@ MAX_NUMBER: Final = 10**15
 """Beyond this a decimal(18,2) and a double no longer hold the same number."""
 
 MAX_DAYS: Final = 36_500
-MAX_STEPS: Final = 10
 
 _MEASURED: Final = ("at_least", "at_most", "exactly", "greater_than", "less_than", "between")
 _EVENT_OPS: Final = ("did", "did_not", *_MEASURED, "first_time", "regular", "stopped", "resumed")

@@ -144,6 +144,9 @@ class EventCondition(_Combinable):
         return plain
 
 
+MAX_STEPS: Final = 10
+"""Steps a sequence may have."""
+
 DAYS_OF: Final[Mapping[str, str]] = {"regular": "every_days", "resumed": "after_days"}
 """What the number of days of an operator is called."""
 

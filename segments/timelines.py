@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from segments.events import EVENTS, FACTS, PRODUCTS, Tables
 from segments.measures import Measure, Span, measures_in, sequences_in
-from segments.rules import EventStep, Rule, SequenceCondition
+from segments.rules import MAX_STEPS, EventStep, Rule, SequenceCondition
 
 RECHECK = "_recheck_on"
 _DAY_MICROS = 86_400_000_000
@@ -82,7 +82,7 @@ def measure_events(tables: Tables, asked: Asked, *, as_of: date, customers: Data
     kinds = [_events_of(name, tables, asked, filters, values, as_of) for name in asked.events]
     if customers is not None:
         kinds = [k.join(wanted, on="customer_key", how="left_semi") for k in kinds]
-    happened = reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), kinds)
+    happened = reduce(DataFrame.unionByName, kinds)
     aggregates = [_aggregate(m, filters, values, as_of).alias(c) for m, c in asked.measures.items()]
     listed = [_moments(s, filters, as_of).alias(c) for s, c in asked.sequences.items()]
     grouped = happened.groupBy("customer_key").agg(*aggregates, *listed, F.min("_edge").alias(RECHECK))
@@ -144,20 +144,22 @@ def _events_of(
     event = EVENTS[name]
     edges = [F.date_add("day", age + 1) for age in asked.edges(name)]
     ahead = [F.when(edge > F.lit(as_of), edge) for edge in edges]
-    own = {
-        c: F.lit(True)
-        if step.where is None
-        else F.coalesce(compile_rule(step.where, event.fields, as_of), F.lit(False))
+    passes = {
+        c: F.lit(None).cast("boolean")
+        if step.event != name
+        else (F.lit(True) if step.where is None else compile_rule(step.where, event.fields, as_of))
         for step, c in filters.items()
-        if step.event == name
+    }
+    measured = {
+        c: F.col(str(field)) if of == name else F.lit(None).cast(EVENTS[of].fields[str(field)].type)
+        for (of, field), c in values.items()
     }
     return event.build(tables).select(
         "customer_key",
         F.unix_micros("at").alias("at"),
         "day",
         (F.least(*ahead) if len(ahead) > 1 else ahead[0]).alias("_edge"),
-        *[column.alias(c) for c, column in own.items()],
-        *[F.col(str(field)).alias(c) for (of, field), c in values.items() if of == name],
+        *[column.alias(c) for c, column in (passes | measured).items()],
     )
 
 
@@ -182,40 +184,37 @@ def _aggregate(
 
 
 def _moments(sequence: SequenceCondition, filters: Mapping[EventStep, str], as_of: date) -> Column:
-    """Instants of events that can be a step, in order, with a bit per step each of them can be."""
+    """Instants of events that can be a step, in order, each with a bit per step it can be in its lowest bits."""
     within = Span.of(sequence.window).holds(F.col("day"), as_of)
     bits = [F.when(F.col(filters[s]), F.lit(1 << i)).otherwise(F.lit(0)) for i, s in enumerate(sequence.steps)]
     steps = reduce(lambda a, b: a.bitwiseOR(b), bits)
-    return F.array_sort(F.collect_list(F.when(within & (steps > 0), F.struct(F.col("at"), steps.alias("steps")))))
+    return F.array_sort(F.collect_list(F.when(within & (steps > 0), F.col("at") * F.lit(1 << MAX_STEPS) + steps)))
 
 
 def _follows(sequence: SequenceCondition, moments: Column) -> Column:
     """Whether the steps follow one another.
 
     Per step the latest instant is kept at which it can end the sequence so far: the latest leaves the smallest gap to
-    what follows. `before` holds those of earlier instants only, so that nothing follows an event of the same instant.
+    what follows. First come those of earlier instants only, so that nothing follows an event of the same instant, then
+    those so far, and last the instant itself.
     """
-    unknown = F.lit(None).cast("bigint")
-    start = F.struct(
-        unknown.alias("now"),
-        F.array(*[unknown for _ in sequence.steps]).alias("before"),
-        F.array(*[unknown for _ in sequence.steps]).alias("ends"),
-    )
+    count = len(sequence.steps)
+    start = F.array(*[F.lit(None).cast("bigint") for _ in range(2 * count + 1)])
 
     def step(state: Column, moment: Column) -> Column:
-        at = moment["at"]
-        is_later = F.coalesce(at > state["now"], F.lit(True))
-        before = F.when(is_later, state["ends"]).otherwise(state["before"])
+        at = F.shiftright(moment, MAX_STEPS)
+        is_later = F.coalesce(at > F.get(state, F.lit(2 * count)), F.lit(True))
+        so_far = [F.get(state, F.lit(count + i)) for i in range(count)]
+        before = [F.when(is_later, so_far[i]).otherwise(F.get(state, F.lit(i))) for i in range(count)]
         ends = []
-        for i in range(len(sequence.steps)):
-            fits = moment["steps"].bitwiseAND(F.lit(1 << i)) > 0
+        for i in range(count):
+            fits = moment.bitwiseAND(F.lit(1 << i)) > 0
             if i:
-                since = at - F.get(before, F.lit(i - 1))
+                since = at - before[i - 1]
                 fits = fits & since.isNotNull()
                 if sequence.max_gap_days is not None:
                     fits = fits & (since <= F.lit(sequence.max_gap_days * _DAY_MICROS))
-            ends.append(F.when(fits, at).otherwise(F.get(state["ends"], F.lit(i))))
-        return F.struct(at.alias("now"), before.alias("before"), F.array(*ends).alias("ends"))
+            ends.append(F.when(fits, at).otherwise(so_far[i]))
+        return F.array(*before, *ends, at)
 
-    last = len(sequence.steps) - 1
-    return F.aggregate(moments, start, step, lambda state: F.get(state["ends"], F.lit(last)).isNotNull())
+    return F.aggregate(moments, start, step, lambda state: F.get(state, F.lit(2 * count - 1)).isNotNull())
