@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from jobs.options import AsOf, DataDir, Force, Source, Target, Var, Verbose, Wait, console, errors, job_of
+from jobs.segments_cli import app as segments_app
 from lakehouse.errors import SegmentationError
-from lakehouse.logs import get_logger
 
 app = typer.Typer(
     name="segmentation",
@@ -30,24 +30,7 @@ app = typer.Typer(
 )
 tables_app = typer.Typer(help="The catalogue: list tables, show one, print its DDL.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
-
-console = Console(stderr=False)
-errors = Console(stderr=True)
-log = get_logger(__name__)
-
-Target = Annotated[str, typer.Option("--target", "-t", help="Settings to use: a file name in conf/settings.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the tables (default: the target's).")]
-AsOf = Annotated[
-    datetime | None,
-    typer.Option("--as-of", formats=["%Y-%m-%d"], help="Day up to which events count, exclusive (YYYY-MM-DD)."),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also log to the terminal.")]
-Wait = Annotated[float | None, typer.Option("--wait", help="Seconds to wait while another run is writing.")]
-Force = Annotated[bool, typer.Option("--force", help="Run steps that have nothing new as well, over whole inputs.")]
-Source = Annotated[list[str] | None, typer.Option("--source", "-s", help="Source to ingest; may be repeated.")]
-Var = Annotated[
-    list[str] | None, typer.Option("--var", help="NAME=VALUE for ${NAME} in conf/sources; may be repeated.")
-]
+app.add_typer(segments_app, name="segments")
 
 
 class Layer(StrEnum):
@@ -64,51 +47,6 @@ class Layer(StrEnum):
 def main() -> None:
     """Console entry point."""
     app()
-
-
-@contextmanager
-def _job(
-    target: str,
-    data_dir: Path | None,
-    as_of: datetime | None = None,
-    verbose: bool = False,
-    wait: float | None = None,
-    source: list[str] | None = None,
-    var: list[str] | None = None,
-    writes: bool = True,
-) -> Iterator[tuple[Any, Any]]:
-    """Open a job; turn our errors into one message and their exit code."""
-    from jobs.context import Job
-    from jobs.progress import Progress
-
-    try:
-        variables = dict(_pair(v) for v in var or [])
-        job = Job.start(
-            target,
-            data_dir,
-            as_of.date() if as_of else None,
-            verbose,
-            lock_wait_seconds=wait,
-            sources=tuple(source) if source else None,
-            variables=variables,
-        )
-        progress = Progress(console)
-        if not writes:
-            yield job, progress
-            return
-        with job.locked(), progress.live():
-            yield job, progress
-    except SegmentationError as e:
-        log.error("command failed", extra={"told": True, "error": type(e).__name__, "reason": str(e)})
-        errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
-        raise typer.Exit(e.exit_code) from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
-    return name, value
 
 
 @app.command()
@@ -130,7 +68,7 @@ def run(
     from jobs.summary import print_summary
 
     began = time.monotonic()
-    with _job(target, data_dir, as_of, verbose, wait, source, var) as (job, progress):
+    with job_of(target, data_dir, as_of, verbose, wait, source, var) as (job, progress):
         outcome = run_all(job, progress, force=force, retrain=retrain)
         print_summary(job, outcome, console, time.monotonic() - began)
         _refused(outcome.refused)
@@ -153,7 +91,7 @@ def ingest(
 
     if file is not None and (not source or len(source) != 1):
         raise typer.BadParameter("an uploaded file needs exactly one --source that says what it is")
-    with _job(target, data_dir, None, verbose, wait, source, var) as (job, progress):
+    with job_of(target, data_dir, None, verbose, wait, source, var) as (job, progress):
         if file is not None:
             from pipelines.bronze.uploads import ingest_file
 
@@ -188,7 +126,7 @@ def build(
     """Build facts and dimensions (silver, gold) from what has landed, or the layers named."""
     from jobs import flow
 
-    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+    with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         chosen = [x.value for x in layer] if layer else list(flow.FACT_LAYERS)
         if facts := [x for x in chosen if x in flow.FACT_LAYERS]:
             flow.build(job, progress, facts, force=force)
@@ -211,28 +149,8 @@ def features(
     """Compute features as of a day (default: the day after the newest sale), only for customers that changed."""
     from jobs import flow
 
-    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+    with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         flow.build_features(job, progress, force=force)
-
-
-@app.command()
-def segments(
-    target: Target = "local",
-    data_dir: DataDir = None,
-    as_of: AsOf = None,
-    var: Var = None,
-    force: Force = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
-    wait: Wait = None,
-    verbose: Verbose = False,
-) -> None:
-    """Score clusters, evaluate every segment in one scan and publish membership with its history."""
-    from jobs import flow
-    from jobs.summary import print_segments
-
-    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
-        flow.build_segments(job, progress, force=force, retrain=retrain)
-        print_segments(job, console)
 
 
 @app.command()
@@ -247,7 +165,7 @@ def export(
     """Write segments to the file destinations of conf/destinations: consented members, hashed identifiers."""
     from jobs.publish import export as write
 
-    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+    with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         for path in write(job, progress, job.as_of()):
             console.print(str(path), highlight=False, soft_wrap=True)
 
@@ -262,7 +180,7 @@ def report(
     """Write the report page of the present state."""
     from jobs.publish import report as write
 
-    with _job(target, data_dir, as_of, verbose, writes=False) as (job, progress):
+    with job_of(target, data_dir, as_of, verbose, writes=False) as (job, progress):
         console.print(str(write(job, progress, job.as_of(), fresh=True)), highlight=False, soft_wrap=True)
 
 
@@ -277,7 +195,7 @@ def maintain(
     """Compact files, remove rows and slices past their retention, and vacuum."""
     from jobs.maintain import maintain as work
 
-    with _job(target, data_dir, None, verbose, wait) as (job, progress):
+    with job_of(target, data_dir, None, verbose, wait) as (job, progress):
         work(job, progress, dry_run=dry_run)
 
 
@@ -286,7 +204,7 @@ def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose 
     """What ran last, what failed, how fresh each layer is, and which files wait for a retry."""
     from jobs.summary import print_status
 
-    with _job(target, data_dir, None, verbose, writes=False) as (job, _):
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
         print_status(job, console)
 
 
@@ -329,7 +247,7 @@ def tables_show(
     """One table: columns, checks, lineage and, with --rows, some of its content."""
     from jobs.summary import print_table
 
-    with _job(target, data_dir, writes=False) as (job, _):
+    with job_of(target, data_dir, writes=False) as (job, _):
         print_table(job, console, name, rows, version, day.date() if day else None)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.context import Job
 from jobs.progress import Progress
+from jobs.segment_status import PUBLISHER, failures_told, needs_republishing
 from lakehouse.errors import SourceError
-from lakehouse.runner import StepResult, plan_steps, run_steps
+from lakehouse.runner import Step, StepResult, plan_steps, run_steps
 
 if TYPE_CHECKING:
     from pipelines.bronze.ingest import FeedResult
@@ -76,14 +77,19 @@ def build(
     job: Job, progress: Progress, layers: Iterable[str], *, force: bool = False, **params: Any
 ) -> list[StepResult]:
     """Run the producers of some layers."""
+    return build_steps(job, progress, plan_steps(layers), force=force, **params)
+
+
+def build_steps(
+    job: Job, progress: Progress, steps: list[Step], *, force: bool = False, **params: Any
+) -> list[StepResult]:
+    """Run some producers, with checks before each publish."""
     from lakehouse.quality import load_rules, quality_gate
 
     gate = quality_gate(job.lake, load_rules(job.settings.conf_dir))
     run = type(job.run)(job.run.run_id, job.run.started_at, {**job.configuration, **params})
     try:
-        return run_steps(
-            job.lake, plan_steps(layers), run, force=force, progress=progress.step, audit=gate, log=job.audit_log
-        )
+        return run_steps(job.lake, steps, run, force=force, progress=progress.step, audit=gate, log=job.audit_log)
     finally:
         gate.finish()
 
@@ -94,12 +100,14 @@ def build_facts(job: Job, progress: Progress, *, force: bool = False) -> list[St
 
     with progress.task("govern", "catalogue of tables") as done:
         done("recorded" if record_catalog(job.lake, job.run) else "up to date")
-    return build(job, progress, FACT_LAYERS, force=force)
+    with failures_told(job, "stale"):
+        return build(job, progress, FACT_LAYERS, force=force)
 
 
 def build_features(job: Job, progress: Progress, *, force: bool = False) -> list[StepResult]:
     """Features as of the run's day."""
-    return build(job, progress, FEATURE_LAYERS, force=force, as_of=job.as_of())
+    with failures_told(job, "stale"):
+        return build(job, progress, FEATURE_LAYERS, force=force, as_of=job.as_of())
 
 
 def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
@@ -111,7 +119,13 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
     with progress.task("models", "customer clusters") as done:
         clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
         done(f"{len(clusters)} models" if len(clusters) != 1 else "1 model")
-    return build(job, progress, SEGMENT_LAYERS, force=force, as_of=as_of, clusters=clusters)
+    offered = {"as_of": as_of, "clusters": clusters}
+    with failures_told(job, "error"):
+        results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)
+    if needs_republishing(job.lake, results):
+        publisher = [s for s in plan_steps(SEGMENT_LAYERS) if s.producer == PUBLISHER]
+        results += build_steps(job, progress, publisher, force=True, **offered)
+    return results
 
 
 def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> Outcome:

@@ -169,7 +169,11 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
 
 
 def _maintenance(rules: JobRules, access: Access) -> dict[str, Any]:
-    tasks = [_task("maintain", ("maintain",), rules.scheduled_on, ())]
+    after = {"depends_on": [{"task_key": "maintain"}], "run_if": "ALL_DONE"}
+    tasks = [
+        _task("maintain", ("maintain",), rules.scheduled_on, ()),
+        _task("reconcile", ("segments", "reconcile"), rules.scheduled_on, ()) | after,
+    ]
     job = _job(rules.maintenance, rules, access, tasks, rules.scheduled_on)
     return job | {"schedule": _schedule(rules.maintenance)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +35,7 @@ class Settings(BaseModel):
             can read the folders.
         lock_wait_seconds: How long a second run waits for the first before it refuses.
         keep_as_of_days: Days of `feature` slices that `maintain` keeps; month ends stay.
+        retention_days: Days of history `maintain` keeps per table, where not those of its declaration.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +53,7 @@ class Settings(BaseModel):
     deletion_vectors: bool = False
     lock_wait_seconds: float = Field(0, ge=0)
     keep_as_of_days: int = Field(35, ge=1)
+    retention_days: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
 
 def find_conf() -> Path:

@@ -43,7 +43,7 @@ def build_customer_segment(
 
     Returns:
         Every defined segment, and those no longer defined as inactive. One website in error makes the segment an
-        error and leaves `last_refresh_at` alone.
+        error, or stale, and leaves `last_refresh_at` alone.
     """
     defined = literal_rows(
         members.agg(F.count(F.lit(1)).alias("_total")).select(),
@@ -81,7 +81,8 @@ def build_customer_segment(
             )
         )
     )
-    # "error" sorts after "completed", so the maximum is the worst website; every join is one to one on the segment.
+    # "stale" sorts after "error" and "completed", so the maximum is the worst website. Every join is one to one on the
+    # segment.
     all_known = (
         defined.withColumn("_is_defined", F.lit(True))
         .join(before, on=S.segment_id, how="full_outer")
@@ -101,7 +102,7 @@ def build_customer_segment(
         is_edited = is_edited | ~value.eqNullSafe(F.col(f"_was_{c}"))
     state = {
         S.refresh_status: F.when(is_graded, status).otherwise(F.coalesce(f"_was_{S.refresh_status}", F.lit("pending"))),
-        S.refresh_message: F.when(is_graded, F.when(status == F.lit("error"), F.col("_grade")["why"])).otherwise(
+        S.refresh_message: F.when(is_graded, F.when(status != F.lit("completed"), F.col("_grade")["why"])).otherwise(
             F.col(f"_was_{S.refresh_message}")
         ),
         S.matched_customers_count: F.coalesce("_members", F.lit(0)).cast("bigint"),

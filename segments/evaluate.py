@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Final
 
@@ -10,43 +11,168 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from segments.catalogue import Feature
-from segments.compile import compile_segment
-from segments.language import Segment, conditions_of
+from segments.compile import Names, compile_rule, compile_segment
+from segments.events import Tables
+from segments.language import Segment
+from segments.operators import OPERATORS
+from segments.references import in_order, with_referenced
+from segments.rules import All, AnyOf, Condition, InSegment, Not, Rule, conditions_of, leaves_of
+from segments.timelines import RECHECK, Asked, fill_absent, measure_events
 
 _CHUNK: Final = 50
 """Rules per array expression: one array of 1,000 rules makes a Java method too large to be compiled."""
 
+_DEPTH: Final = 12
+"""Rules nested in one expression."""
+
+_KEYS = ("merchant_id", "customer_key", "customer_id")
+
 
 def evaluate_segments(
-    features: DataFrame, segments: Sequence[Segment], *, as_of: date, catalogue: Mapping[str, Feature]
+    features: DataFrame,
+    segments: Sequence[Segment],
+    *,
+    as_of: date,
+    catalogue: Mapping[str, Feature],
+    events: Tables | None = None,
+    referenced: Sequence[Segment] = (),
 ) -> DataFrame:
     """One row per customer with the segments whose rule is true, found in one scan.
 
     Args:
-        features: merchant_id, customer_key, customer_id and every feature the rules name; one row per customer.
+        features: merchant_id, customer_key, customer_id and every feature the rules name; one row per customer. Cut
+            points of percentiles are taken of these customers.
         segments: The segments to evaluate, active or not.
         as_of: The day evaluated for.
         catalogue: The features by name.
+        events: Tables of `segments.events.SOURCES`; needed when a rule asks about events.
+        referenced: Where segments that rules ask for are found beside `segments`.
 
     Returns:
         merchant_id, customer_key, customer_id, segment_ids (alphabetical, empty when none match) and
         primary_segment_id (highest priority, null when none match). A customer whose rule is unknown is not in.
     """
-    ranked = by_priority(segments)
-    matches = [F.when(compile_segment(segment, catalogue, as_of), F.lit(segment.segment_id)) for segment in ranked]
-    matched = features.select("merchant_id", "customer_key", "customer_id", _compacted(matches).alias("_matched"))
+    needed = with_referenced(segments, referenced)
+    rules = [s.rule for s in needed]
+    prepared, names = add_cuts(features, rules)
+    if Asked.by(rules):
+        prepared, names = add_events(prepared, names, rules, events or {}, as_of=as_of)
+    prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
+    prepared, names = add_referenced(prepared, names, segments, needed, as_of=as_of, catalogue=catalogue)
+    matched = prepared.select(*_KEYS, matches(segments, names, as_of=as_of, catalogue=catalogue).alias("_matched"))
     return matched.select(
-        "merchant_id",
-        "customer_key",
-        "customer_id",
+        *_KEYS,
         F.array_sort("_matched").alias("segment_ids"),
         F.get("_matched", F.lit(0)).alias("primary_segment_id"),
     )
 
 
+def add_cuts(features: DataFrame, rules: Sequence[Rule]) -> tuple[DataFrame, Names]:
+    """Features with a column per percentile that rules ask for: the website's cut point of that day.
+
+    Source: linear interpolation between order statistics, as numpy's default; exact, so that it does not depend on
+    how rows are spread.
+    """
+    asked = dict.fromkeys(c for rule in rules for c in conditions_of(rule) if OPERATORS[c.op].shape == "percent")
+    if not asked:
+        return features, Names()
+    names = {c: f"_cut{i}" for i, c in enumerate(asked)}
+    cuts = features.groupBy("merchant_id").agg(*[_cut_point(c).alias(name) for c, name in names.items()])
+    # One row per website on the right, so a customer stays one row.
+    return features.join(F.broadcast(cuts), on="merchant_id", how="left"), Names(cuts=names)
+
+
+def _cut_point(condition: Condition) -> Column:
+    percent = float(condition.value)  # type: ignore[arg-type]
+    share = (100 - percent if condition.op == "top_percent" else percent) / 100
+    return F.percentile(F.col(f"`{condition.feature}`"), share)
+
+
+def add_events(
+    features: DataFrame,
+    names: Names,
+    rules: Sequence[Rule],
+    tables: Tables,
+    *,
+    as_of: date,
+    customers: DataFrame | None = None,
+) -> tuple[DataFrame, Names]:
+    """Features with a column per aggregate of events that rules ask for, and RECHECK."""
+    asked = Asked.by(rules)
+    measured = measure_events(tables, asked, as_of=as_of, customers=customers)
+    columns = features.columns
+    # One row per customer on the right, so a customer stays one row.
+    joined = features.join(measured, on="customer_key", how="left").select(*columns, *fill_absent(asked), RECHECK)
+    return joined, replace(names, measures=asked.measures, sequences=asked.sequences)
+
+
+def add_branches(
+    features: DataFrame,
+    names: Names,
+    rules: Sequence[Rule],
+    *,
+    as_of: date,
+    catalogue: Mapping[str, Feature],
+) -> tuple[DataFrame, Names]:
+    """Features with a column per branch that lies deep, so that no expression is nested deeper than `_DEPTH` rules.
+
+    A client of Spark Connect cannot send an expression nested a hundred levels deep, and a rule of 50 is one.
+    """
+    for level in _branches(rules):
+        made: dict[Rule, str] = {rule: f"_d{len(names.answers) + n}" for n, rule in enumerate(level)}
+        answers = [compile_rule(rule, catalogue, as_of, names).alias(column) for rule, column in made.items()]
+        features = features.select("*", *answers)
+        names = replace(names, answers={**names.answers, **made})
+    return features, names
+
+
+def _branches(rules: Sequence[Rule]) -> list[list[Rule]]:
+    """Branches to answer by themselves, those that others are made of first."""
+    levels: dict[int, dict[Rule, None]] = {}
+
+    def height(rule: Rule) -> int:
+        inner = (rule.rule,) if isinstance(rule, Not) else rule.rules if isinstance(rule, All | AnyOf) else ()
+        found = 1 + max(map(height, inner), default=0)
+        if found % _DEPTH == 0 and not any(isinstance(leaf, InSegment) for leaf in leaves_of(rule)):
+            levels.setdefault(found, {})[rule] = None
+        return found
+
+    for rule in rules:
+        height(rule)
+    return [list(levels[h]) for h in sorted(levels)]
+
+
+def add_referenced(
+    features: DataFrame,
+    names: Names,
+    segments: Sequence[Segment],
+    needed: Sequence[Segment],
+    *,
+    as_of: date,
+    catalogue: Mapping[str, Feature],
+) -> tuple[DataFrame, Names]:
+    """Features with a column per segment that another asks for, each made after those it asks for itself."""
+    for level in in_order(needed):
+        made = {s.segment_id: f"_in_{s.segment_id}" for s in level}
+        answers = [compile_segment(s, catalogue, as_of, names=names).alias(made[s.segment_id]) for s in level]
+        features = features.select("*", *answers)
+        names = replace(names, segments={**names.segments, **made})
+    return features, names
+
+
+def matches(segments: Sequence[Segment], names: Names, *, as_of: date, catalogue: Mapping[str, Feature]) -> Column:
+    """Ids of the segments whose rule is true as an array, the one that wins first."""
+
+    def answer(segment: Segment) -> Column:
+        known = names.segments.get(segment.segment_id)
+        return F.col(known) if known else compile_segment(segment, catalogue, as_of, names=names)
+
+    return _compacted([F.when(answer(s), F.lit(s.segment_id)) for s in by_priority(segments)])
+
+
 def join_features(
     features: DataFrame,
-    clusters: DataFrame,
+    more: Mapping[str, DataFrame],
     segments: Sequence[Segment],
     *,
     as_of: date,
@@ -56,21 +182,22 @@ def join_features(
 
     Args:
         features: `feature.customer`, any number of days.
-        clusters: `feature.customer_cluster`, any number of days.
+        more: The other feature tables by name, any number of days each.
         segments: The segments whose features are needed.
         as_of: The day.
         catalogue: The features by name, with the table each comes from.
     """
     keys = ["merchant_id", "customer_key"]
     named = {c.feature for s in segments for c in conditions_of(s.rule)}
-    from_clusters = sorted(n for n in named if catalogue[n].table == "feature.customer_cluster")
-    from_features = sorted(named - set(from_clusters))
-    own = features.where(F.col("as_of") == F.lit(as_of)).select(*keys, "customer_id", *from_features)
-    if not from_clusters:
-        return own
-    clustered = clusters.where(F.col("as_of") == F.lit(as_of)).select(*keys, *from_clusters)
-    # Does not multiply: both tables have one row per customer and day.
-    return own.join(clustered, on=keys, how="left")
+    elsewhere = {table: sorted(n for n in named if catalogue[n].table == table) for table in more}
+    from_features = sorted(named.difference(*elsewhere.values()))
+    joined = features.where(F.col("as_of") == F.lit(as_of)).select(*keys, "customer_id", *from_features)
+    for table, names in elsewhere.items():
+        if names:
+            theirs = more[table].where(F.col("as_of") == F.lit(as_of)).select(*keys, *names)
+            # Does not multiply: every feature table has one row per customer and day.
+            joined = joined.join(theirs, on=keys, how="left")
+    return joined
 
 
 def by_priority(segments: Sequence[Segment]) -> list[Segment]:
@@ -78,8 +205,8 @@ def by_priority(segments: Sequence[Segment]) -> list[Segment]:
     return sorted(segments, key=lambda s: (s.priority, s.segment_id))
 
 
-def _compacted(matches: Sequence[Column]) -> Column:
-    if not matches:
+def _compacted(found: Sequence[Column]) -> Column:
+    if not found:
         return F.array().cast("array<string>")
-    chunks = [F.array_compact(F.array(*matches[i : i + _CHUNK])) for i in range(0, len(matches), _CHUNK)]
+    chunks = [F.array_compact(F.array(*found[i : i + _CHUNK])) for i in range(0, len(found), _CHUNK)]
     return F.concat(*chunks) if len(chunks) > 1 else chunks[0]

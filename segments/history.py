@@ -13,6 +13,7 @@ from lakehouse.tables.segment import CustomerSegmentCustomer as C
 from lakehouse.tables.segment import CustomerSegmentEvent as E
 from lakehouse.tables.segment import CustomerSegmentHistory as H
 from segments.language import Segment
+from segments.membership import BARRED, PINNED
 
 
 def record_history(
@@ -36,15 +37,21 @@ def record_history(
     keys: list[str] = [H.website_id, H.customer_key]
     # A row that is gone from the membership table was erased, and an erased person gets no history.
     customers = changed.where(~F.col("_deleted")).select(
-        M.website_id, M.customer_key, M.customer_id, M.segment_ids, M.is_present, M.changed_on
+        M.website_id, M.customer_key, M.customer_id, M.segment_ids, M.is_present, M.changed_on, M.reasons
     )
     wanted = customers.select(
         *keys,
         F.col(M.customer_id).alias("_customer_id"),
         F.col(M.changed_on).alias("_entered_on"),
+        F.col(M.reasons).alias("_entry_reasons"),
         F.explode(M.segment_ids).alias(H.segment_id),
     )
-    seen = customers.select(*keys, F.col(M.changed_on).alias("_left_on"), F.col(M.is_present).alias("_is_present"))
+    seen = customers.select(
+        *keys,
+        F.col(M.changed_on).alias("_left_on"),
+        F.col(M.is_present).alias("_is_present"),
+        F.col(M.reasons).alias("_exit_reasons"),
+    )
     # One membership row per customer, so an open stay meets at most one.
     open_stays = stays.where(F.col(H.exited_on).isNull()).join(seen, on=keys, how="inner")
     both = wanted.join(open_stays, on=[*keys, H.segment_id], how="full_outer")
@@ -53,8 +60,11 @@ def record_history(
     versions = F.create_map(*[F.lit(x) for pair in active.items() for x in pair]).cast("map<string,string>")
     version = F.try_element_at(versions, F.col(H.segment_id))
     is_entry, is_exit = F.col(H.entered_on).isNull(), F.col("_entered_on").isNull()
+    entry_detail = F.try_element_at("_entry_reasons", F.col(H.segment_id))
+    exit_detail = F.try_element_at("_exit_reasons", F.col(H.segment_id))
     reason = (
         F.when(~F.col("_is_present"), F.lit("customer_absent"))
+        .when(exit_detail == F.lit(BARRED), F.lit("barred"))
         .when(version.isNull(), F.lit("segment_inactive"))
         .when(version != F.col(H.entry_version), F.lit("definition_changed"))
         .otherwise(F.lit("rule_not_true"))
@@ -69,8 +79,13 @@ def record_history(
         F.when(is_exit, F.lit(started_at)).alias(H.exited_at),
         F.coalesce(H.entry_version, version).alias(H.entry_version),
         F.when(is_exit, version).alias(H.exit_version),
-        F.coalesce(H.entry_reason, F.lit("rule_true")).alias(H.entry_reason),
+        F.coalesce(
+            H.entry_reason,
+            F.when(entry_detail == F.lit(PINNED), F.lit("pinned")).otherwise(F.lit("rule_true")),
+        ).alias(H.entry_reason),
         F.when(is_exit, reason).alias(H.exit_reason),
+        F.when(is_entry, entry_detail).otherwise(F.col(H.entry_detail)).alias(H.entry_detail),
+        F.when(is_exit, exit_detail).alias(H.exit_detail),
         F.coalesce(H.entry_run_id, F.lit(run_id)).alias(H.entry_run_id),
         F.when(is_exit, F.lit(run_id)).alias(H.exit_run_id),
     )
@@ -87,7 +102,10 @@ def publish_members(changed: DataFrame, *, started_at: datetime) -> DataFrame:
         Rows of `gold.customer_segment_customer`, with `_deleted` for those to remove.
     """
     keys: list[str] = [C.segment_id, C.website_id, C.customer_key]
-    is_open = F.col(H.exited_on).isNull() & ~F.col("_deleted")
+    has_ended = F.col(H.exited_on).isNotNull()
+    is_open = ~has_ended & ~F.col("_deleted")
+    # A stay that ended long ago and is past its retention says nothing of who is in now.
+    is_closed = has_ended != F.col("_deleted")
     entered = changed.where(is_open).select(
         *keys,
         C.customer_id,
@@ -98,7 +116,7 @@ def publish_members(changed: DataFrame, *, started_at: datetime) -> DataFrame:
         F.lit(False).alias("_deleted"),
     )
     # Out and in again between two runs: the open stay is the newer one.
-    left = changed.where(~is_open).select(*keys).distinct().join(entered, on=keys, how="left_anti")
+    left = changed.where(is_closed).select(*keys).distinct().join(entered, on=keys, how="left_anti")
     removed = left.select(*keys, F.lit(True).alias("_deleted"))
     return entered.unionByName(removed, allowMissingColumns=True)
 

@@ -1,110 +1,76 @@
-"""The rule language: conditions on features, joined by all, any and not.
+"""Segments, and the words rules are written with in Python.
 
-Rules compose in Python as they nest in YAML::
+They nest as they do in YAML::
 
-    lapsed = feature("recency_days").greater_than(90)
-    big = feature("monetary_net").at_least(500)
-    win_back = lapsed & big & ~feature("lifecycle_stage").equals("new")
+lapsed = feature("recency_days").greater_than(90)
+big = feature("monetary_net").at_least(500)
+wine = event("item").where(feature("category").contains("WINE")).within_last_days(365).at_least(3)
+win_back = lapsed & (big | wine) & ~in_segment("employees")
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, Literal
+
+from segments.rules import (
+    EVER,
+    Aggregate,
+    All,
+    AnyOf,
+    Condition,
+    EventCondition,
+    EventStep,
+    InList,
+    InSegment,
+    Leaf,
+    Not,
+    Place,
+    Rule,
+    Scalar,
+    SequenceCondition,
+    Value,
+    Window,
+    canonical,
+    conditions_of,
+    leaves_of,
+)
+
+__all__ = [
+    "All",
+    "AnyOf",
+    "Condition",
+    "Entity",
+    "EventCondition",
+    "EventStep",
+    "InList",
+    "InSegment",
+    "Leaf",
+    "Not",
+    "Place",
+    "RefreshMode",
+    "Rule",
+    "Scalar",
+    "Segment",
+    "SequenceCondition",
+    "Value",
+    "Window",
+    "all_of",
+    "any_of",
+    "conditions_of",
+    "event",
+    "feature",
+    "in_list",
+    "in_segment",
+    "leaves_of",
+    "sequence",
+]
 
 RefreshMode = Literal["auto", "manual"]
 Entity = Literal["customer", "guest"]
-Scalar = str | int | float | bool | date | datetime
-Value = Scalar | tuple[Scalar, ...] | None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a piece of a definition stands; lines and columns count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}, column {self.column}"
-
-
-class _Combinable:
-    """Gives every rule `&`, `|` and `~`."""
-
-    def __and__(self, other: Rule) -> All:
-        return All((self, other))  # type: ignore[arg-type]
-
-    def __or__(self, other: Rule) -> AnyOf:
-        return AnyOf((self, other))  # type: ignore[arg-type]
-
-    def __invert__(self) -> Not:
-        return Not(self)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Condition(_Combinable):
-    """One comparison: a feature, an operator of `segments.operators`, and its value.
-
-    Attributes:
-        feature: Name of a declared feature column.
-        op: Name of the operator.
-        value: One value; a tuple for `in`, `not_in` and `between`; None for `is_empty` and `is_not_empty`.
-        at: Where it was written; no part of its identity.
-    """
-
-    feature: str
-    op: str
-    value: Value = None
-    at: Place | None = field(default=None, compare=False, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the form written in YAML and JSON."""
-        plain: dict[str, Any] = {"feature": self.feature, "op": self.op}
-        if self.value is not None:
-            plain["value"] = list(self.value) if isinstance(self.value, tuple) else self.value
-        return plain
-
-
-@dataclass(frozen=True)
-class All(_Combinable):
-    """True when every rule is true."""
-
-    rules: tuple[Rule, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the form written in YAML and JSON."""
-        return {"all": [rule.to_dict() for rule in self.rules]}
-
-
-@dataclass(frozen=True)
-class AnyOf(_Combinable):
-    """True when at least one rule is true."""
-
-    rules: tuple[Rule, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the form written in YAML and JSON."""
-        return {"any": [rule.to_dict() for rule in self.rules]}
-
-
-@dataclass(frozen=True)
-class Not(_Combinable):
-    """True when the rule is false; unknown stays unknown."""
-
-    rule: Rule
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the form written in YAML and JSON."""
-        return {"not": self.rule.to_dict()}
-
-
-Rule = All | AnyOf | Not | Condition
 
 
 @dataclass(frozen=True)
@@ -138,14 +104,17 @@ class Segment:
 
     @property
     def version(self) -> str:
-        """Content hash of what decides membership: rule and websites. Renaming a segment keeps its version."""
-        content = {"rule": self.rule.to_dict(), "website_ids": sorted(self.website_ids)}
-        return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
+        """Content hash of what decides membership: rule, lists and websites. Renaming a segment keeps its version."""
+        content: dict[str, Any] = {"rule": self.rule.to_dict(), "website_ids": sorted(self.website_ids)}
+        lists = {leaf.name: leaf.digest for leaf in leaves_of(self.rule) if isinstance(leaf, InList)}
+        if lists:
+            content["lists"] = lists
+        return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
 
     @property
     def conditions_json(self) -> str:
         """The rule as JSON; `segments.load.parse_rule` gives the rule back."""
-        return _canonical(self.rule.to_dict())
+        return canonical(self.rule.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the form written in YAML and JSON; `segments.load.parse_segments` gives the segment back."""
@@ -163,18 +132,6 @@ class Segment:
         }
 
 
-def conditions_of(rule: Rule) -> Iterator[Condition]:
-    """Yields every condition of a rule, in reading order."""
-    match rule:
-        case Condition():
-            yield rule
-        case Not(inner):
-            yield from conditions_of(inner)
-        case All(rules) | AnyOf(rules):
-            for inner in rules:
-                yield from conditions_of(inner)
-
-
 def all_of(*rules: Rule) -> All:
     """Returns the rule that is true when every one of `rules` is."""
     return All(rules)
@@ -183,6 +140,21 @@ def all_of(*rules: Rule) -> All:
 def any_of(*rules: Rule) -> AnyOf:
     """Returns the rule that is true when one of `rules` is."""
     return AnyOf(rules)
+
+
+def in_segment(segment_id: str) -> InSegment:
+    """True for whom the rule of another segment is true."""
+    return InSegment(segment_id)
+
+
+def in_list(name: str, customer_ids: Collection[str]) -> InList:
+    """True for the customers on a static list."""
+    return InList(name, frozenset(customer_ids))
+
+
+def sequence(*steps: event, max_gap_days: int | None = None, within_last_days: int | None = None) -> SequenceCondition:
+    """True for whom these events followed one another: `sequence(event("campaign_contact"), event("purchase"))`."""
+    return SequenceCondition(tuple(s.step for s in steps), max_gap_days, Window(last_days=within_last_days))
 
 
 @dataclass(frozen=True)
@@ -243,6 +215,14 @@ class feature:  # noqa: N801 - reads as a word in a rule
         """Is known and not empty."""
         return Condition(self.name, "is_not_empty")
 
+    def before(self, day: Scalar) -> Condition:
+        """Lies before the day or time."""
+        return Condition(self.name, "before", day)
+
+    def after(self, day: Scalar) -> Condition:
+        """Lies after the day or time."""
+        return Condition(self.name, "after", day)
+
     def within_last_days(self, days: int) -> Condition:
         """Lies in the `days` days before `as_of`."""
         return Condition(self.name, "within_last_days", days)
@@ -251,12 +231,117 @@ class feature:  # noqa: N801 - reads as a word in a rule
         """Is known and lies outside the `days` days before `as_of`."""
         return Condition(self.name, "not_within_last_days", days)
 
+    def anniversary_within_days(self, days: int) -> Condition:
+        """Its day of the year returns in the `days` days from `as_of` on, `as_of` included."""
+        return Condition(self.name, "anniversary_within_days", days)
 
-def _canonical(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_iso)
+    def top_percent(self, percent: float) -> Condition:
+        """Is among the largest `percent` of the website's customers; ties are in."""
+        return Condition(self.name, "top_percent", percent)
+
+    def bottom_percent(self, percent: float) -> Condition:
+        """Is among the smallest `percent` of the website's customers; ties are in."""
+        return Condition(self.name, "bottom_percent", percent)
 
 
-def _iso(value: Any) -> str:
-    if isinstance(value, date | datetime):
-        return value.isoformat()
-    raise TypeError(type(value).__name__)
+@dataclass(frozen=True)
+class event:  # noqa: N801 - reads as a word in a rule
+    """Starts a condition on events: `event("purchase").within_last_days(90).at_least(3)`."""
+
+    name: str
+    filter: Rule | None = None
+    window: Window = EVER
+    measure: Aggregate = "count"
+    field: str | None = None
+
+    @property
+    def step(self) -> EventStep:
+        """The events meant, without window and measure."""
+        return EventStep(self.name, self.filter)
+
+    def where(self, rule: Rule) -> event:
+        """Counts only events whose fields fit: `feature("amount").at_least(20)`."""
+        return replace(self, filter=rule)
+
+    def within_last_days(self, days: int) -> event:
+        """Looks at [as_of - days, as_of)."""
+        return replace(self, window=Window(last_days=days))
+
+    def from_to(self, start: date | None, end: date | None) -> event:
+        """Looks at [start, end)."""
+        return replace(self, window=Window(start=start, end=end))
+
+    def sum(self, field: str) -> event:
+        """Adds a field up; nothing bought is 0."""
+        return replace(self, measure="sum", field=field)
+
+    def avg(self, field: str) -> event:
+        """Takes the mean of a field; of no event it is unknown."""
+        return replace(self, measure="avg", field=field)
+
+    def min(self, field: str) -> event:
+        """Takes the smallest of a field; of no event it is unknown."""
+        return replace(self, measure="min", field=field)
+
+    def max(self, field: str) -> event:
+        """Takes the largest of a field; of no event it is unknown."""
+        return replace(self, measure="max", field=field)
+
+    def distinct(self, field: str) -> event:
+        """Counts different values of a field."""
+        return replace(self, measure="distinct", field=field)
+
+    def _compared(self, op: str, value: Any = None, **more: Any) -> EventCondition:
+        return EventCondition(self.step, op, value, self.window, self.measure, self.field, **more)
+
+    def did(self) -> EventCondition:
+        """Happened at least once."""
+        return self._compared("did")
+
+    def did_not(self) -> EventCondition:
+        """Never happened."""
+        return self._compared("did_not")
+
+    def did_unless_since(self, other: event) -> EventCondition:
+        """Happened, and no `other` at or after the last of them: abandonment."""
+        return self._compared("did", unless=other.step)
+
+    def at_least(self, value: float) -> EventCondition:
+        """Measures the value or more."""
+        return self._compared("at_least", value)
+
+    def at_most(self, value: float) -> EventCondition:
+        """Measures the value or less."""
+        return self._compared("at_most", value)
+
+    def exactly(self, value: float) -> EventCondition:
+        """Measures just the value."""
+        return self._compared("exactly", value)
+
+    def greater_than(self, value: float) -> EventCondition:
+        """Measures more than the value."""
+        return self._compared("greater_than", value)
+
+    def less_than(self, value: float) -> EventCondition:
+        """Measures less than the value."""
+        return self._compared("less_than", value)
+
+    def between(self, low: float, high: float) -> EventCondition:
+        """Measures a value in [low, high], both included."""
+        return self._compared("between", (low, high))
+
+    def first_time(self) -> EventCondition:
+        """The first one ever lies in the window."""
+        return self._compared("first_time")
+
+    def regular(self, every_days: int) -> EventCondition:
+        """At least one in each period of `every_days` days that the rolling window is made of."""
+        return self._compared("regular", days=every_days)
+
+    def stopped(self) -> EventCondition:
+        """Some before the rolling window, none within."""
+        return self._compared("stopped")
+
+    def resumed(self, after_days: int) -> EventCondition:
+        """Some within the rolling window, none in the `after_days` days before it, some earlier still."""
+        return self._compared("resumed", days=after_days)

@@ -9,17 +9,26 @@ from datetime import date, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.tables.segment import CustomerEvaluation as E
 from lakehouse.tables.segment import CustomerMembership as M
+from lakehouse.tables.segment import CustomerSegmentPin as P
 from lakehouse.tables.segment import CustomerSegmentRefresh as R
-from segments.catalogue import Feature, declared_features
-from segments.evaluate import by_priority, evaluate_segments, join_features
+from segments.evaluate import by_priority
 from segments.language import Segment
 from segments.rows import literal_rows
 
+MEMBERSHIP = "gold.customer_membership"
+REFRESH = "gold.customer_segment_refresh"
+
+_KEYS = ("website_id", "customer_key")
+
 
 def plan_membership(
+    evaluated: DataFrame,
+    evaluated_changes: DataFrame,
+    pins: DataFrame,
+    pin_changes: DataFrame,
     features: DataFrame,
-    clusters: DataFrame,
     previous: DataFrame,
     *,
     segments: Sequence[Segment],
@@ -27,15 +36,19 @@ def plan_membership(
     run_id: str,
     started_at: datetime,
 ) -> Mapping[str, DataFrame]:
-    """Evaluate every active segment and plan what changes.
+    """Plan what the answers of the rules change in the published membership.
 
-    Manual segments keep their members (see `ask_for`). A segment that would change by more than its limit keeps its
-    last good members of that website, and its refresh is an error. A website without any features that day, and a
-    customer changed by a later `as_of`, are left alone.
+    A pin puts a customer in, or keeps them out, whatever the rule says. Manual segments keep their members (see
+    `ask_for`). A segment that would change by more than its limit keeps its last good members of that website, and
+    its refresh is an error. A website without any features that day is stale, and a customer changed by a later
+    `as_of` is left alone.
 
     Args:
-        features: `feature.customer`.
-        clusters: `feature.customer_cluster`.
+        evaluated: `gold.customer_evaluation`.
+        evaluated_changes: Its rows that changed since the last refresh, also those gone.
+        pins: `gold.customer_segment_pin`.
+        pin_changes: Its rows that changed since then, also those gone.
+        features: `feature.customer`; says which websites have features that day.
         previous: `gold.customer_membership` as published.
         segments: All definitions.
         as_of: The day evaluated for, exclusive edge.
@@ -46,41 +59,20 @@ def plan_membership(
         `gold.customer_membership`: changed and new customers only; the same inputs again give no row.
         `gold.customer_segment_refresh`: one row per evaluated segment and website of the day.
     """
-    return plan_membership_of(
-        features,
-        clusters,
-        previous,
-        segments=segments,
-        as_of=as_of,
-        run_id=run_id,
-        started_at=started_at,
-        catalogue=declared_features(),
-    )
-
-
-def plan_membership_of(
-    features: DataFrame,
-    clusters: DataFrame,
-    previous: DataFrame,
-    *,
-    segments: Sequence[Segment],
-    as_of: date,
-    run_id: str,
-    started_at: datetime,
-    catalogue: Mapping[str, Feature],
-) -> Mapping[str, DataFrame]:
-    """As `plan_membership`, over features given instead of the declared ones."""
     active = [s for s in segments if s.is_active and s.entity == "customer"]
-    evaluated = [s for s in active if s.refresh_mode == "auto"]
-    manual = sorted(s.segment_id for s in active if s.refresh_mode == "manual")
-    joined = join_features(features, clusters, evaluated, as_of=as_of, catalogue=catalogue)
-    found = evaluate_segments(joined, evaluated, as_of=as_of, catalogue=catalogue)
-    both = _compare(found, previous, joined)
-    limited = [s for s in evaluated if s.max_change_share is not None]
-    held = _find_held(both, limited) if limited else None
-    membership = _changed_rows(both, held, active, manual, as_of=as_of, run_id=run_id, started_at=started_at)
-    refreshes = _refresh_rows(_websites(joined), found, held, evaluated, as_of)
-    return {"gold.customer_membership": membership, "gold.customer_segment_refresh": refreshes}
+    refreshed = [s for s in active if s.refresh_mode == "auto"]
+    limited = [s for s in refreshed if s.max_change_share is not None]
+    touched = evaluated_changes.select(*_KEYS).unionByName(pin_changes.select(*_KEYS)).distinct()
+    if limited:
+        # What a limit held back last time has not changed since, and is to be looked at again.
+        touched = evaluated.select(*_KEYS).unionByName(touched).distinct()
+    websites = (
+        features.where(F.col("as_of") == F.lit(as_of)).select(F.col("merchant_id").alias(M.website_id)).distinct()
+    )
+    both = _compare(touched, evaluated, pins, previous, active, as_of)
+    held = _find_held(both, previous, limited) if limited else None
+    membership = _changed_rows(both, held, active, as_of=as_of, run_id=run_id, started_at=started_at)
+    return {MEMBERSHIP: membership, REFRESH: _refresh_rows(websites, previous, both, held, refreshed, as_of)}
 
 
 def ask_for(segments: Sequence[Segment], asked: Collection[str]) -> tuple[Segment, ...]:
@@ -90,50 +82,85 @@ def ask_for(segments: Sequence[Segment], asked: Collection[str]) -> tuple[Segmen
     )
 
 
-def _websites(joined: DataFrame) -> DataFrame:
-    return joined.select(F.col("merchant_id").alias(M.website_id)).distinct()
-
-
-def _compare(found: DataFrame, previous: DataFrame, joined: DataFrame) -> DataFrame:
-    now = found.select(
-        F.col("merchant_id").alias(M.website_id),
-        M.customer_key,
-        F.col("customer_id").alias("_now_customer_id"),
-        F.col("segment_ids").alias("_now"),
-        F.col("primary_segment_id").alias("_now_primary"),
+def _compare(
+    touched: DataFrame,
+    evaluated: DataFrame,
+    pins: DataFrame,
+    previous: DataFrame,
+    active: Sequence[Segment],
+    as_of: date,
+) -> DataFrame:
+    """One row per customer looked at: segments as they were and as they would be now, pins and manual ones settled."""
+    keys = list(_KEYS)
+    none = F.array().cast("array<string>")
+    now = evaluated.select(
+        *_KEYS,
+        F.col(E.customer_id).alias("_now_customer_id"),
+        F.col(E.segment_ids).alias("_evaluated"),
+        F.col(E.reasons).alias("_reasons"),
     )
     before = previous.select(
-        M.website_id,
-        M.customer_key,
+        *_KEYS,
         F.col(M.customer_id).alias("_was_customer_id"),
         F.col(M.segment_ids).alias("_was"),
         F.col(M.primary_segment_id).alias("_was_primary"),
         F.col(M.is_present).alias("_was_present"),
         F.col(M.changed_on).alias("_was_changed_on"),
     )
-    # A website whose features are missing that day has not lost all its customers.
-    before = before.join(F.broadcast(_websites(joined)), on=M.website_id, how="left_semi")
-    return now.join(before, on=[str(M.website_id), str(M.customer_key)], how="full_outer")
-
-
-def _find_held(both: DataFrame, limited: Sequence[Segment]) -> DataFrame:
-    """One row per website with a map of the segments that would change too much to the reason."""
-    empty = F.array().cast("array<string>")
-    now, was = F.coalesce("_now", empty), F.coalesce("_was", empty)
-    limits = F.create_map(*[F.lit(x) for s in limited for x in (s.segment_id, float(s.max_change_share or 0))])
-    touched = both.select(
-        M.website_id,
-        F.explode(F.array_union(now, was)).alias("segment_id"),
-        now.alias("_n"),
-        was.alias("_w"),
-    ).where(F.col("segment_id").isin([s.segment_id for s in limited]))
-    is_in, was_in = F.array_contains("_n", F.col("segment_id")), F.array_contains("_w", F.col("segment_id"))
-    counted = touched.groupBy(M.website_id, "segment_id").agg(
-        F.sum(was_in.cast("bigint")).alias("members"),
-        F.sum((is_in != was_in).cast("bigint")).alias("moved"),
+    ids = [s.segment_id for s in active]
+    pinned = (
+        pins.where(F.col(P.segment_id).isin(ids))
+        .groupBy(*_KEYS)
+        .agg(
+            F.collect_set(F.when(F.col(P.is_in), F.col(P.segment_id))).alias("_pinned"),
+            F.collect_set(F.when(~F.col(P.is_in), F.col(P.segment_id))).alias("_barred"),
+        )
     )
+    # One row per customer in each of them, so none multiplies.
+    both = (
+        touched.join(now, on=keys, how="left")
+        .join(before, on=keys, how="left")
+        .join(F.broadcast(pinned), on=keys, how="left")
+    )
+    manual = F.array(*[F.lit(s.segment_id) for s in active if s.refresh_mode == "manual"]).cast("array<string>")
+    was, is_found = F.coalesce("_was", none), F.col("_evaluated").isNotNull()
+    pinned_in, barred = F.coalesce("_pinned", none), F.coalesce("_barred", none)
+    by_rule = F.array_union(F.array_except("_evaluated", manual), F.array_intersect(was, manual))
+    if not [s for s in active if s.refresh_mode == "manual"]:
+        by_rule = F.col("_evaluated")
+    settled = F.array_except(F.array_union(by_rule, pinned_in), barred)
+    is_later = F.coalesce(F.col("_was_changed_on") > F.lit(as_of), F.lit(False))
+    # Keys of evaluations and pins that are gone and were never published have nothing to compare.
+    return both.where(~is_later & (is_found | F.col("_was").isNotNull())).select(
+        *_KEYS,
+        F.coalesce("_now_customer_id", "_was_customer_id").alias(M.customer_id),
+        "_was",
+        "_was_primary",
+        "_was_present",
+        is_found.alias("_is_found"),
+        F.when(is_found, F.array_sort(settled)).otherwise(none).alias("_now"),
+        "_reasons",
+        F.array_intersect(pinned_in, F.array_except(settled, by_rule)).alias("_put_in"),
+        F.array_intersect(barred, by_rule).alias("_kept_out"),
+    )
+
+
+def _find_held(both: DataFrame, previous: DataFrame, limited: Sequence[Segment]) -> DataFrame:
+    """One row per website with a map of the segments that would change too much to the reason."""
+    ids = [s.segment_id for s in limited]
+    limits = F.create_map(*[F.lit(x) for s in limited for x in (s.segment_id, float(s.max_change_share or 0))])
+    sizes = (
+        previous.select(M.website_id, F.explode(M.segment_ids).alias("segment_id"))
+        .where(F.col("segment_id").isin(ids))
+        .groupBy(M.website_id, "segment_id")
+        .agg(F.count(F.lit(1)).alias("members"))
+    )
+    moved = _moves(both).groupBy(M.website_id, "segment_id").agg(F.count(F.lit(1)).alias("moved"))
     limit = F.element_at(limits, F.col("segment_id"))
-    over = counted.where((F.col("members") > 0) & (F.col("moved") > limit * F.col("members")))
+    # Both sides have one row per website and segment.
+    over = sizes.join(moved, on=[str(M.website_id), "segment_id"], how="inner").where(
+        F.col("moved") > limit * F.col("members")
+    )
     message = F.format_string(
         "%d of %d members would change, above the limit of %.0f %%; the last good membership was kept",
         F.col("moved"),
@@ -145,76 +172,126 @@ def _find_held(both: DataFrame, limited: Sequence[Segment]) -> DataFrame:
     )
 
 
+def _moves(both: DataFrame) -> DataFrame:
+    """One row per customer and segment that would be entered or left."""
+    was = F.coalesce("_was", F.array().cast("array<string>"))
+    entered = F.transform(F.array_except("_now", was), lambda s: F.struct(s.alias("id"), F.lit(True).alias("is_in")))
+    left = F.transform(
+        F.array_except(was, F.col("_now")), lambda s: F.struct(s.alias("id"), F.lit(False).alias("is_in"))
+    )
+    return both.select(M.website_id, F.explode(F.concat(entered, left)).alias("_move")).select(
+        M.website_id, F.col("_move.id").alias("segment_id"), F.col("_move.is_in").alias("is_in")
+    )
+
+
 def _changed_rows(
     both: DataFrame,
     held: DataFrame | None,
     active: Sequence[Segment],
-    manual: Sequence[str],
     *,
     as_of: date,
     run_id: str,
     started_at: datetime,
 ) -> DataFrame:
-    empty = F.array().cast("array<string>")
-    is_found = F.col("_now").isNotNull()
-    segment_ids, primary = F.coalesce("_now", empty), F.col("_now_primary")
-    if manual or held is not None:
-        kept = F.array(*[F.lit(m) for m in manual]).cast("array<string>")
-        if held is not None:
-            both = both.join(F.broadcast(held), on=M.website_id, how="left")
-            kept = F.array_union(kept, F.coalesce(F.map_keys("_held"), empty))
-        fresh = F.array_except(F.coalesce("_now", empty), kept)
-        stayed = F.array_intersect(F.coalesce("_was", empty), kept)
-        segment_ids = F.when(is_found, F.array_sort(F.array_union(fresh, stayed))).otherwise(empty)
-        primary = _primary_of(F.col(M.segment_ids), active)
-    both = both.withColumn(M.segment_ids, segment_ids).withColumn("_is_found", is_found)
-    both = both.withColumn(M.primary_segment_id, primary)
+    none = F.array().cast("array<string>")
+    segment_ids = F.col("_now")
+    if held is not None:
+        both = both.join(F.broadcast(held), on=M.website_id, how="left")
+        kept = F.coalesce(F.map_keys("_held"), none)
+        stayed = F.array_intersect(F.coalesce("_was", none), kept)
+        segment_ids = F.when(
+            F.col("_is_found"), F.array_sort(F.array_union(F.array_except("_now", kept), stayed))
+        ).otherwise(none)
+    ranked = F.array(*[F.lit(s.segment_id) for s in by_priority(active)]).cast("array<string>")
+    decided = both.withColumn(M.segment_ids, segment_ids)
+    primary = F.get(F.array_intersect(ranked, F.col(M.segment_ids)), F.lit(0))
     is_same = (
         F.col(M.segment_ids).eqNullSafe(F.col("_was"))
         & F.col(M.primary_segment_id).eqNullSafe(F.col("_was_primary"))
         & F.col("_is_found").eqNullSafe(F.col("_was_present"))
     )
-    is_later = F.coalesce(F.col("_was_changed_on") > F.lit(as_of), F.lit(False))
-    return both.where(~is_same & ~is_later).select(
-        M.website_id,
-        M.customer_key,
-        F.coalesce("_now_customer_id", "_was_customer_id").alias(M.customer_id),
-        M.segment_ids,
-        M.primary_segment_id,
-        F.col("_is_found").alias(M.is_present),
-        F.lit(as_of).alias(M.changed_on),
-        F.lit(run_id).alias(M.run_id),
-        F.lit(started_at).alias(M.updated_at),
+    return (
+        decided.withColumn(M.primary_segment_id, primary)
+        .where(~is_same)
+        .select(
+            *_KEYS,
+            M.customer_id,
+            M.segment_ids,
+            M.primary_segment_id,
+            F.col("_is_found").alias(M.is_present),
+            F.lit(as_of).alias(M.changed_on),
+            _reasons().alias(M.reasons),
+            F.lit(run_id).alias(M.run_id),
+            F.lit(started_at).alias(M.updated_at),
+        )
     )
 
 
-def _primary_of(segment_ids: Column, active: Sequence[Segment]) -> Column:
-    ranked = F.array(*[F.lit(s.segment_id) for s in by_priority(active)]).cast("array<string>")
-    return F.get(F.array_intersect(ranked, segment_ids), F.lit(0))
+def _reasons() -> Column:
+    """Reasons of the segments that changed: a pin where there is one, else the conditions."""
+    none = F.array().cast("array<string>")
+    was = F.coalesce("_was", none)
+    moved = F.array_union(F.array_except(M.segment_ids, was), F.array_except(was, F.col(M.segment_ids)))
+
+    def why(segment_id: Column) -> Column:
+        return (
+            F.when(F.array_contains("_put_in", segment_id), F.lit(PINNED))
+            .when(F.array_contains("_kept_out", segment_id), F.lit(BARRED))
+            .otherwise(F.coalesce(F.try_element_at("_reasons", segment_id), F.lit("")))
+        )
+
+    told = F.map_from_arrays(moved, F.transform(moved, why))
+    return F.when(F.size(moved) > 0, F.map_filter(told, lambda _, v: v != F.lit("")))
+
+
+PINNED = "pinned"
+BARRED = "barred"
+"""What a reason says when a person decided."""
 
 
 def _refresh_rows(
-    websites: DataFrame, found: DataFrame, held: DataFrame | None, evaluated: Sequence[Segment], as_of: date
+    websites: DataFrame,
+    previous: DataFrame,
+    both: DataFrame,
+    held: DataFrame | None,
+    refreshed: Sequence[Segment],
+    as_of: date,
 ) -> DataFrame:
-    counts = (
-        found.select(F.col("merchant_id").alias(M.website_id), F.explode("segment_ids").alias(R.segment_id))
-        .groupBy(R.segment_id, M.website_id)
-        .agg(F.count(F.lit(1)).alias(R.evaluated_count))
+    zero = F.lit(0).cast("bigint")
+    here = websites.withColumn("_is_here", F.lit(True))
+    known = previous.where(M.is_present).select(M.website_id).distinct()
+    sites = here.join(known, on=M.website_id, how="full_outer")
+    looked = both.groupBy(M.website_id).agg(F.count(F.lit(1)).alias(R.evaluated_count))
+    moves = (
+        _moves(both)
+        .groupBy(M.website_id, R.segment_id)
+        .agg(
+            F.count_if("is_in").alias(R.entered_count),
+            F.count_if(~F.col("is_in")).alias(R.exited_count),
+        )
     )
     types = {str(R.segment_id): "string", str(R.version): "string"}
-    graded = literal_rows(websites, types, [(s.segment_id, s.version) for s in evaluated])
-    # Neither join multiplies: counts are one per segment and website, held segments one row per website.
-    graded = graded.join(F.broadcast(counts), on=[str(R.segment_id), str(M.website_id)], how="left")
-    message = F.lit(None).cast("string")
+    rows = [(s.segment_id, s.version) for s in refreshed]
+    graded = literal_rows(sites.join(F.broadcast(looked), on=M.website_id, how="left"), types, rows)
+    # No join multiplies: moves are one per segment and website, held segments one row per website.
+    graded = graded.join(F.broadcast(moves), on=[str(R.segment_id), str(M.website_id)], how="left")
+    error = F.lit(None).cast("string")
     if held is not None:
         graded = graded.join(F.broadcast(held), on=M.website_id, how="left")
-        message = F.try_element_at("_held", F.col(R.segment_id))
+        error = F.try_element_at("_held", F.col(R.segment_id))
+    is_stale = F.col("_is_here").isNull()
+    stale = F.lit(f"there are no features of {as_of.isoformat()}; the last good membership was kept")
     return graded.select(
         R.segment_id,
         R.website_id,
         F.lit(as_of).alias(R.as_of),
         R.version,
-        F.coalesce(R.evaluated_count, F.lit(0)).cast("bigint").alias(R.evaluated_count),
-        F.when(message.isNull(), F.lit("completed")).otherwise(F.lit("error")).alias(R.refresh_status),
-        message.alias(R.message),
+        F.coalesce(R.evaluated_count, zero).alias(R.evaluated_count),
+        F.coalesce(R.entered_count, zero).alias(R.entered_count),
+        F.coalesce(R.exited_count, zero).alias(R.exited_count),
+        F.when(is_stale, F.lit("stale"))
+        .when(error.isNotNull(), F.lit("error"))
+        .otherwise(F.lit("completed"))
+        .alias(R.refresh_status),
+        F.when(is_stale, stale).otherwise(error).alias(R.message),
     )

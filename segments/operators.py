@@ -1,7 +1,8 @@
 """The operators of a condition: what each takes and the Spark column it becomes.
 
 Null is unknown: every operator answers null for a null feature, except `is_empty` and `is_not_empty`, which are there
-to ask about exactly that. Values reach Spark as literals, never as SQL text.
+to ask about exactly that. Values reach Spark as literals, never as SQL text. `segments.reference` says the same in
+plain Python.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, Final, Literal
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-Shape = Literal["none", "one", "many", "range", "days"]
-"""What stands in `value`: nothing, one value, a list, `[low, high]`, or a number of days."""
+Shape = Literal["none", "one", "many", "range", "days", "percent"]
+"""What stands in `value`: nothing, one value, a list, `[low, high]`, a number of days, or a percentage."""
 
 
 class Family(Enum):
@@ -48,7 +49,8 @@ class Operator:
         name: As written in a definition.
         takes: Families of features it applies to.
         shape: What its value looks like.
-        build: Feature column, value and `as_of` to a three-valued boolean column.
+        build: Feature column, value and `as_of` to a three-valued boolean column; for a percentage the value is the
+            column with the cut point of the website.
         help: One line for the reference.
     """
 
@@ -125,6 +127,14 @@ def _within_last_days(feature: Column, value: Any, family: Family, as_of: date, 
     return within if inside else ~within
 
 
+def _anniversary_within_days(feature: Column, value: Any, _: Family, as_of: date) -> Column:
+    day = feature.cast("date")
+    years = F.lit(as_of.year) - F.year(day)
+    this_year, next_year = (F.add_months(day, years * 12 + more) for more in (0, 12))  # 29 February falls on the 28th
+    ahead = F.datediff(F.when(this_year >= F.lit(as_of), this_year).otherwise(next_year), F.lit(as_of))
+    return F.when(feature.isNotNull(), ahead < F.lit(value))
+
+
 _ORDERED: Final = frozenset({Family.NUMBER, Family.DATE, Family.INSTANT})
 _SINGLE: Final = _ORDERED | {Family.TEXT}
 _DATED: Final = frozenset({Family.DATE, Family.INSTANT})
@@ -164,6 +174,29 @@ OPERATORS: Final[Mapping[str, Operator]] = {
             "days",
             partial(_within_last_days, inside=False),
             "is known and lies outside the n days before `as_of`",
+        ),
+        Operator("before", _DATED, "one", _less_than, "lies before the day or time"),
+        Operator("after", _DATED, "one", _greater_than, "lies after the day or time"),
+        Operator(
+            "anniversary_within_days",
+            _DATED,
+            "days",
+            _anniversary_within_days,
+            "its day of the year returns in [as_of, as_of + n)",
+        ),
+        Operator(
+            "top_percent",
+            frozenset({Family.NUMBER}),
+            "percent",
+            _at_least,
+            "is among the largest n % of the website's customers of whom it is known; ties are in",
+        ),
+        Operator(
+            "bottom_percent",
+            frozenset({Family.NUMBER}),
+            "percent",
+            _at_most,
+            "is among the smallest n % of the website's customers of whom it is known; ties are in",
         ),
     )
 }

@@ -1,8 +1,9 @@
 """Segments: definitions, current membership, its history and events, and sizes over time.
 
-`website_id` is the retailer (`merchant_id` elsewhere). One table is the truth, `gold.customer_membership`; history is
-made from its changes, and the member list, the events and the sizes from history, so a run that dies between two
-writes is completed by the next. Producers that compare with what is published read their own table.
+`website_id` is the retailer (`merchant_id` elsewhere). `gold.customer_evaluation` holds what the rules say of each
+customer, `gold.customer_membership` what is published of it: the one truth. History is made from its changes, and the
+member list, the events and the sizes from history, so a run that dies between two writes is completed by the next.
+Producers that compare with what is published read their own table.
 """
 
 from __future__ import annotations
@@ -10,9 +11,75 @@ from __future__ import annotations
 from lakehouse.columns import Pii, bigint, column, day, double, feature, flag, instant, integer, money, text
 from lakehouse.declare import Merge, ReplaceSlice, changes, table
 
-ENTRY_REASONS = ("rule_true",)
-EXIT_REASONS = ("rule_not_true", "definition_changed", "segment_inactive", "customer_absent")
-REFRESH_STATUSES = ("pending", "processing", "completed", "error")
+ENTRY_REASONS = ("rule_true", "pinned")
+EXIT_REASONS = ("rule_not_true", "definition_changed", "segment_inactive", "customer_absent", "barred")
+REFRESH_STATUSES = ("pending", "processing", "completed", "stale", "error")
+REFRESH_OUTCOMES = ("completed", "stale", "error")
+
+
+@table(
+    "gold.customer_evaluation",
+    comment="One row per customer: the segments whose rule is true, and when the rules must be asked again.",
+    kind=Merge(),
+    key=("website_id", "customer_key"),
+    producer="segments.evaluation:evaluate_customers",
+    reads=(
+        "feature.customer",
+        "feature.customer_cluster",
+        "gold.fact_transactions",
+        "gold.dim_product",
+        "silver.campaign",
+        "silver.campaign_contact",
+        "silver.coupon_redemption",
+        changes("gold.fact_transactions"),
+        changes("gold.dim_product"),
+        changes("silver.campaign"),
+        changes("silver.campaign_contact"),
+        changes("silver.coupon_redemption"),
+        "gold.customer_evaluation",
+    ),
+    cluster_by=("customer_key",),
+    change_feed=True,
+    owner="crm-data",
+)
+class CustomerEvaluation:
+    website_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id).")
+    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
+    segment_ids = column("array<string>", "Segments whose rule is true, in alphabetical order; empty when none.")
+    answers = text("A character per condition of `definitions`, in their order: 1 true, 0 false, ? unknown.")
+    signature = bigint("xxhash64 of the answers to conditions on features; another one means: evaluate again.")
+    definitions = text("Content hash of all definitions the customer was evaluated with.")
+    evaluated_on = day("`as_of` of the evaluation.")
+    recheck_on = day(
+        "First `as_of` on which an event comes into a window of a rule or leaves one; null when none will.",
+        optional=True,
+    )
+    reasons = column(
+        "map<string,string>",
+        "Per segment whose rule became or ceased to be true: the conditions that changed.",
+        optional=True,
+    )
+
+
+@table(
+    "gold.customer_segment_pin",
+    comment="One row per customer whom a person put into a segment, or keeps out of it, whatever the rule says.",
+    kind=Merge(),
+    key=("segment_id", "website_id", "customer_key"),
+    producer="jobs.segments:pin",
+    by_runtime=True,
+    change_feed=True,
+    owner="crm-data",
+)
+class CustomerSegmentPin:
+    segment_id = text("Segment.")
+    website_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id).")
+    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
+    is_in = flag("True puts the customer in, false keeps them out.")
+    note = text("Why, for whoever finds it later.", optional=True)
+    pinned_at = instant("When, UTC.")
 
 
 @table(
@@ -21,7 +88,14 @@ REFRESH_STATUSES = ("pending", "processing", "completed", "error")
     kind=Merge(),
     key=("website_id", "customer_key"),
     producer="segments.membership:plan_membership",
-    reads=("feature.customer", "feature.customer_cluster", "gold.customer_membership"),
+    reads=(
+        "gold.customer_evaluation",
+        changes("gold.customer_evaluation"),
+        "gold.customer_segment_pin",
+        changes("gold.customer_segment_pin"),
+        "feature.customer",
+        "gold.customer_membership",
+    ),
     cluster_by=("customer_key",),
     change_feed=True,
     owner="crm-data",
@@ -34,6 +108,11 @@ class CustomerMembership:
     primary_segment_id = text("The matched segment of highest priority; null when in none.", optional=True)
     is_present = flag("False once a customer has no features any more; they are then in no segment.")
     changed_on = day("`as_of` of the evaluation that last changed this row.")
+    reasons = column(
+        "map<string,string>",
+        "Per segment entered or left with this change: the conditions that changed, or a person's pin.",
+        optional=True,
+    )
     run_id = text("Run that last changed this row.")
     updated_at = instant("When, UTC.")
 
@@ -44,7 +123,14 @@ class CustomerMembership:
     kind=ReplaceSlice(by=("as_of",)),
     key=("segment_id", "website_id", "as_of"),
     producer="segments.membership:plan_membership",
-    reads=("feature.customer", "feature.customer_cluster", "gold.customer_membership"),
+    reads=(
+        "gold.customer_evaluation",
+        changes("gold.customer_evaluation"),
+        "gold.customer_segment_pin",
+        changes("gold.customer_segment_pin"),
+        "feature.customer",
+        "gold.customer_membership",
+    ),
     owner="crm-data",
 )
 class CustomerSegmentRefresh:
@@ -52,8 +138,14 @@ class CustomerSegmentRefresh:
     website_id = text("Retailer.")
     as_of = day("Day evaluated for, exclusive edge.")
     version = text("Content hash of the definition evaluated.")
-    evaluated_count = bigint("Customers for whom the rule is true.")
-    refresh_status = text("completed, or error when the last good membership was kept.", values=("completed", "error"))
+    evaluated_count = bigint("Customers looked at: evaluated again in this refresh, or pinned.")
+    entered_count = bigint("Of them, those who would enter.")
+    exited_count = bigint("Of them, those who would leave.")
+    refresh_status = text(
+        "completed; error when too much would change, stale when the day has no features: the last good membership "
+        "was kept.",
+        values=REFRESH_OUTCOMES,
+    )
     message = text("Why the last good membership was kept.", optional=True)
 
 
@@ -67,6 +159,7 @@ class CustomerSegmentRefresh:
     cluster_by=("customer_key",),
     change_feed=True,
     checks={"stay_runs_forward": "exited_on IS NULL OR exited_on >= entered_on"},
+    retention_days=1095,
     owner="crm-data",
 )
 class CustomerSegmentHistory:
@@ -86,6 +179,8 @@ class CustomerSegmentHistory:
     )
     entry_reason = text("Why the stay began.", values=ENTRY_REASONS)
     exit_reason = text("Why the stay ended; null while in.", optional=True, values=EXIT_REASONS)
+    entry_detail = text("Conditions that changed when the stay began, where known.", optional=True)
+    exit_detail = text("Conditions that changed when it ended, where known.", optional=True)
     entry_run_id = text("Run that recorded the entry.")
     exit_run_id = text("Run that recorded the exit; null while in.", optional=True)
 
@@ -248,3 +343,21 @@ class CustomerSegment:
     last_refresh_at = instant("Last completed refresh, UTC; null before the first.", optional=True)
     created_at = instant("First seen, UTC.")
     updated_at = instant("Definition last changed, UTC.")
+
+
+@table(
+    "gold.customer_segment_drift",
+    comment="One row per reconciliation and segment that differed; a reconciliation without any has one row of `*`.",
+    kind=Merge(),
+    key=("run_id", "website_id", "segment_id"),
+    producer="jobs.segments:reconcile",
+    by_runtime=True,
+    owner="crm-data",
+)
+class CustomerSegmentDrift:
+    run_id = text("Run that compared.")
+    website_id = text("Retailer; * for all.")
+    segment_id = text("Segment; * for all.")
+    as_of = day("Day compared.")
+    customers = bigint("Customers whose kept answer differed from one made from nothing; there must be none.")
+    checked_at = instant("When, UTC.")

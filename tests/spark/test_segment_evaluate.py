@@ -11,7 +11,9 @@ from pyspark.sql import functions as F
 
 from segments.compile import compile_rule
 from segments.evaluate import evaluate_segments, join_features
-from segments.language import Rule, Segment, all_of, any_of, feature
+from segments.language import Rule, Segment, all_of, any_of, conditions_of, feature, in_segment
+from segments.operators import OPERATORS
+from segments.reference import Observed, explain
 from tests.support.segment_features import FEATURES
 
 pytestmark = pytest.mark.spark
@@ -94,6 +96,11 @@ TRUTHS: list[tuple[Rule, bool]] = [
     (feature("first_purchase_on").within_last_days(7), True),
     (feature("first_purchase_on").within_last_days(6), False),
     (feature("first_purchase_on").not_within_last_days(6), True),
+    (feature("first_purchase_on").before(date(2017, 12, 26)), True),
+    (feature("first_purchase_on").before(date(2017, 12, 25)), False),
+    (feature("last_seen_at").after(datetime(2017, 12, 31, tzinfo=UTC)), True),
+    (feature("first_purchase_on").anniversary_within_days(359), True),
+    (feature("first_purchase_on").anniversary_within_days(358), False),
     (feature("last_seen_at").within_last_days(1), True),
     (feature("last_seen_at").within_last_days(0), False),
     (feature("last_seen_at").greater_than(datetime(2017, 12, 31, 23, 58, tzinfo=UTC)), True),
@@ -116,6 +123,46 @@ def test_every_operator_answers_and_null_is_unknown(spark: SparkSession) -> None
 
     said = {str(rule): (known[f"r{i}"], unknown[f"r{i}"]) for i, rule in enumerate(rules)}
     assert said == {str(rule): (truth, None) for rule, truth in TRUTHS} | {str(r): (k, u) for r, k, u in EMPTINESS}
+
+
+def test_python_answers_what_spark_answers() -> None:
+    customer = dict(KNOWN)
+    for rule, truth in TRUTHS:
+        assert explain(rule, Observed(AS_OF, FEATURES, customer)).truth is truth, rule
+        assert explain(rule, Observed(AS_OF, FEATURES)).truth is None, rule
+    for rule, known, unknown in EMPTINESS:
+        assert explain(rule, Observed(AS_OF, FEATURES, customer)).truth is known
+        assert explain(rule, Observed(AS_OF, FEATURES)).truth is unknown
+    tested = {c.op for rule, *_ in [*TRUTHS, *EMPTINESS] for c in conditions_of(rule)}
+    assert tested == {o.name for o in OPERATORS.values() if o.shape != "percent"}
+
+
+def test_a_percentile_is_of_the_website_and_ties_are_in(spark: SparkSession) -> None:
+    frame = customers(
+        spark,
+        *[{"frequency": n} for n in (1, 2, 2, 3, 5, 8, 8, 9, 10, 10, None)],
+        *[{"frequency": n, "merchant_id": "other"} for n in (100, 200)],
+    )
+    segments = [
+        Segment("top", "Top", feature("frequency").top_percent(10)),
+        Segment("low", "Low", feature("frequency").bottom_percent(20)),
+        Segment("rest", "Rest", ~feature("frequency").top_percent(10)),
+    ]
+    rows = evaluate_segments(frame, segments, as_of=AS_OF, catalogue=FEATURES).orderBy("customer_key").collect()
+    found = {s: [r.customer_key for r in rows if s in r.segment_ids] for s in ("top", "low", "rest")}
+    # 10 values: the ninetieth percentile is 10, the twentieth 2; of the two others it is 190 and 120.
+    assert found == {"top": [9, 10, 13], "low": [1, 2, 3, 12], "rest": [1, 2, 3, 4, 5, 6, 7, 8, 12]}
+
+
+def test_a_segment_may_ask_for_others_in_any_order(spark: SparkSession) -> None:
+    segments = [
+        Segment("a", "A", in_segment("b") & feature("recency_days").at_most(5)),
+        Segment("b", "B", ~in_segment("c"), website_ids=("shop",)),
+        Segment("c", "C", feature("frequency").at_least(3)),
+    ]
+    frame = customers(spark, {"recency_days": 1, "frequency": 1}, {"recency_days": 1, "frequency": 3}, {})
+    rows = evaluate_segments(frame, segments, as_of=AS_OF, catalogue=FEATURES).orderBy("customer_key").collect()
+    assert [r.segment_ids for r in rows] == [["a", "b"], ["c"], ["b"]]
 
 
 def test_unknown_spreads_through_all_any_and_not(spark: SparkSession) -> None:
@@ -223,7 +270,7 @@ def test_features_of_the_day_meet_clusters_of_the_day(spark: SparkSession) -> No
     clusters = frame.where("customer_key = 1").select("merchant_id", "customer_key", "cluster_name", day)
     segments = [Segment("a", "A", feature("cluster_name").equals("a") & feature("frequency").at_least(1))]
 
-    joined = join_features(features, clusters, segments, as_of=AS_OF, catalogue=FEATURES)
+    joined = join_features(features, {"feature.customer_cluster": clusters}, segments, as_of=AS_OF, catalogue=FEATURES)
 
     assert joined.columns == ["merchant_id", "customer_key", "customer_id", "frequency", "cluster_name"]
     assert sorted((r.customer_key, r.cluster_name) for r in joined.collect()) == [(1, "a"), (2, None)]

@@ -12,9 +12,12 @@ from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
 from segments.definitions import build_customer_segment, measure_segments
+from segments.evaluation import evaluate_changed
+from segments.events import SOURCES
 from segments.history import emit_events, publish_members, record_history
+from segments.inspect import beaten_segments, flows_between, overlap_segments
 from segments.language import Segment, feature
-from segments.membership import ask_for, plan_membership_of
+from segments.membership import ask_for, plan_membership
 from tests.spark.test_segment_evaluate import customers
 from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
@@ -23,6 +26,8 @@ pytestmark = pytest.mark.spark
 
 DAY = date(2018, 1, 1)
 MEMBERSHIP = "gold.customer_membership"
+EVALUATION = "gold.customer_evaluation"
+PIN = "gold.customer_segment_pin"
 RECENT = Segment("recent", "Recent", feature("recency_days").at_most(30), priority=2)
 OFTEN = Segment("often", "Often", feature("frequency").at_least(3), priority=1)
 
@@ -75,24 +80,48 @@ class Tables:
         as_of: date = DAY,
         run_id: str = "run",
         stop_after: int = 9,
+        is_full: bool = False,
     ) -> list[int]:
         """Run the steps in order; `stop_after` is where a kill strikes. Returns the rows each step wrote."""
         now = at(as_of.year, as_of.month, as_of.day, 6)
         features = features.withColumn("as_of", F.lit(as_of))
-        clusters = features.where("false")
         history, event = "gold.customer_segment_history", "gold.customer_segment_event"
-        planned = plan_membership_of(
+        tables = {name: self.read(name) for name in SOURCES}
+        changed = {name: self.changes(name, EVALUATION) for name in SOURCES}
+        self.evaluated = self.write(
+            EVALUATION,
+            evaluate_changed(
+                features,
+                {},
+                tables,
+                changed,
+                self.read(EVALUATION),
+                segments=segments,
+                as_of=as_of,
+                catalogue=FEATURES,
+                is_full=is_full,
+            ),
+        )
+        for name in SOURCES:
+            self.done(name, EVALUATION)
+        if stop_after < 1:
+            return []
+        planned = plan_membership(
+            self.read(EVALUATION),
+            self.changes(EVALUATION, MEMBERSHIP),
+            self.read(PIN),
+            self.changes(PIN, MEMBERSHIP),
             features,
-            clusters,
             self.read(MEMBERSHIP),
             segments=segments,
             as_of=as_of,
             run_id=run_id,
             started_at=now,
-            catalogue=FEATURES,
         )
         written = [self.write(MEMBERSHIP, planned[MEMBERSHIP])]
         self.write("gold.customer_segment_refresh", planned["gold.customer_segment_refresh"])
+        self.done(EVALUATION, MEMBERSHIP)
+        self.done(PIN, MEMBERSHIP)
         if stop_after < 2:
             return written
         changed = self.changes(MEMBERSHIP, history)
@@ -239,13 +268,13 @@ def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSess
 
     assert tables.members() == {("recent", 1), ("recent", 2), ("recent", 3), ("recent", 4), ("often", 4)}
     grades = {
-        (r["segment_id"], r["as_of"]): (r["refresh_status"], r["evaluated_count"], r["message"])
+        (r["segment_id"], r["as_of"]): (r["refresh_status"], r["exited_count"], r["message"])
         for r in tables.content["gold.customer_segment_refresh"].values()
     }
-    assert grades["often", DAY + timedelta(days=1)] == ("completed", 1, None)
+    assert grades["often", DAY + timedelta(days=1)] == ("completed", 3, None)
     assert grades["recent", DAY + timedelta(days=1)] == (
         "error",
-        1,
+        3,
         "3 of 4 members would change, above the limit of 50 %; the last good membership was kept",
     )
     published = build_customer_segment(
@@ -339,16 +368,18 @@ def test_sizes_count_members_value_and_movement(spark: SparkSession, tables: Tab
 
 
 def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None:
-    frame = customers(spark).withColumn("as_of", F.lit(DAY))
-    planned = plan_membership_of(
-        frame,
-        frame,
+    evaluated = rows(spark, EVALUATION, [{"_deleted": False}])
+    planned = plan_membership(
+        rows(spark, EVALUATION),
+        evaluated,
+        rows(spark, PIN),
+        rows(spark, PIN),
+        customers(spark).withColumn("as_of", F.lit(DAY)),
         rows(spark, MEMBERSHIP),
         segments=[RECENT],
         as_of=DAY,
         run_id="r",
         started_at=at(2018, 1, 1),
-        catalogue=FEATURES,
     )
     history = rows(spark, "gold.customer_segment_history", [{"_deleted": False}])
     made = dict(planned) | {
@@ -381,7 +412,7 @@ def test_many_days_with_kills_end_where_one_clean_pass_per_day_would(spark: Spar
             *[{"recency_days": pick.choice([1, 99, None]), "frequency": pick.choice([1, 5])} for _ in range(12)],
         ).where(F.col("customer_key") != pick.randint(1, 12))
         for _ in range(2):
-            killed.refresh(frame, segments, as_of, stop_after=pick.randint(1, 3))
+            killed.refresh(frame, segments, as_of, stop_after=pick.randint(0, 3))
         killed.refresh(frame, segments, as_of)
         clean.refresh(frame, segments, as_of)
 
@@ -391,3 +422,75 @@ def test_many_days_with_kills_end_where_one_clean_pass_per_day_would(spark: Spar
         assert killed.members() == {(s, k) for s, k, _, left, _ in killed.stays() if left is None}
     assert killed.stays() == clean.stays()
     assert killed.events() == clean.events()
+
+
+def test_a_pin_holds_against_the_rule_until_it_is_taken_away(spark: SparkSession, tables: Tables) -> None:
+    frame = customers(spark, {"recency_days": 1}, {"recency_days": 99})
+    tables.refresh(frame, [RECENT])
+    key = {"segment_id": "recent", "website_id": "shop", "customer_id": "x", "note": "the owner's mother"}
+    tables.content[PIN] = {
+        ("recent", "shop", 1): key | {"customer_key": 1, "is_in": False},
+        ("recent", "shop", 2): key | {"customer_key": 2, "is_in": True},
+    }
+    tables.refresh(frame, [RECENT], run_id="pinned")
+    assert tables.members() == {("recent", 2)}
+    stays = {r["customer_key"]: r for r in tables.content["gold.customer_segment_history"].values()}
+    assert (stays[1]["exit_reason"], stays[2]["entry_reason"]) == ("barred", "pinned")
+
+    tables.refresh(customers(spark, {"recency_days": 2}, {"recency_days": 98}), [RECENT], DAY + timedelta(days=1))
+    assert tables.members() == {("recent", 2)}
+
+    tables.content[PIN] = {}
+    tables.refresh(frame, [RECENT], DAY + timedelta(days=2))
+    assert tables.members() == {("recent", 1)}
+
+
+def test_the_condition_that_changed_is_kept_with_the_stay(spark: SparkSession, tables: Tables) -> None:
+    both = Segment("both", "Both", RECENT.rule & OFTEN.rule)
+    tables.refresh(customers(spark, {"recency_days": 1, "frequency": 1}), [both])
+    tables.refresh(customers(spark, {"recency_days": 1, "frequency": 3}), [both], DAY + timedelta(days=1))
+    tables.refresh(customers(spark, {"recency_days": 31, "frequency": 3}), [both], DAY + timedelta(days=2))
+
+    (stay,) = tables.content["gold.customer_segment_history"].values()
+    assert stay["entry_detail"] == "frequency at_least 3 became true"
+    assert stay["exit_detail"] == "recency_days at_most 30 became false"
+
+
+def test_pairs_flows_and_who_was_beaten_are_counted(spark: SparkSession, tables: Tables) -> None:
+    rare = Segment("rare", "Rare", ~OFTEN.rule, priority=3)
+    segments = [RECENT, OFTEN, rare]
+    tables.refresh(
+        customers(spark, *[{"recency_days": 1, "frequency": 3}] * 2, {"recency_days": 1, "frequency": 1}), segments
+    )
+
+    pairs = {(r.segment_a, r.segment_b): r for r in overlap_segments(tables.read(MEMBERSHIP)).collect()}
+    assert {k: (r.members_a, r.members_b, r.both) for k, r in pairs.items()} == {
+        ("often", "recent"): (2, 3, 2),
+        ("rare", "recent"): (1, 3, 1),
+    }
+    assert pairs["often", "recent"].jaccard == pytest.approx(2 / 3)
+    beaten = beaten_segments(tables.read(MEMBERSHIP)).collect()
+    assert {(r.segment_id, r.primary_segment_id, r.members) for r in beaten} == {
+        ("often", "often", 2),
+        ("recent", "often", 2),
+        ("recent", "recent", 1),
+        ("rare", "recent", 1),
+    }
+
+    later = [{"recency_days": 1, "frequency": 1}] * 3
+    tables.refresh(customers(spark, *later), segments, DAY + timedelta(days=1))
+    moves = flows_between(tables.read("gold.customer_segment_history")).collect()
+    assert [(r.day, r.left, r.entered, r.customers) for r in moves] == [(DAY + timedelta(days=1), "often", "rare", 2)]
+
+
+def test_an_old_stay_past_its_retention_moves_no_one(spark: SparkSession, tables: Tables) -> None:
+    history = "gold.customer_segment_history"
+    for n, recency in enumerate([1, 99, 1]):
+        tables.refresh(customers(spark, {"recency_days": recency}), [RECENT], DAY + timedelta(days=n))
+    for key in [k for k, r in tables.content[history].items() if r["exited_on"]]:
+        del tables.content[history][key]
+
+    tables.write(
+        "gold.customer_segment_customer", publish_members(tables.changes(history, "c"), started_at=at(2018, 2, 1))
+    )
+    assert tables.members() == {("recent", 1)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from segments.language import All, AnyOf, Condition, Not, Rule, Segment, all_of, conditions_of, feature
@@ -282,8 +282,13 @@ RULES = st.recursive(
 @given(RULES)
 def test_any_rule_survives_json_and_yaml(rule: Rule) -> None:
     segment = Segment("s", "S", rule)
+    try:
+        read = parse_rule(segment.conditions_json, FEATURES)
+    except DefinitionError as error:
+        assume(not any("is impossible" in p.message or "is always true" in p.message for p in error.problems))
+        raise
 
-    assert parse_rule(segment.conditions_json, FEATURES) == rule
+    assert read == rule
     assert parse_segments(yaml.safe_dump(segment.to_dict(), allow_unicode=True), FEATURES)[0] == segment
 
 

@@ -1,0 +1,79 @@
+"""What the commands share: their options, the terminal, and how a job is opened and its errors told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from lakehouse.errors import SegmentationError
+from lakehouse.logs import get_logger
+
+console = Console(stderr=False)
+errors = Console(stderr=True)
+log = get_logger(__name__)
+
+Target = Annotated[str, typer.Option("--target", "-t", help="Settings to use: a file name in conf/settings.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the tables (default: the target's).")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d"], help="Day up to which events count, exclusive (YYYY-MM-DD)."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also log to the terminal.")]
+Wait = Annotated[float | None, typer.Option("--wait", help="Seconds to wait while another run is writing.")]
+Force = Annotated[bool, typer.Option("--force", help="Run steps that have nothing new as well, over whole inputs.")]
+Source = Annotated[list[str] | None, typer.Option("--source", "-s", help="Source to ingest; may be repeated.")]
+Var = Annotated[
+    list[str] | None, typer.Option("--var", help="NAME=VALUE for ${NAME} in conf/sources; may be repeated.")
+]
+
+
+@contextmanager
+def job_of(
+    target: str,
+    data_dir: Path | None,
+    as_of: datetime | None = None,
+    verbose: bool = False,
+    wait: float | None = None,
+    source: list[str] | None = None,
+    var: list[str] | None = None,
+    writes: bool = True,
+) -> Iterator[tuple[Any, Any]]:
+    """Open a job; turn our errors into one message and their exit code."""
+    from jobs.context import Job
+    from jobs.progress import Progress
+
+    try:
+        variables = dict(_pair(v) for v in var or [])
+        job = Job.start(
+            target,
+            data_dir,
+            as_of.date() if as_of else None,
+            verbose,
+            lock_wait_seconds=wait,
+            sources=tuple(source) if source else None,
+            variables=variables,
+        )
+        progress = Progress(console)
+        if not writes:
+            yield job, progress
+            return
+        with job.locked(), progress.live():
+            yield job, progress
+    except SegmentationError as e:
+        log.error("command failed", extra={"told": True, "error": type(e).__name__, "reason": str(e)})
+        errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
+        raise typer.Exit(e.exit_code) from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
+    return name, value

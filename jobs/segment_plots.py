@@ -1,0 +1,73 @@
+"""Segments as pictures: sizes over time, and which of them overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lakehouse.errors import MachineError
+
+
+def draw_sizes(sizes: Sequence[Any], path: Path) -> None:
+    """Draw members per day, a line per website.
+
+    Args:
+        sizes: Rows of `gold.customer_segment_size` of one segment, in order of days.
+        path: Picture to write; the ending says the format.
+    """
+    figure, axes = _figure(8, 4)
+    for website in dict.fromkeys(r["website_id"] for r in sizes):
+        own = [r for r in sizes if r["website_id"] == website]
+        axes.plot([r["as_of"] for r in own], [r["members"] for r in own], marker="o", label=website)
+    axes.set_ylabel("members")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.autofmt_xdate()
+    figure.savefig(path)
+
+
+def draw_overlap(pairs: Sequence[Any], path: Path) -> None:
+    """Draw a heat map of how alike segments are.
+
+    Args:
+        pairs: Rows of `segments.inspect.overlap_segments`; of several websites the most alike counts.
+        path: Picture to write; the ending says the format.
+    """
+    names = sorted({r[c] for r in pairs for c in ("segment_a", "segment_b")})
+    place = {name: i for i, name in enumerate(names)}
+    cells = [[1.0 if a == b else 0.0 for b in names] for a in names]
+    for r in pairs:
+        a, b = place[r["segment_a"]], place[r["segment_b"]]
+        cells[a][b] = cells[b][a] = max(cells[a][b], r["jaccard"])
+    figure, axes = _figure(2 + 0.35 * len(names), 2 + 0.35 * len(names))
+    image = axes.imshow(cells, vmin=0, vmax=1, cmap="Blues")
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    figure.colorbar(image, label="Jaccard index", shrink=0.7)
+    figure.savefig(path)
+
+
+def draw_flows(moves: Sequence[Any], path: Path) -> None:
+    """Draw the largest flows between segments as bars.
+
+    Args:
+        moves: Rows with left, entered and customers, the largest first.
+        path: Picture to write; the ending says the format.
+    """
+    figure, axes = _figure(8, 1 + 0.3 * len(moves))
+    names = [f"{r['left']} \u2192 {r['entered']}" for r in moves]
+    axes.barh(range(len(moves)), [r["customers"] for r in moves])
+    axes.set_yticks(range(len(moves)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("customers")
+    figure.savefig(path)
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MachineError("Pictures need matplotlib: uv sync --extra notebooks") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()

@@ -1,0 +1,288 @@
+"""Questions about segments and the decisions of people: what the `segmentation segments` commands do.
+
+Each function takes an open job, returns what it found and leaves printing to the caller, so that a notebook can ask
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.context import Job
+from lakehouse.declare import table_of
+from lakehouse.errors import SettingsError, suggest
+from lakehouse.lake import WriteResult
+from lakehouse.runner import append_rows
+from segments.catalogue import FEATURE_TABLES, declared_features
+from segments.evaluate import add_cuts, join_features
+from segments.evaluation import evaluate_changed
+from segments.events import EVENTS, SOURCES
+from segments.inspect import answer_customers, preview_segment
+from segments.language import Segment
+from segments.load import load_segments, parse_segments, segment_of_row
+from segments.reference import Finding, Happening, Observed, explain
+from segments.references import with_referenced
+from segments.rules import EventCondition, InSegment, SequenceCondition, leaves_of
+
+NEEDS_REFRESH_AFTER = timedelta(hours=24)
+
+
+def definitions(job: Job) -> tuple[Segment, ...]:
+    """Every definition of `conf/segments`, checked."""
+    return load_segments(job.settings.conf_dir / "segments")
+
+
+def find(job: Job, segment_id: str) -> Segment:
+    """The definition of a segment.
+
+    Raises:
+        SettingsError: There is none, with the closest name.
+    """
+    known = {s.segment_id: s for s in definitions(job)}
+    if segment_id not in known:
+        raise SettingsError(f"There is no segment '{segment_id}' in conf/segments.{suggest(segment_id, known)}")
+    return known[segment_id]
+
+
+def read_file(job: Job, path: Path) -> Segment:
+    """The one definition of a file that is not, or not yet, in `conf/segments`."""
+    found = parse_segments(path.read_bytes(), file=path.name, others=definitions(job))
+    if len(found) != 1:
+        raise SettingsError(f"{path} holds {len(found)} segments; one is needed here")
+    return found[0]
+
+
+def published(job: Job, segment_id: str) -> Segment | None:
+    """The definition as it was last published, None when it never was."""
+    rows = job.lake.read("gold.customer_segment").where(F.col("segment_id") == F.lit(segment_id)).collect()
+    return segment_of_row(rows[0].asDict()) if rows else None
+
+
+def newest_day(job: Job) -> date:
+    """The newest day with features.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    said = job.settings.as_of
+    if isinstance(said, date):
+        return said
+    newest = job.lake.read("feature.customer").agg(F.max("as_of")).collect()[0][0]
+    if newest is None:
+        raise SettingsError("There are no features yet; start with: segmentation run")
+    return newest  # type: ignore[no-any-return]
+
+
+def refreshed_day(job: Job) -> date:
+    """The day of the last refresh.
+
+    Raises:
+        SettingsError: There was none.
+    """
+    newest = job.lake.read("gold.customer_segment_refresh").agg(F.max("as_of")).collect()[0][0]
+    if newest is None:
+        raise SettingsError("Segments were never refreshed; start with: segmentation segments")
+    return newest  # type: ignore[no-any-return]
+
+
+def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
+    """What publishing a definition would give, per website; see `segments.inspect.preview_segment`."""
+    channels = table_of("silver.consent").column("channel").spec.values
+    shown = preview_segment(
+        _answered(job, {"is_in": segment}),
+        job.lake.read("gold.customer_membership"),
+        job.lake.read("silver.consent"),
+        segment,
+        channels,
+    )
+    return [r.asDict() for r in shown.collect()]
+
+
+def sample(job: Job, segment: Segment, count: int) -> list[Any]:
+    """Keys of some members, the same ones every time; keys, because a customer number is personal."""
+    answered = _answered(job, {"is_in": segment}).where("is_in")
+    ranked = answered.orderBy(F.xxhash64("customer_key")).limit(count)
+    return [(r["website_id"], r["customer_key"]) for r in ranked.select("website_id", "customer_key").collect()]
+
+
+def diff(job: Job, now: Segment, then: Segment) -> list[dict[str, Any]]:
+    """Customers per website who are in by both, only by the one, or only by the other definition."""
+    answered = _answered(job, {"is_now": now, "was_then": replace(then, segment_id=f"{then.segment_id}_then")})
+    counted = answered.groupBy("website_id").agg(
+        F.count_if(F.col("is_now") & ~F.col("was_then")).alias("entering"),
+        F.count_if(~F.col("is_now") & F.col("was_then")).alias("leaving"),
+        F.count_if(F.col("is_now") & F.col("was_then")).alias("staying"),
+    )
+    return [r.asDict() for r in counted.orderBy("website_id").collect()]
+
+
+def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: str | None = None) -> Finding:
+    """Why a customer is in a segment or not, on the job's day, with the value observed at every node.
+
+    Raises:
+        SettingsError: The customer is not known on that day, or is known to several websites.
+    """
+    lake, as_of, catalogue = job.lake, newest_day(job), declared_features()
+    needed = with_referenced([segment], definitions(job))
+    rules = [s.rule for s in needed]
+    joined = join_features(lake.read("feature.customer"), _more_features(job), needed, as_of=as_of, catalogue=catalogue)
+    present, names = add_cuts(joined, rules)
+    wanted = F.col("customer_id") == F.lit(customer_id)
+    if website_id is not None:
+        wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
+    found = present.where(wanted).limit(2).collect()
+    if len(found) != 1:
+        raise SettingsError(
+            f"The customer has no features on {as_of}; days kept are those of feature.customer."
+            if not found
+            else "Several websites know this customer number; say which with --website."
+        )
+    row = found[0].asDict()
+    events = {leaf.step.event for s in needed for leaf in leaves_of(s.rule) if isinstance(leaf, EventCondition)}
+    events |= {
+        leaf.unless.event
+        for s in needed
+        for leaf in leaves_of(s.rule)
+        if isinstance(leaf, EventCondition) and leaf.unless
+    }
+    events |= {
+        step.event
+        for s in needed
+        for leaf in leaves_of(s.rule)
+        if isinstance(leaf, SequenceCondition)
+        for step in leaf.steps
+    }
+    observed = Observed(
+        as_of,
+        catalogue,
+        row,
+        _happenings(job, sorted(events), row["customer_key"]),
+        row["merchant_id"],
+        customer_id,
+        cuts={c: row[name] for c, name in names.cuts.items()},
+        segments={s.segment_id: s for s in needed},
+    )
+    return explain(InSegment(segment.segment_id), observed)
+
+
+def states(job: Job, now: datetime) -> list[dict[str, Any]]:
+    """Every published segment with its state, its age in hours and whether it needs a refresh.
+
+    Active ones that refresh by themselves need one after `NEEDS_REFRESH_AFTER`, or when they never had one.
+    """
+    rows = [r.asDict() for r in job.lake.read("gold.customer_segment").orderBy("priority", "segment_id").collect()]
+    for r in rows:
+        last = r["last_refresh_at"]
+        age = None if last is None else now.astimezone(UTC).replace(tzinfo=None) - last
+        r["age_hours"] = None if age is None else age.total_seconds() / 3600
+        is_due = age is None or age > NEEDS_REFRESH_AFTER
+        r["needs_refresh"] = r["is_active"] and r["refresh_mode"] == "auto" and is_due
+    return rows
+
+
+def pin(
+    job: Job, segment: Segment, customer_id: str, website_id: str, *, is_in: bool | None, note: str | None = None
+) -> WriteResult:
+    """Put a customer into a segment, keep them out, or (None) leave it to the rule again; the next refresh follows.
+
+    Raises:
+        SettingsError: The website does not know the customer.
+    """
+    known = job.lake.read("gold.customer_evaluation").where(
+        (F.col("website_id") == F.lit(website_id)) & (F.col("customer_id") == F.lit(customer_id))
+    )
+    found = known.select("customer_key").limit(1).collect()
+    if not found:
+        raise SettingsError(f"'{website_id}' has no evaluated customer of this number.")
+    keys = {"segment_id": segment.segment_id, "website_id": website_id, "customer_key": found[0]["customer_key"]}
+    table = "gold.customer_segment_pin"
+    if is_in is None:
+        frame = job.lake.empty(table).select(*keys)
+        gone = frame.sparkSession.createDataFrame([tuple(keys.values())], frame.schema)
+        columns = [F.lit(None).cast(c.spec.type).alias(str(c)) for c in table_of(table).columns if str(c) not in keys]
+        return job.lake.write(table, gone.select("*", *columns, F.lit(True).alias("_deleted")))
+    row = {**keys, "customer_id": customer_id, "is_in": is_in, "note": note, "pinned_at": job.run.started_at}
+    return append_rows(job.lake, table, [row])
+
+
+def find_drift(job: Job) -> DataFrame:
+    """One row per website and segment whose kept answers differ from answers made from nothing.
+
+    Both are of the day of the last refresh. There must be none, unless something was delivered since.
+
+    Returns:
+        website_id, segment_id, customers.
+    """
+    lake = job.lake
+    kept = lake.read("gold.customer_evaluation")
+    tables = {name: lake.read(name) for name in SOURCES}
+    nothing = {name: lake.empty(name).withColumn("_deleted", F.lit(False)) for name in SOURCES}
+    whole = evaluate_changed(
+        lake.read("feature.customer"),
+        _more_features(job),
+        tables,
+        nothing,
+        lake.empty("gold.customer_evaluation"),
+        segments=definitions(job),
+        as_of=refreshed_day(job),
+        catalogue=declared_features(),
+        is_full=True,
+    )
+    keys = ["website_id", "customer_key"]
+    fresh = whole.select(*keys, F.col("segment_ids").alias("_fresh"))
+    both = kept.select(*keys, F.col("segment_ids").alias("_kept")).join(fresh, on=keys, how="full_outer")
+    none = F.array().cast("array<string>")
+    one, other = F.coalesce("_kept", none), F.coalesce("_fresh", none)
+    moved = F.array_union(F.array_except(one, other), F.array_except(other, one))
+    return (
+        both.select("website_id", F.explode(moved).alias("segment_id"))
+        .groupBy("website_id", "segment_id")
+        .agg(F.count(F.lit(1)).alias("customers"))
+    )
+
+
+def reconcile(job: Job) -> list[dict[str, Any]]:
+    """Compare what was carried over with everyone evaluated from nothing, and record the drift; see `find_drift`."""
+    found = [r.asDict() for r in find_drift(job).collect()]
+    as_of, at = refreshed_day(job), job.run.started_at
+    base = {"run_id": job.run.run_id, "as_of": as_of, "checked_at": at}
+    none = [{"website_id": "*", "segment_id": "*", "customers": 0}]
+    append_rows(job.lake, "gold.customer_segment_drift", [base | r for r in found or none])
+    return found
+
+
+def _more_features(job: Job) -> dict[str, DataFrame]:
+    return {name: job.lake.read(name) for name in FEATURE_TABLES if name != "feature.customer"}
+
+
+def _answered(job: Job, segments: Mapping[str, Segment]) -> DataFrame:
+    lake = job.lake
+    return answer_customers(
+        lake.read("feature.customer"),
+        _more_features(job),
+        {name: lake.read(name) for name in SOURCES},
+        segments,
+        others=definitions(job),
+        as_of=newest_day(job),
+        catalogue=declared_features(),
+    )
+
+
+def _happenings(job: Job, events: Sequence[str], customer_key: int) -> list[Happening]:
+    tables = {name: job.lake.read(name) for name in SOURCES}
+    facts = SOURCES[0]
+    tables[facts] = tables[facts].where(F.col("customer_key") == F.lit(customer_key))
+    found = []
+    for name in events:
+        own = EVENTS[name].build(tables).where(F.col("customer_key") == F.lit(customer_key))
+        for r in own.collect():
+            fields = r.asDict()
+            found.append(Happening(name, fields["at"], fields["day"], fields))
+    return found

@@ -1,0 +1,340 @@
+"""`segmentation segments`: the refresh itself, and questions about segments as its subcommands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from jobs.options import AsOf, DataDir, Force, Target, Var, Verbose, Wait, console, job_of
+from lakehouse.errors import SettingsError
+
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Score clusters, evaluate the rules and publish membership with its history; or, with a subcommand, ask about "
+    "segments.",
+)
+
+SegmentId = Annotated[str, typer.Argument(metavar="SEGMENT", help="segment_id of a definition.")]
+CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="Customer number.")]
+Website = Annotated[str | None, typer.Option("--website", help="Retailer, when several know the number.")]
+File = Annotated[Path | None, typer.Option("--file", help="A definition that is not in conf/segments yet.")]
+
+
+@app.callback()
+def segments(
+    ctx: typer.Context,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    var: Var = None,
+    force: Force = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Score clusters, evaluate every segment in one scan and publish membership with its history."""
+    if ctx.invoked_subcommand is not None:
+        if said := [n for n in ctx.params if _is_given(ctx, n)]:
+            raise typer.BadParameter(f"say --{said[0].replace('_', '-')} after '{ctx.invoked_subcommand}'")
+        return
+    from jobs import flow
+    from jobs.summary import print_segments
+
+    with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+        flow.build_segments(job, progress, force=force, retrain=retrain)
+        print_segments(job, console)
+
+
+@app.command("list")
+def list_segments(target: Target = "local", data_dir: DataDir = None, verbose: Verbose = False) -> None:
+    """Every segment with size, state, age and whether it needs a refresh."""
+    from jobs.segments import states
+
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        grid = _grid("segment", "name", "entity", "members", "mode", "status", "age", "")
+        for r in states(job, datetime.now(UTC)):
+            age = "never" if r["age_hours"] is None else f"{r['age_hours']:,.0f} h"
+            note = "needs refresh" if r["needs_refresh"] else ("" if r["is_active"] else "inactive")
+            grid.add_row(
+                r["segment_id"],
+                escape(r["name"]),
+                r["entity"],
+                f"{r['matched_customers_count']:,}",
+                r["refresh_mode"],
+                r["refresh_status"],
+                age,
+                note,
+            )
+            if r["refresh_message"]:
+                grid.add_row("", f"[yellow]{escape(r['refresh_message'])}[/]")
+        console.print(grid)
+
+
+@app.command()
+def preview(
+    segment_id: Annotated[str | None, typer.Argument(metavar="[SEGMENT]", help="segment_id of a definition.")] = None,
+    file: File = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    rows: Annotated[int, typer.Option("--rows", help="Keys of this many members.")] = 5,
+    verbose: Verbose = False,
+) -> None:
+    """What a definition gives: size, waterfall, reach and change against what is published. Writes nothing."""
+    from jobs import segments as work
+    from segments.inspect import parts_of
+    from segments.tell import words
+
+    with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
+        segment = _chosen(job, segment_id, file)
+        for r in work.preview(job, segment):
+            share = r["members"] / r["customers"] if r["customers"] else 0
+            console.print(
+                f"[bold]{escape(segment.name)}[/] in {escape(r['website_id'])}: {r['members']:,} of "
+                f"{r['customers']:,} customers ({share:.1%}); published {r['published']:,}, "
+                f"{r['entering']:,} would enter, {r['leaving']:,} leave",
+                highlight=False,
+            )
+            grid = _grid("condition", "alone", "left")
+            for n, part in enumerate(parts_of(segment.rule)):
+                grid.add_row(f"  {escape(_short(words(part), part))}", f"{r[f'alone_{n}']:,}", f"{r[f'left_{n}']:,}")
+            console.print(grid)
+            reach = [f"{c.removeprefix('reachable_')} {n:,}" for c, n in r.items() if c.startswith("reachable_")]
+            console.print(f"  reachable: {', '.join(reach)}", highlight=False)
+        if rows:
+            keys = [f"{website}/{key}" for website, key in work.sample(job, segment, rows)]
+            console.print(f"  some members (customer_key): {', '.join(keys) or 'none'}", highlight=False)
+
+
+@app.command()
+def explain(
+    customer_id: CustomerId,
+    segment_id: SegmentId,
+    website: Website = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    verbose: Verbose = False,
+) -> None:
+    """Why a customer is in a segment or not: the rule with the answer and the value at every node."""
+    from jobs import segments as work
+    from segments.tell import lines_of
+
+    with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
+        segment = work.find(job, segment_id)
+        found = work.explain_customer(job, customer_id, segment, website)
+        console.print(f"{escape(segment.name)} as of {work.newest_day(job)}", highlight=False)
+        colours = {"true": "green", "false": "red", "unknown": "yellow"}
+        for depth, answer, said, observed in lines_of(found):
+            value = f"  [dim]{escape(observed)}[/]" if observed else ""
+            console.print(f"{'  ' * depth}[{colours[answer]}]{answer:7}[/] {escape(said)}{value}", highlight=False)
+
+
+@app.command()
+def diff(
+    segment_id: SegmentId,
+    file: File = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    verbose: Verbose = False,
+) -> None:
+    """Who would enter and leave: the definition in conf/segments, or a file, against the published one."""
+    from jobs import segments as work
+
+    with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
+        now = _chosen(job, None if file else segment_id, file)
+        then = work.published(job, segment_id)
+        if then is None:
+            raise SettingsError(f"'{segment_id}' was never published; `segments preview` shows it alone.")
+        console.print(f"{then.version} -> {now.version}", highlight=False)
+        grid = _grid("website", "entering", "leaving", "staying")
+        for r in work.diff(job, now, then):
+            grid.add_row(r["website_id"], *(f"{r[c]:,}" for c in ("entering", "leaving", "staying")))
+        console.print(grid)
+
+
+@app.command()
+def overlap(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    rows: Annotated[int, typer.Option("--rows", help="Most alike pairs to show.")] = 20,
+    primary: Annotated[bool, typer.Option("--primary", help="Instead: which segment wins members of which.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also write a heat map to this PNG or SVG.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """How many customers are in two segments at once, and how alike these are."""
+    from segments.inspect import beaten_segments, overlap_segments
+
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        membership = job.lake.read("gold.customer_membership")
+        if primary:
+            grid = _grid("website", "segment", "primary segment instead", "members")
+            for r in beaten_segments(membership).orderBy("website_id", "segment_id", "members").collect():
+                won = "itself" if r["segment_id"] == r["primary_segment_id"] else r["primary_segment_id"]
+                grid.add_row(r["website_id"], r["segment_id"], won, f"{r['members']:,}")
+            console.print(grid)
+            return
+        pairs = overlap_segments(membership).orderBy("jaccard", ascending=False).collect()
+        grid = _grid("website", "segment", "and", "both", "jaccard")
+        for r in pairs[:rows]:
+            grid.add_row(r["website_id"], r["segment_a"], r["segment_b"], f"{r['both']:,}", f"{r['jaccard']:.2f}")
+        console.print(grid)
+        if plot is not None:
+            from jobs.segment_plots import draw_overlap
+
+            draw_overlap(pairs, plot)
+            console.print(str(plot), highlight=False)
+
+
+@app.command()
+def history(
+    segment_id: SegmentId,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw sizes over time to this PNG or SVG.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Size, entries and exits of a segment per day, and why customers left."""
+    from pyspark.sql import functions as F
+
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        mine = F.col("segment_id") == F.lit(segment_id)
+        sizes = job.lake.read("gold.customer_segment_size").where(mine).orderBy("website_id", "as_of").collect()
+        grid = _grid("website", "as of", "version", "members", "entered", "left")
+        for r in sizes:
+            grid.add_row(
+                r["website_id"],
+                f"{r['as_of']}",
+                r["version"],
+                f"{r['members']:,}",
+                f"{r['entered']:,}",
+                f"{r['exited']:,}",
+            )
+        console.print(grid)
+        stays = job.lake.read("gold.customer_segment_history").where(mine & F.col("exited_on").isNotNull())
+        for r in stays.groupBy("exit_reason", "exit_detail").count().orderBy(F.desc("count")).limit(10).collect():
+            console.print(
+                f"  {r['count']:,} left: {r['exit_reason']} {escape(r['exit_detail'] or '')}", highlight=False
+            )
+        if plot is not None:
+            from jobs.segment_plots import draw_sizes
+
+            draw_sizes(sizes, plot)
+            console.print(str(plot), highlight=False)
+
+
+@app.command()
+def flows(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    day: Annotated[
+        datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Only moves found on this day.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", help="Largest flows to show.")] = 20,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw them to this PNG or SVG.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Between which segments customers moved: who left one and entered another on the same day."""
+    from pyspark.sql import functions as F
+
+    from segments.inspect import flows_between
+
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        moves = flows_between(job.lake.read("gold.customer_segment_history"))
+        if day is not None:
+            moves = moves.where(F.col("day") == F.lit(day.date()))
+        summed = moves.groupBy("website_id", "left", "entered").agg(F.sum("customers").alias("customers"))
+        found = summed.orderBy(F.desc("customers"), "left", "entered").limit(rows).collect()
+        grid = _grid("website", "from", "to", "customers")
+        for r in found:
+            grid.add_row(r["website_id"], r["left"], r["entered"], f"{r['customers']:,}")
+        console.print(grid)
+        if plot is not None:
+            from jobs.segment_plots import draw_flows
+
+            draw_flows(found, plot)
+            console.print(str(plot), highlight=False)
+
+
+@app.command()
+def pin(
+    customer_id: CustomerId,
+    segment_id: SegmentId,
+    website: Annotated[str, typer.Option("--website", help="Retailer.")],
+    out: Annotated[bool, typer.Option("--out", help="Keep the customer out instead of in.")] = False,
+    note: Annotated[str | None, typer.Option("--note", help="Why.")] = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Put a customer into a segment whatever the rule says, from the next refresh on."""
+    from jobs import segments as work
+
+    with job_of(target, data_dir, None, verbose, wait) as (job, _):
+        work.pin(job, work.find(job, segment_id), customer_id, website, is_in=not out, note=note)
+
+
+@app.command()
+def unpin(
+    customer_id: CustomerId,
+    segment_id: SegmentId,
+    website: Annotated[str, typer.Option("--website", help="Retailer.")],
+    target: Target = "local",
+    data_dir: DataDir = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Leave a customer to the rule again."""
+    from jobs import segments as work
+
+    with job_of(target, data_dir, None, verbose, wait) as (job, _):
+        work.pin(job, work.find(job, segment_id), customer_id, website, is_in=None)
+
+
+@app.command()
+def reconcile(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Evaluate everyone from nothing and record where that differs from what was carried over; exit code 6 if so."""
+    from jobs.segments import reconcile as work
+
+    with job_of(target, data_dir, None, verbose, wait) as (job, _):
+        drift = work(job)
+        for r in drift:
+            console.print(f"  {r['website_id']} {r['segment_id']}: {r['customers']:,} customers", highlight=False)
+        console.print("drift: " + (f"{len(drift)} segments" if drift else "none"))
+        if drift:
+            raise typer.Exit(6)
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _chosen(job: Any, segment_id: str | None, file: Path | None) -> Any:
+    from jobs import segments as work
+
+    if (segment_id is None) == (file is None):
+        raise typer.BadParameter("say a SEGMENT of conf/segments, or --file")
+    return work.read_file(job, file) if file is not None else work.find(job, str(segment_id))
+
+
+def _grid(*titles: str) -> Grid:
+    return Grid(*titles, box=None, pad_edge=False, header_style="bold")
+
+
+def _short(said: str, part: Any) -> str:
+    from segments.rules import canonical
+
+    return said if said not in ("all of", "any of", "not") else canonical(part.to_dict())[:100]

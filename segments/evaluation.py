@@ -1,0 +1,316 @@
+"""What the rules say of each customer, asked again only of those for whom an answer can have changed.
+
+An answer changes when a feature does, when an event comes, changes or goes, when an event comes into a window or leaves
+it, or when a definition changes. The first is seen by comparing the answers to all conditions on features, a scan
+without a shuffle of anything wide; the second by the changes of the event tables; the third by a stored day; the last
+by a stored hash. Everything else stays as it is, and so equals an evaluation of everyone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from lakehouse.tables.segment import CustomerEvaluation as E
+from segments.catalogue import Feature, declared_features
+from segments.compile import Names, compile_rule
+from segments.evaluate import add_branches, add_cuts, add_events, add_referenced, join_features, matches
+from segments.events import SOURCES, Tables
+from segments.language import Segment
+from segments.references import with_referenced
+from segments.rules import Condition, EventCondition, Leaf, Rule, SequenceCondition, canonical, leaves_of
+from segments.tell import say
+from segments.timelines import RECHECK, Asked, customers_with_changes
+
+_KEYS = ("merchant_id", "customer_key")
+_SEPARATOR = "\u001f"
+_SLICE = 100
+"""Answers hashed or joined per expression: a call of a thousand arguments makes a method too large to be compiled."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Definitions taken apart once for an evaluation.
+
+    Attributes:
+        segments: Active segments of customers that refresh by themselves.
+        needed: These and the segments they ask for.
+        definitions: Content hash of all that decides a membership.
+        on_features: Conditions on features, each once.
+        conditions: Every condition with an answer of its own: those on features first.
+        asked: What is asked of events.
+    """
+
+    segments: tuple[Segment, ...]
+    needed: tuple[Segment, ...]
+    definitions: str
+    on_features: tuple[Condition, ...]
+    conditions: tuple[Leaf, ...]
+    asked: Asked
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment]) -> Plan:
+        """Plans the evaluation of definitions; those of guests and inactive ones are left out."""
+        active = [s for s in segments if s.is_active and s.entity == "customer"]
+        evaluated = tuple(sorted((s for s in active if s.refresh_mode == "auto"), key=lambda s: s.segment_id))
+        needed = with_referenced(evaluated, active)
+        decides = [[s.segment_id, s.version, s.priority, s.refresh_mode] for s in (*active, *needed)]
+        mark = hashlib.sha256(canonical(sorted(decides)).encode()).hexdigest()[:12]
+        leaves = list(dict.fromkeys(leaf for s in needed for leaf in leaves_of(s.rule)))
+        on_features = tuple(leaf for leaf in leaves if isinstance(leaf, Condition))
+        on_events = tuple(leaf for leaf in leaves if isinstance(leaf, EventCondition | SequenceCondition))
+        asked = Asked.by([s.rule for s in needed])
+        return cls(evaluated, needed, mark, on_features, (*on_features, *on_events), asked)
+
+
+def evaluate_customers(
+    features: DataFrame,
+    clusters: DataFrame,
+    facts: DataFrame,
+    products: DataFrame,
+    campaigns: DataFrame,
+    contacts: DataFrame,
+    redemptions: DataFrame,
+    fact_changes: DataFrame,
+    product_changes: DataFrame,
+    campaign_changes: DataFrame,
+    contact_changes: DataFrame,
+    redemption_changes: DataFrame,
+    evaluated: DataFrame,
+    *,
+    segments: Sequence[Segment],
+    as_of: date,
+    previous: DataFrame | None,
+) -> DataFrame:
+    """Evaluate the rules for everyone for whom an answer can have changed.
+
+    Args:
+        features: `feature.customer`, any number of days.
+        clusters: `feature.customer_cluster`, any number of days.
+        facts: `gold.fact_transactions`.
+        products: `gold.dim_product`.
+        campaigns: `silver.campaign`.
+        contacts: `silver.campaign_contact`.
+        redemptions: `silver.coupon_redemption`.
+        fact_changes: Rows of `gold.fact_transactions` that changed since the last evaluation, also those gone.
+        product_changes: The same of `gold.dim_product`.
+        campaign_changes: The same of `silver.campaign`.
+        contact_changes: The same of `silver.campaign_contact`.
+        redemption_changes: The same of `silver.coupon_redemption`.
+        evaluated: `gold.customer_evaluation` as it is.
+        segments: All definitions.
+        as_of: The day evaluated for, exclusive edge.
+        previous: None asks for everyone.
+
+    Returns:
+        `gold.customer_evaluation` rows of those evaluated again; `_deleted` for customers who have no features that
+        day. A website without any features that day, and a customer evaluated for a later day, are left alone.
+    """
+    whole = dict(zip(SOURCES, (facts, products, campaigns, contacts, redemptions), strict=True))
+    changed = dict(
+        zip(
+            SOURCES,
+            (fact_changes, product_changes, campaign_changes, contact_changes, redemption_changes),
+            strict=True,
+        )
+    )
+    return evaluate_changed(
+        features,
+        {"feature.customer_cluster": clusters},
+        whole,
+        changed,
+        evaluated,
+        segments=segments,
+        as_of=as_of,
+        catalogue=declared_features(),
+        is_full=previous is None,
+    )
+
+
+def evaluate_changed(
+    features: DataFrame,
+    more: Mapping[str, DataFrame],
+    tables: Tables,
+    changed: Tables,
+    evaluated: DataFrame,
+    *,
+    segments: Sequence[Segment],
+    as_of: date,
+    catalogue: Mapping[str, Feature],
+    is_full: bool,
+) -> DataFrame:
+    """As `evaluate_customers`, over features given instead of the declared ones, and tables by name."""
+    plan = Plan.of(segments)
+    joined = join_features(features, more, plan.needed, as_of=as_of, catalogue=catalogue)
+    present, names = add_cuts(joined, [s.rule for s in plan.needed])
+    answers = {c: compile_rule(c, catalogue, as_of, names) for c in plan.on_features}
+    signed = present.select(*_KEYS, _signature(list(answers.values())).alias("_signature"))
+    moved = customers_with_changes(changed, tables, plan.asked)
+    known = _who(signed, evaluated, moved, plan, as_of, is_full=is_full)
+
+    again = known.where("_is_due").select("customer_key")
+    due = present.join(F.broadcast(again), on="customer_key", how="left_semi")
+    fresh = _evaluate(due, names, tables, None if is_full else again, plan, as_of=as_of, catalogue=catalogue)
+    found = _with_reasons(fresh, evaluated.join(F.broadcast(again), on="customer_key", how="left_semi"), plan)
+    gone = known.where("_is_gone").select(
+        F.col("merchant_id").alias(E.website_id), "customer_key", F.lit(True).alias("_deleted")
+    )
+    # Their events changed on a day they were not evaluated for; these changes will not be shown again.
+    columns = [c for c in E.__table__.column_names if c != E.recheck_on]  # type: ignore[attr-defined]
+    later = known.where("_is_put_off").select("customer_key")
+    put_off = evaluated.join(F.broadcast(later), on="customer_key", how="left_semi").select(
+        *columns, F.col(E.evaluated_on).alias(E.recheck_on), F.lit(False).alias("_deleted")
+    )
+    return found.unionByName(put_off).unionByName(gone, allowMissingColumns=True)
+
+
+def _who(
+    signed: DataFrame, evaluated: DataFrame, moved: DataFrame | None, plan: Plan, as_of: date, *, is_full: bool
+) -> DataFrame:
+    """Everyone present or evaluated before, with what is to be done: narrow rows, the one shuffle of everyone."""
+    before = evaluated.select(
+        F.col(E.website_id).alias("merchant_id"),
+        E.customer_key,
+        F.col(E.signature).alias("_was"),
+        F.col(E.definitions).alias("_definitions"),
+        F.col(E.evaluated_on).alias("_evaluated_on"),
+        F.col(E.recheck_on).alias("_until"),
+    )
+    websites = signed.select("merchant_id").distinct().withColumn("_is_here", F.lit(True))
+    both = signed.withColumn("_is_present", F.lit(True)).join(before, on=list(_KEYS), how="full_outer")
+    both = both.join(F.broadcast(websites), on="merchant_id", how="left")
+    is_moved = F.lit(False)
+    if moved is not None:
+        both = both.join(F.broadcast(moved.withColumn("_moved", F.lit(True))), on="customer_key", how="left")
+        is_moved = F.coalesce("_moved", F.lit(False))
+    is_present, is_new = F.coalesce("_is_present", F.lit(False)), F.col("_was").isNull()
+    is_later = F.coalesce(F.col("_evaluated_on") > F.lit(as_of), F.lit(False))
+    has_changed = (
+        is_moved
+        | (F.col("_was") != F.col("_signature"))
+        | (F.col("_definitions") != F.lit(plan.definitions))
+        | F.coalesce(F.col("_until") <= F.lit(as_of), F.lit(False))
+        | F.lit(is_full)
+    )
+    is_due = is_present & ~is_later & (is_new | has_changed)
+    is_gone = ~is_present & F.coalesce("_is_here", F.lit(False)) & ~is_later
+    return both.select(
+        *_KEYS,
+        is_due.alias("_is_due"),
+        is_gone.alias("_is_gone"),
+        (is_moved & ~is_new & ~is_due & ~is_gone).alias("_is_put_off"),
+    )
+
+
+def _evaluate(
+    due: DataFrame,
+    names: Names,
+    tables: Tables,
+    customers: DataFrame | None,
+    plan: Plan,
+    *,
+    as_of: date,
+    catalogue: Mapping[str, Feature],
+) -> DataFrame:
+    """Rows of those evaluated, without reasons."""
+    prepared = due
+    recheck: Column = F.lit(None).cast("date")
+    if plan.asked:
+        prepared, names = add_events(
+            prepared, names, [s.rule for s in plan.needed], tables, as_of=as_of, customers=customers
+        )
+        recheck = F.col(RECHECK)
+    columns: dict[Rule, str] = {c: f"_c{i}" for i, c in enumerate(plan.conditions)}
+    # Each condition is answered once, however many rules it stands in.
+    prepared = prepared.select(
+        "*",
+        *[compile_rule(c, catalogue, as_of, names).alias(column) for c, column in columns.items()],
+        recheck.alias(E.recheck_on),
+    )
+    names = replace(names, answers=columns)
+    rules = [s.rule for s in plan.needed]
+    prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
+    answers = [F.col(c) for c in columns.values()]
+    prepared, names = add_referenced(prepared, names, plan.segments, plan.needed, as_of=as_of, catalogue=catalogue)
+    found = matches(plan.segments, names, as_of=as_of, catalogue=catalogue)
+    return prepared.select(
+        F.col("merchant_id").alias(E.website_id),
+        E.customer_key,
+        E.customer_id,
+        F.array_sort(found).alias(E.segment_ids),
+        _written(answers).alias(E.answers),
+        _signature(answers[: len(plan.on_features)]).alias(E.signature),
+        F.lit(plan.definitions).alias(E.definitions),
+        F.lit(as_of).alias(E.evaluated_on),
+        E.recheck_on,
+    )
+
+
+def _with_reasons(fresh: DataFrame, evaluated: DataFrame, plan: Plan) -> DataFrame:
+    """Rows with the conditions whose answer changed, for each segment whose rule became true or ceased to be."""
+    before = evaluated.select(
+        E.website_id,
+        E.customer_key,
+        F.col(E.segment_ids).alias("_was"),
+        F.when(F.col(E.definitions) == F.lit(plan.definitions), F.col(E.answers)).alias("_answered"),
+    )
+    # One earlier row per customer, so no row is multiplied.
+    both = fresh.join(before, on=[str(E.website_id), str(E.customer_key)], how="left")
+    position = {c: i for i, c in enumerate(plan.conditions)}
+    by_id = {s.segment_id: s for s in plan.needed}
+    positions = {s.segment_id: sorted(_positions(s, by_id, position)) for s in plan.segments}
+    reasons = F.lit(None).cast("map<string,string>")
+    if plan.segments and plan.conditions:
+        # As three literals, for a literal of its own per condition is what takes time when there are a thousand.
+        listed = ",".join(f"{i}={' '.join(map(str, p))}" for i, p in positions.items() if p)
+        where = F.str_to_map(F.lit(listed), F.lit(","), F.lit("="))
+        said = F.split(F.lit(_SEPARATOR.join(say(c) for c in plan.conditions)), _SEPARATOR)
+        was = F.coalesce("_was", F.array().cast("array<string>"))
+        moved = F.array_union(F.array_except(E.segment_ids, was), F.array_except(was, F.col(E.segment_ids)))
+
+        def at(n: Column, answers: str) -> Column:
+            return F.substring(F.col(answers), n + 1, F.lit(1))
+
+        def changes_of(segment_id: Column) -> Column:
+            own = F.split(F.try_element_at(where, segment_id), " ").cast("array<int>")
+            differing = F.filter(own, lambda n: at(n, E.answers) != at(n, "_answered"))
+            told = F.transform(
+                differing,
+                lambda n: F.concat(
+                    F.get(said, n),
+                    F.lit(" became "),
+                    F.when(at(n, E.answers) == "1", F.lit("true"))
+                    .when(at(n, E.answers) == "0", F.lit("false"))
+                    .otherwise(F.lit("unknown")),
+                ),
+            )
+            return F.coalesce(F.array_join(told, "; "), F.lit(""))
+
+        told = F.map_from_arrays(moved, F.transform(moved, changes_of))
+        reasons = F.when(F.col("_answered").isNotNull() & (F.size(moved) > 0), told)
+    columns = [c for c in E.__table__.column_names if c != E.reasons]  # type: ignore[attr-defined]
+    return both.select(*columns, reasons.alias(E.reasons), F.lit(False).alias("_deleted"))
+
+
+def _positions(segment: Segment, by_id: Mapping[str, Segment], position: Mapping[Leaf, int]) -> set[int]:
+    everyone = with_referenced([segment], by_id.values())
+    return {position[leaf] for s in everyone for leaf in leaves_of(s.rule) if leaf in position}
+
+
+def _written(answers: Sequence[Column]) -> Column:
+    said = [F.when(a, F.lit("1")).when(~a, F.lit("0")).otherwise(F.lit("?")) for a in answers]
+    parts = [F.concat(*said[i : i + _SLICE]) for i in range(0, len(said), _SLICE)]
+    return F.concat(*parts) if len(parts) > 1 else (parts[0] if parts else F.lit(""))
+
+
+def _signature(answers: Sequence[Column]) -> Column:
+    # xxhash64 passes over nulls, so unknown needs a value of its own.
+    codes = [F.coalesce(a.cast("int"), F.lit(2)) for a in answers]
+    parts = [F.xxhash64(*codes[i : i + _SLICE]) for i in range(0, len(codes), _SLICE)]
+    return reduce(lambda a, b: F.xxhash64(a, b), parts) if parts else F.lit(0).cast("bigint")

@@ -1,0 +1,197 @@
+"""What a person asks about segments before and after they are published: sizes, overlap, who would move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lakehouse.tables.segment import CustomerMembership as M
+from lakehouse.tables.segment import CustomerSegmentHistory as H
+from lakehouse.tables.silver import Consent
+from segments.catalogue import Feature
+from segments.compile import compile_rule, compile_segment
+from segments.evaluate import add_branches, add_cuts, add_events, add_referenced, join_features
+from segments.events import Tables
+from segments.language import Segment
+from segments.references import with_referenced
+from segments.rules import All, Rule
+from segments.timelines import Asked
+
+
+def parts_of(rule: Rule) -> tuple[Rule, ...]:
+    """Returns the steps of a waterfall: what must all be true at the top of a rule, or the rule itself."""
+    return rule.rules if isinstance(rule, All) else (rule,)
+
+
+def answer_customers(
+    features: DataFrame,
+    more: Mapping[str, DataFrame],
+    tables: Tables,
+    segments: Mapping[str, Segment],
+    *,
+    others: Sequence[Segment],
+    as_of: date,
+    catalogue: Mapping[str, Feature],
+) -> DataFrame:
+    """One row per customer with the answers of some definitions, in one scan.
+
+    Args:
+        features: `feature.customer`.
+        more: The other feature tables by name.
+        tables: The tables of `segments.events.SOURCES` by name.
+        segments: Definitions by the name their columns get.
+        others: Definitions that rules may ask for.
+        as_of: The day.
+        catalogue: The features by name.
+
+    Returns:
+        website_id, customer_key, customer_id and, per definition: `<name>` (whether in) and `<name>_<n>` for each of
+        its `parts_of` (null where unknown).
+    """
+    needed = with_referenced(list(segments.values()), others)
+    rules = [s.rule for s in needed]
+    prepared, names = add_cuts(join_features(features, more, needed, as_of=as_of, catalogue=catalogue), rules)
+    if Asked.by(rules):
+        prepared, names = add_events(prepared, names, rules, tables, as_of=as_of)
+    prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
+    prepared, names = add_referenced(prepared, names, list(segments.values()), needed, as_of=as_of, catalogue=catalogue)
+    answers = []
+    for name, segment in segments.items():
+        answers.append(compile_segment(segment, catalogue, as_of, names=names).alias(name))
+        parts = parts_of(segment.rule)
+        answers += [compile_rule(p, catalogue, as_of, names).alias(f"{name}_{n}") for n, p in enumerate(parts)]
+    return prepared.select(F.col("merchant_id").alias(M.website_id), M.customer_key, F.col("customer_id"), *answers)
+
+
+def preview_segment(
+    answered: DataFrame, membership: DataFrame, consents: DataFrame, segment: Segment, channels: Sequence[str]
+) -> DataFrame:
+    """One row per website: what publishing a definition would give.
+
+    Args:
+        answered: From `answer_customers` with the definition under the name `is_in`.
+        membership: `gold.customer_membership` as published.
+        consents: `silver.consent`.
+        segment: The definition.
+        channels: Channels of consent.
+
+    Returns:
+        website_id; customers; members; published (members now); entering; leaving; for each part of the waterfall
+        `alone_<n>` (customers for whom it is true) and `left_<n>` (for whom it and all before it are); and
+        `reachable_<channel>` (members whose consent is on record and granted).
+    """
+    keys = [str(M.website_id), str(M.customer_key)]
+    known = membership.select(*keys, F.array_contains(M.segment_ids, F.lit(segment.segment_id)).alias("_was_in"))
+    granted = (
+        consents.where(F.col(Consent.is_granted))
+        .groupBy(F.col(Consent.merchant_id).alias(M.website_id), F.col(Consent.customer_id))
+        .agg(F.collect_set(Consent.channel).alias("_channels"))
+    )
+    # One row per customer on either right side.
+    both = answered.join(known, on=keys, how="left").join(granted, on=[str(M.website_id), "customer_id"], how="left")
+    was_in = F.coalesce("_was_in", F.lit(False))
+    count = len(parts_of(segment.rule))
+    so_far = [F.lit(True)]
+    for n in range(count):
+        so_far.append(so_far[-1] & F.coalesce(f"is_in_{n}", F.lit(False)))
+    return (
+        both.groupBy(M.website_id)
+        .agg(
+            F.count(F.lit(1)).alias("customers"),
+            F.count_if("is_in").alias("members"),
+            F.count_if(was_in).alias("published"),
+            F.count_if(F.col("is_in") & ~was_in).alias("entering"),
+            F.count_if(~F.col("is_in") & was_in).alias("leaving"),
+            *[F.count_if(f"is_in_{n}").alias(f"alone_{n}") for n in range(count)],
+            *[F.count_if(so_far[n + 1]).alias(f"left_{n}") for n in range(count)],
+            *[
+                F.count_if(F.col("is_in") & F.coalesce(F.array_contains("_channels", F.lit(c)), F.lit(False))).alias(
+                    f"reachable_{c}"
+                )
+                for c in channels
+            ],
+        )
+        .orderBy(M.website_id)
+    )
+
+
+def overlap_segments(membership: DataFrame) -> DataFrame:
+    """One row per website and pair of segments somebody is in: how many are in both, and how alike they are.
+
+    Args:
+        membership: `gold.customer_membership`.
+
+    Returns:
+        website_id, segment_a, segment_b (a before b in the alphabet), members_a, members_b, both, jaccard (both over
+        either).
+    """
+    present = membership.where(M.is_present).select(M.website_id, M.segment_ids)
+    one = present.select(M.website_id, F.explode(M.segment_ids).alias("segment"))
+    sizes = one.groupBy(M.website_id, "segment").agg(F.count(F.lit(1)).alias("members"))
+    pairs = (
+        present.select(M.website_id, M.segment_ids, F.explode(M.segment_ids).alias("segment_a"))
+        .select(M.website_id, "segment_a", F.explode(M.segment_ids).alias("segment_b"))
+        .where(F.col("segment_a") < F.col("segment_b"))
+        .groupBy(M.website_id, "segment_a", "segment_b")
+        .agg(F.count(F.lit(1)).alias("both"))
+    )
+    for side in ("a", "b"):
+        # One size per website and segment.
+        named = sizes.select(
+            M.website_id, F.col("segment").alias(f"segment_{side}"), F.col("members").alias(f"members_{side}")
+        )
+        pairs = pairs.join(F.broadcast(named), on=[str(M.website_id), f"segment_{side}"], how="inner")
+    either = F.col("members_a") + F.col("members_b") - F.col("both")
+    return pairs.select(
+        M.website_id,
+        "segment_a",
+        "segment_b",
+        "members_a",
+        "members_b",
+        "both",
+        (F.col("both") / either).alias("jaccard"),
+    )
+
+
+def beaten_segments(membership: DataFrame) -> DataFrame:
+    """One row per website, segment and the segment that came before it: members it lost by priority.
+
+    Args:
+        membership: `gold.customer_membership`.
+
+    Returns:
+        website_id, segment_id, primary_segment_id (equal where the segment itself is the primary one), members.
+    """
+    return (
+        membership.where(M.is_present)
+        .select(M.website_id, M.primary_segment_id, F.explode(M.segment_ids).alias("segment_id"))
+        .groupBy(M.website_id, "segment_id", M.primary_segment_id)
+        .agg(F.count(F.lit(1)).alias("members"))
+    )
+
+
+def flows_between(stays: DataFrame) -> DataFrame:
+    """One row per website, day and pair of segments: customers who left the one and entered the other that day.
+
+    Args:
+        stays: `gold.customer_segment_history`.
+
+    Returns:
+        website_id, day, left, entered, customers. Who left several and entered several counts for every pair.
+    """
+    keys: list[str] = [H.website_id, H.customer_key, "day"]
+    left = stays.where(F.col(H.exited_on).isNotNull()).select(
+        H.website_id, H.customer_key, F.col(H.exited_on).alias("day"), F.col(H.segment_id).alias("left")
+    )
+    entered = stays.select(
+        H.website_id, H.customer_key, F.col(H.entered_on).alias("day"), F.col(H.segment_id).alias("entered")
+    )
+    return (
+        left.join(entered, on=keys, how="inner")
+        .where(F.col("left") != F.col("entered"))
+        .groupBy(H.website_id, "day", "left", "entered")
+        .agg(F.count(F.lit(1)).alias("customers"))
+    )

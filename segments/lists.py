@@ -1,0 +1,61 @@
+"""Static lists of customers: a CSV file each, with a column `customer_id`."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from lakehouse.errors import suggest
+from segments.rules import Place
+
+MAX_LIST_BYTES: Final = 4 * 1024 * 1024
+MAX_MEMBERS: Final = 20_000
+"""Members reach Spark as literals of the plan; a longer list belongs in a feed, as a feature."""
+
+_COLUMN: Final = "customer_id"
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def read_lists(folder: Path, complain: Callable[[str, Place], None]) -> Mapping[str, frozenset[str]]:
+    """Returns the customer numbers of every `*.csv` of a folder by file name without ending; absent folders have none.
+
+    Args:
+        folder: Usually `conf/segments/lists`.
+        complain: Told of everything wrong, with its place; a list that is wrong is still named, and empty.
+    """
+    lists: dict[str, frozenset[str]] = {}
+    for path in sorted(folder.glob("*.csv")):
+        lists[path.stem] = _read(path, lambda m, line, file=path.name: complain(m, Place(f"lists/{file}", line, 1)))  # type: ignore[misc]
+    return lists
+
+
+def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
+    if not _NAME.fullmatch(path.stem):
+        complain("a list is named with lower-case letters, digits and underscores, beginning with a letter", 1)
+    if path.stat().st_size > MAX_LIST_BYTES:
+        complain(f"is {path.stat().st_size:,} bytes; a list may have {MAX_LIST_BYTES:,}", 1)
+        return frozenset()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        complain(f"is not a CSV file in UTF-8: {type(error).__name__}", 1)
+        return frozenset()
+    header = [name.strip() for name in rows[0]] if rows else []
+    if _COLUMN not in header:
+        complain(f"has no column '{_COLUMN}'.{suggest(_COLUMN, header)}", 1)
+        return frozenset()
+    at = header.index(_COLUMN)
+    found: set[str] = set()
+    for line, row in enumerate(rows[1:], 2):
+        value = row[at].strip() if len(row) > at else ""
+        if value:
+            found.add(value)
+        elif any(row):
+            complain(f"a row without a '{_COLUMN}'", line)
+    if len(found) > MAX_MEMBERS:
+        complain(f"has {len(found):,} customers; a list may have {MAX_MEMBERS:,}", 1)
+    return frozenset(found)

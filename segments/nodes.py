@@ -1,0 +1,240 @@
+"""YAML text to nodes that know their place, safely on any input, and typed values read off them.
+
+Size, depth and number of nodes are bounded before anything is built, aliases and tags are refused (so no small file
+grows large, and no file makes an object), and a key given twice is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+from lakehouse.errors import SettingsError, suggest
+from segments.rules import Place
+
+MAX_BYTES: Final = 256 * 1024
+MAX_DEPTH: Final = 256
+MAX_NODES: Final = 50_000
+MAX_TEXT: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a definition."""
+
+    message: str
+    at: Place
+    segment_id: str | None = None
+
+    def __str__(self) -> str:
+        of = f'segment "{self.segment_id}": ' if self.segment_id else ""
+        return f"{self.at}: {of}{self.message}"
+
+
+class DefinitionError(SettingsError):
+    """Segment definitions are wrong; nothing was loaded.
+
+    Attributes:
+        problems: Everything found, in reading order.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''} in segment definitions:"
+        super().__init__("\n  ".join([count, *(str(p) for p in self.problems)]))
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads every number JSON can write as a number; YAML 1.1 takes 1e-9 for text."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+$"), "-+0123456789")
+
+
+BROKEN: Final = object()
+"""Stands for a value that was complained about."""
+
+_CONSTRUCTOR: Final = yaml.constructor.SafeConstructor()
+
+
+@dataclass
+class NodeReader:
+    """Walks YAML nodes and collects problems instead of raising the first."""
+
+    problems: list[Problem] = field(default_factory=list)
+    file: str = ""
+    segment_id: str | None = None
+
+    def complain(self, message: str, at: yaml.Node | Place) -> None:
+        """Notes a problem at a node."""
+        place = at if isinstance(at, Place) else self.place(at)
+        self.problems.append(Problem(message, place, self.segment_id))
+
+    def place(self, node: yaml.Node) -> Place:
+        """Returns where a node starts."""
+        return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def compose(self, content: bytes, file: str) -> yaml.Node | None:
+        """Returns the root node, or None with the problem noted."""
+        self.file = file
+        start = Place(file, 1, 1)
+        if len(content) > MAX_BYTES:
+            self.complain(f"is {len(content):,} bytes; a definition file may have {MAX_BYTES:,}", start)
+            return None
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n") + 1
+            self.complain("is not UTF-8 text", Place(file, line, 1))
+            return None
+        try:
+            # Events come from a state machine, so that depth is bounded before anything recurses into it.
+            if not self._is_bounded(text):
+                return None
+            roots = list(yaml.compose_all(text, Loader=_Loader))
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            at = Place(file, mark.line + 1, mark.column + 1) if mark else start
+            self.complain(f"is not valid YAML: {error.problem or error.context}", at)
+            return None
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            self.complain(f"is not valid YAML: {type(error).__name__}", start)
+            return None
+        if len(roots) != 1 or roots[0] is None:
+            self.complain("must hold exactly one YAML document", start)
+            return None
+        return roots[0]
+
+    def _is_bounded(self, text: str) -> bool:
+        depth = nodes = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            mark = event.start_mark
+            at = Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file, 1, 1)
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                self.complain("uses an alias or anchor, which definitions may not; write the value out", at)
+                return False
+            if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None):
+                self.complain("uses a YAML tag, which definitions may not", at)
+                return False
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            nodes += isinstance(event, yaml.NodeEvent)
+            if depth > MAX_DEPTH or nodes > MAX_NODES:
+                too_deep, too_many = f"nested deeper than {MAX_DEPTH} levels", f"of more than {MAX_NODES:,} nodes"
+                self.complain(f"is {too_deep if depth > MAX_DEPTH else too_many}", at)
+                return False
+        return True
+
+    def mapping(self, node: yaml.Node, what: str, allowed: Iterable[str]) -> dict[str, yaml.Node] | None:
+        """Returns the values of a mapping by key, with unknown and repeated keys noted."""
+        if not isinstance(node, yaml.MappingNode):
+            self.complain(f"{what} must be a mapping", node)
+            return None
+        known = tuple(allowed)
+        found: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is None or name not in known:
+                shown = short(name) if name is not None else "a list or mapping"
+                self.complain(
+                    f"'{shown}' is not a field of {what}; fields are {', '.join(known)}.{suggest(name or '', known)}",
+                    key,
+                )
+            elif name in found:
+                self.complain(f"'{name}' is given twice", key)
+            else:
+                found[name] = value
+        return found
+
+    def plain(self, node: yaml.Node) -> Any:
+        """Returns a YAML scalar as Python, `BROKEN` when it is none."""
+        if not isinstance(node, yaml.ScalarNode):
+            self.complain("a single value is needed here, not a list or mapping", node)
+            return BROKEN
+        is_text = node.tag == "tag:yaml.org,2002:str"
+        # Not only for space: writing out an integer of thousands of digits is refused by Python itself.
+        if len(node.value) > (10 * MAX_TEXT if is_text else MAX_TEXT):
+            self.complain(f"a value of {len(node.value):,} characters is too long", node)
+            return BROKEN
+        try:
+            return _CONSTRUCTOR.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError):
+            self.complain(f"'{short(node.value)}' cannot be read as a value", node)
+            return BROKEN
+
+    def text(self, node: yaml.Node | None, minimum: int = 0, maximum: int = MAX_TEXT) -> str | None:
+        """Returns a text field, None when absent or wrong."""
+        if node is None:
+            return None
+        value = self.plain(node)
+        if isinstance(value, str) and minimum <= len(value) <= maximum and "\x00" not in value:
+            return value
+        if value is not BROKEN:
+            self.complain(f"text of {minimum} to {maximum} characters is needed here, not {describe(value)}", node)
+        return None
+
+    def typed(self, node: yaml.Node | None, kind: type, wanted: str, default: Any) -> Any:
+        """Returns a field of a Python type."""
+        if node is None:
+            return default
+        value = self.plain(node)
+        if not isinstance(value, kind) and value is not BROKEN:
+            self.complain(f"{wanted} is needed here, not {describe(value)}", node)
+        return value
+
+    def number(
+        self,
+        node: yaml.Node | None,
+        low: float,
+        high: float,
+        default: Any,
+        *,
+        whole: bool = False,
+        needed: bool = False,
+    ) -> Any:
+        """Returns a number field within bounds; an explicit null is the default unless a number is needed."""
+        value = default if node is None else self.plain(node)
+        if value is BROKEN or (value is default and not (needed and node is not None)):
+            return default
+        kind: Any = int if whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            what = "a whole number" if whole else "a number"
+            wanted = f"{what} from {low:,} to {high:,}"
+            self.complain(f"{wanted} is needed here, not {describe(value)}", node or Place(self.file, 1, 1))
+            return default
+        return value
+
+    def choice(self, node: yaml.Node | None, options: tuple[str, ...], default: str) -> str:
+        """Returns one of a closed set of words."""
+        value = self.text(node)
+        if value is not None and value not in options and node is not None:
+            self.complain(f"'{short(value)}' must be one of {', '.join(options)}.{suggest(value, options)}", node)
+        return value if value in options else default
+
+    def names(self, node: yaml.Node | None) -> tuple[str, ...]:
+        """Returns a list of texts."""
+        if node is None:
+            return ()
+        if not isinstance(node, yaml.SequenceNode):
+            self.complain("a list is needed here", node)
+            return ()
+        found = [self.text(part, minimum=1, maximum=255) for part in node.value]
+        return tuple(name for name in found if name is not None)
+
+
+def describe(value: Any) -> str:
+    """Says what a value is, for a message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"the text '{short(value)}'"
+    return f"{type(value).__name__} {short(str(value))}"
+
+
+def short(text: str) -> str:
+    """Returns text fit for a message: printable and of at most 60 characters."""
+    shown = text.encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= 60 else shown[:57] + "..."

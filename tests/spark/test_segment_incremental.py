@@ -1,0 +1,162 @@
+"""What is evaluated again, and that everything else would have come out the same."""
+
+from __future__ import annotations
+
+import random
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from segments.evaluation import evaluate_changed
+from segments.events import SOURCES
+from segments.language import Segment, event, feature
+from tests.spark.test_segment_evaluate import customers
+from tests.support.rows import rows
+from tests.support.segment_features import FEATURES
+from tests.support.segment_worlds import DAY, PRODUCTS, SHOP, World
+
+pytestmark = pytest.mark.spark
+
+Rows = dict[Any, dict[str, Any]]
+EVALUATION = "gold.customer_evaluation"
+
+
+class Evaluations:
+    """`gold.customer_evaluation` as dictionaries by key, and what its producer has seen of the events."""
+
+    def __init__(self, spark: SparkSession, world: World) -> None:
+        self.spark, self.world = spark, world
+        self.content: Rows = {}
+        self.seen: dict[str, Rows] = {name: {} for name in SOURCES}
+
+    def tables(self) -> dict[str, Rows]:
+        return {
+            "gold.fact_transactions": dict(self.world.lines),
+            "gold.dim_product": dict(enumerate(PRODUCTS)),
+            "silver.campaign": {},
+            "silver.campaign_contact": {},
+            "silver.coupon_redemption": {
+                n: {k: v for k, v in r.items() if k != "customer_key"} for n, r in self.world.redemptions.items()
+            },
+        }
+
+    def refresh(self, segments: list[Segment], as_of: date, *, is_full: bool = False) -> int:
+        """Evaluate a day; returns how many customers were."""
+        # Spark computes customer_key of a redemption itself; the world's keys are small numbers.
+        now = self.tables()
+        frames: dict[str, DataFrame] = {}
+        changed: dict[str, DataFrame] = {}
+        for name, content in now.items():
+            before = self.seen[name]
+            frames[name] = rows(self.spark, name, content.values())
+            new = [r | {"_deleted": False} for k, r in content.items() if before.get(k) != r]
+            gone = [r | {"_deleted": True} for k, r in before.items() if k not in content]
+            changed[name] = rows(self.spark, name, new + gone)
+        features = customers(self.spark, *[f | _named(k) for k, f in self.world.features.items()])
+        features = features.withColumn("as_of", F.lit(as_of))
+        made = evaluate_changed(
+            features,
+            {},
+            frames,
+            changed,
+            rows(self.spark, EVALUATION, self.content.values()),
+            segments=segments,
+            as_of=as_of,
+            catalogue=FEATURES,
+            is_full=is_full,
+        )
+        written = [r.asDict() for r in made.collect()]
+        assert len({r["customer_key"] for r in written}) == len(written)
+        for row in written:
+            if row.pop("_deleted"):
+                del self.content[row["customer_key"]]
+            else:
+                self.content[row["customer_key"]] = row
+        self.seen = now
+        return len(written)
+
+    def members(self) -> dict[int, list[str]]:
+        return {int(r["customer_id"]): r["segment_ids"] for r in self.content.values()}
+
+
+def _named(key: int) -> dict[str, Any]:
+    return {"merchant_id": SHOP, "customer_key": KEYS[key], "customer_id": str(key)}
+
+
+KEYS: dict[int, int] = {}
+"""customer_key of each customer number, as the lakehouse hashes it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keys(spark: SparkSession) -> None:
+    hashed = spark.range(0, 200).select("id", F.xxhash64(F.lit(SHOP), F.col("id").cast("string")).alias("k"))
+    KEYS.update({r.id: r.k for r in hashed.collect()})
+
+
+class KeyedWorld(World):
+    """A world whose facts carry the keys of the lakehouse."""
+
+    def happen(self, key: int, day: date) -> None:
+        super().happen(key, day)
+        if self.number in self.lines:
+            self.lines[self.number]["customer_key"] = KEYS[key]
+
+    def observe(self, key: int, as_of: date, segments: list[Segment]) -> Any:
+        hashed = {n: line for n, line in self.lines.items() if line["customer_key"] == KEYS[key]}
+        lines = {n: line | {"customer_key": key} for n, line in hashed.items()}
+        plain = World(self.pick, self.features, lines, self.redemptions)
+        return plain.observe(key, as_of, segments)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_carried_over_equals_everyone_evaluated_from_nothing(spark: SparkSession, seed: int) -> None:
+    """50 random definitions over the random histories of 20 customers, four times: 200 cases of three days each."""
+    world = KeyedWorld(random.Random(seed))
+    world.begin(20)
+    segments = world.define(50)
+    kept = Evaluations(spark, world)
+    evaluated = []
+    as_of = DAY
+    for _ in range(3):
+        evaluated.append(kept.refresh(segments, as_of) / len(world.features))
+        assert kept.members() == world.members(segments, as_of)
+        world.pass_a_day(as_of)
+        as_of += timedelta(days=world.pick.choice([0, 1, 1, 9]))
+    assert evaluated[0] == 1
+    assert min(evaluated[1:]) < 1  # some were carried over
+
+
+def test_only_those_are_asked_again_whose_answer_can_have_changed(spark: SparkSession) -> None:
+    world = KeyedWorld(random.Random(0))
+    world.begin(0)
+    world.features = {1: {"frequency": 1}, 2: {"frequency": 1}, 3: {"frequency": 1}}
+    world.happen(1, DAY - timedelta(days=1))
+    world.redemptions.clear()
+    rule = event("item").within_last_days(7).did() | feature("frequency").at_least(3)
+    segments = [Segment("s", "S", rule)]
+    kept = Evaluations(spark, world)
+
+    assert kept.refresh(segments, DAY) == 3
+    assert kept.refresh(segments, DAY + timedelta(days=1)) == 0
+    world.features[2] = {"frequency": 2}
+    assert kept.refresh(segments, DAY + timedelta(days=2)) == 0  # no condition can tell
+    world.features[2] = {"frequency": 3}
+    assert kept.refresh(segments, DAY + timedelta(days=3)) == 1
+    assert kept.refresh(segments, DAY + timedelta(days=7)) == 1  # the purchase leaves the window
+    assert kept.members() == {1: [], 2: ["s"], 3: []}
+    edited = [Segment("s", "S", rule), Segment("t", "T", feature("frequency").at_least(1), priority=1)]
+    assert kept.refresh(edited, DAY + timedelta(days=7)) == 3
+
+
+def test_a_thousand_segments_are_evaluated_in_one_go(spark: SparkSession) -> None:
+    world = KeyedWorld(random.Random(0))
+    world.features = {1: {"frequency": 500}}
+    kept = Evaluations(spark, world)
+    segments = [Segment(f"s{n:04}", f"S{n}", feature("frequency").at_least(n)) for n in range(950)]
+    segments += [Segment(f"e{n:04}", f"E{n}", event("purchase").within_last_days(n + 1).at_least(1)) for n in range(50)]
+
+    assert kept.refresh(segments, DAY) == 1
+    assert len(kept.members()[1]) == 501

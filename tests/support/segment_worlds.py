@@ -1,0 +1,215 @@
+"""Random customers, histories and definitions: one world is a shop whose days pass."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from segments.language import Segment, event, feature, in_segment, sequence
+from segments.reference import Happening, Observed, is_in
+from segments.rules import All, AnyOf, EventCondition, Not, Rule
+from tests.support.segment_features import FEATURES
+
+SHOP = "shop"
+DAY = date(2018, 1, 1)
+PRODUCTS = [
+    {"merchant_id": SHOP, "product_id": "p1", "department": "D", "category": "WINE", "brand_type": "National"},
+    {"merchant_id": SHOP, "product_id": "p2", "department": "D", "category": "BREAD", "brand_type": None},
+]
+CATEGORY = {"p1": "WINE", "p2": "BREAD"}
+
+
+@dataclass
+class World:
+    """A shop: what its customers are like and did, keyed as in the tables, and the rules asked of them."""
+
+    pick: random.Random
+    features: dict[int, dict[str, Any]] = field(default_factory=dict)
+    lines: dict[int, dict[str, Any]] = field(default_factory=dict)
+    redemptions: dict[int, dict[str, Any]] = field(default_factory=dict)
+    number: int = 0
+
+    def begin(self, customers: int) -> None:
+        """Lets customers appear with a past."""
+        for key in range(1, customers + 1):
+            self.features[key] = {}
+            self.look_different(key)
+            for _ in range(self.pick.choice([0, 0, 1, 2, 4])):
+                self.happen(key, DAY - timedelta(days=self.pick.randint(1, 40)))
+
+    def look_different(self, key: int) -> None:
+        """Gives a customer other features."""
+        some = self.pick
+        self.features[key] = {
+            "frequency": some.choice([None, 0, 1, 3, 5]),
+            "monetary_net": some.choice([None, Decimal("0.10"), Decimal("9.99"), Decimal("500.00")]),
+            "lifecycle_stage": some.choice([None, "new", "lost", "active"]),
+            "first_purchase_on": some.choice([None, DAY - timedelta(days=some.randint(1, 800))]),
+        }
+
+    def happen(self, key: int, day: date) -> None:
+        """Lets something happen to a customer."""
+        self.number += 1
+        at = datetime(day.year, day.month, day.day, self.pick.choice([8, 9, 10]))
+        if self.pick.random() < 0.25:
+            self.redemptions[self.number] = {
+                "merchant_id": SHOP,
+                "customer_id": str(key),
+                "coupon_id": self.pick.choice(["c1", "c2"]),
+                "campaign_id": "k",
+                "redeemed_at": at,
+                "redeemed_on": day,
+                "occurrence": self.number,
+            }
+            return
+        amount = self.pick.choice([Decimal("5.00"), Decimal("20.50"), Decimal("99.90")])
+        is_sale = self.pick.random() < 0.85
+        self.lines[self.number] = {
+            "transaction_id": self.number,
+            "merchant_id": SHOP,
+            "customer_key": key,
+            "customer_id": str(key),
+            "basket_id": f"b{self.number}",
+            "product_id": self.pick.choice(["p1", "p2"]),
+            "store_id": self.pick.choice([None, "s1", "s2"]),
+            "channel_id": self.pick.choice(["web", "shop"]),
+            "txn_type": "sale" if is_sale else "return",
+            "posted_ts": at,
+            "business_date": day,
+            "hour_of_day": at.hour,
+            "quantity": Decimal(1) if is_sale else Decimal(-1),
+            "amount": amount if is_sale else -amount,
+            "is_valid_purchase": is_sale,
+        }
+
+    def pass_a_day(self, as_of: date) -> None:
+        """New and late events, deletions, other features, customers who come and go."""
+        keys = list(self.features)
+        for key in self.pick.sample(keys, 3):
+            # Late ones lie weeks back; some are dated ahead and count only when their day has come.
+            self.happen(key, as_of + timedelta(days=self.pick.choice([-30, -8, -1, -1, 1, 3])))
+        for gone in self.pick.sample(sorted(self.lines), 1):
+            del self.lines[gone]
+        for key in self.pick.sample(keys, 2):
+            self.look_different(key)
+        if self.pick.random() < 0.5:
+            del self.features[self.pick.choice(keys)]
+        if self.pick.random() < 0.5:
+            self.look_different(max(keys) + 1)
+
+    def observe(self, key: int, as_of: date, segments: list[Segment]) -> Observed:
+        """All that is known of a customer."""
+        happened = [
+            Happening("coupon_redemption", _utc(r["redeemed_at"]), r["redeemed_on"], r)
+            for r in self.redemptions.values()
+            if r["customer_id"] == str(key)
+        ]
+        for line in self.lines.values():
+            if line["customer_key"] != key:
+                continue
+            at, day = _utc(line["posted_ts"]), line["business_date"]
+            if line["txn_type"] == "return":
+                fields = line | {"amount": -line["amount"], "quantity": -line["quantity"]}
+                happened.append(Happening("return", at, day, fields))
+                continue
+            described = line | {"category": CATEGORY[line["product_id"]]}
+            happened.append(Happening("item", at, day, described))
+            happened.append(Happening("purchase", at, day, line | {"lines": 1, "weekday": day.weekday()}))
+        return Observed(
+            as_of,
+            FEATURES,
+            self.features[key],
+            happened,
+            SHOP,
+            str(key),
+            segments={s.segment_id: s for s in segments},
+        )
+
+    def members(self, segments: list[Segment], as_of: date) -> dict[int, list[str]]:
+        """Segments of each customer, every rule answered from nothing in plain Python."""
+        found = {}
+        for key in self.features:
+            seen = self.observe(key, as_of, segments)
+            found[key] = sorted(s.segment_id for s in segments if is_in(s, seen))
+        return found
+
+    def define(self, count: int) -> list[Segment]:
+        """Random definitions; later ones may ask for earlier ones."""
+        made: list[Segment] = []
+        for n in range(count):
+            rule = self._rule(2, [s.segment_id for s in made])
+            made.append(Segment(f"s{n:03}", f"S{n}", rule))
+        return made
+
+    def _rule(self, depth: int, known: list[str]) -> Rule:
+        kind = self.pick.random()
+        if depth and kind < 0.45:
+            parts = tuple(self._rule(depth - 1, known) for _ in range(self.pick.randint(2, 3)))
+            return All(parts) if self.pick.random() < 0.5 else AnyOf(parts)
+        if depth and kind < 0.6:
+            return Not(self._rule(depth - 1, known))
+        if known and kind < 0.66:
+            return in_segment(self.pick.choice(known))
+        return self._on_events() if kind < 0.9 else self._on_features()
+
+    def _on_features(self) -> Rule:
+        some = self.pick
+        return some.choice(
+            [
+                feature("frequency").at_least(some.choice([0, 1, 3])),
+                feature("monetary_net").less_than(some.choice([0.1, 100])),
+                feature("lifecycle_stage").is_in(["new", "lost"]),
+                feature("first_purchase_on").within_last_days(some.choice([30, 200])),
+                feature("first_purchase_on").anniversary_within_days(some.choice([7, 30])),
+                feature("frequency").is_empty(),
+            ]
+        )
+
+    def _on_events(self) -> EventCondition | Rule:
+        some = self.pick
+        name = some.choice(["purchase", "item", "return", "coupon_redemption"])
+        asked = event(name)
+        filters: dict[str, list[Rule]] = {
+            "purchase": [feature("channel_id").equals("web"), feature("amount").at_least(20.5)],
+            "item": [feature("category").equals("WINE"), ~feature("store_id").equals("s1")],
+            "return": [feature("amount").greater_than(10)],
+            "coupon_redemption": [feature("coupon_id").is_in(["c1"])],
+        }
+        if some.random() < 0.5:
+            asked = asked.where(some.choice(filters[name]))
+        days = some.choice([1, 3, 7, 30])
+        window = some.random()
+        if window < 0.6:
+            asked = asked.within_last_days(days)
+        elif window < 0.75:
+            asked = asked.from_to(DAY - timedelta(days=20), DAY + timedelta(days=2))
+        rolling = event(name, asked.filter).within_last_days(days)
+        choices: list[Rule] = [
+            asked.did(),
+            asked.did_not(),
+            asked.at_least(some.choice([1, 2])),
+            asked.exactly(some.choice([0, 1])),
+            asked.at_most(1),
+            rolling.stopped(),
+            rolling.resumed(after_days=some.choice([2, 10])),
+            rolling.first_time(),
+            asked.did_unless_since(event(some.choice(["return", "coupon_redemption"]))),
+            event(name).within_last_days(days * 3).regular(every_days=days),
+            sequence(asked, event("coupon_redemption"), max_gap_days=some.choice([None, 1, 10])),
+            sequence(event("purchase"), event("item"), event("purchase"), max_gap_days=20, within_last_days=30),
+        ]
+        if name != "coupon_redemption":
+            choices += [
+                asked.sum("amount").greater_than(some.choice([0, 20])),
+                asked.avg("amount").between(5, some.choice([20.5, 60])),
+                asked.max("amount").at_least(99.9),
+                asked.distinct("store_id").at_least(1),
+            ]
+        return some.choice(choices)
+
+
+def _utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC)

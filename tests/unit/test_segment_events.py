@@ -1,0 +1,236 @@
+# ruff: noqa: E501
+"""Events, sequences, lists and references in definitions; what is refused, and what plain Python answers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segments.language import Segment, event, feature, in_list, in_segment, sequence
+from segments.load import DefinitionError, load_segments, parse_rule, parse_segments, segment_of_row
+from segments.reference import Happening, Observed, explain
+from segments.rules import Rule
+from tests.support.segment_features import FEATURES
+
+AS_OF = date(2018, 1, 1)
+
+
+def at(month: int, day: int, hour: int = 12, year: int = 2017) -> tuple[datetime, date]:
+    return datetime(year, month, day, hour, tzinfo=UTC), date(year, month, day)
+
+
+def bought(month: int, day: int, amount: str = "10", hour: int = 12, **fields: Any) -> Happening:
+    return Happening("purchase", *at(month, day, hour), {"amount": Decimal(amount), **fields})
+
+
+def sent(month: int, day: int, hour: int = 0) -> Happening:
+    return Happening("campaign_contact", *at(month, day, hour))
+
+
+def truth(rule: Rule, *events: Happening, **features: Any) -> bool | None:
+    return explain(rule, Observed(AS_OF, FEATURES, features, events, "shop", "7")).truth
+
+
+EVERY_FORM: list[Rule] = [
+    event("purchase").did(),
+    event("purchase").where(feature("amount").at_least(20.5)).within_last_days(30).at_least(3),
+    event("item")
+    .where(feature("category").is_in(["WINE"]) & ~feature("store_id").is_empty())
+    .sum("amount")
+    .between(5, 9),
+    event("purchase").from_to(date(2017, 1, 1), date(2017, 2, 1)).distinct("store_id").exactly(2),
+    event("purchase").within_last_days(90).regular(every_days=30),
+    event("purchase").within_last_days(30).resumed(after_days=90),
+    event("purchase").within_last_days(30).stopped(),
+    event("campaign_contact").within_last_days(14).did_unless_since(event("purchase")),
+    sequence(event("campaign_contact"), event("purchase"), max_gap_days=7, within_last_days=60),
+    ~in_segment("other"),
+    in_list("vip", ["1", "2"]),
+    feature("monetary_net").top_percent(10),
+    feature("first_purchase_on").anniversary_within_days(7),
+    feature("first_purchase_on").before(date(2017, 5, 1)),
+]
+
+
+@pytest.mark.parametrize("rule", EVERY_FORM, ids=lambda r: json.dumps(r.to_dict(), default=str)[:60])
+def test_python_yaml_and_rows_say_the_same(rule: Rule) -> None:
+    segment = Segment("s", "S", rule, description="d", website_ids=("shop",), max_change_share=0.2)
+    other = Segment("other", "Other", feature("frequency").at_least(1))
+    lists = {"vip": frozenset({"1", "2"})}
+
+    assert parse_segments(yaml.safe_dump(segment.to_dict()), FEATURES, lists=lists, others=[other]) == (segment,)
+    row = segment.to_dict() | {"conditions": segment.conditions_json}
+    assert segment_of_row(row, FEATURES, lists=lists) == segment
+
+
+@pytest.mark.parametrize(
+    ("rule", "events", "answer"),
+    [
+        (event("purchase").did(), [], False),
+        (event("purchase").did_not(), [], True),
+        (event("purchase").did(), [bought(12, 31)], True),
+        (event("purchase").did(), [Happening("purchase", *at(1, 1, year=2018))], False),  # that day is not over
+        (event("purchase").within_last_days(1).did(), [bought(12, 31)], True),
+        (event("purchase").within_last_days(1).did(), [bought(12, 30)], False),
+        (event("purchase").from_to(date(2017, 5, 1), date(2017, 6, 1)).at_least(1), [bought(6, 1)], False),
+        (event("purchase").from_to(date(2017, 5, 1), date(2017, 6, 1)).at_least(1), [bought(5, 1)], True),
+        (event("purchase").sum("amount").at_least(20), [bought(1, 1), bought(1, 2)], True),
+        (event("purchase").sum("amount").at_most(0), [], True),  # nothing bought adds up to nothing
+        (event("purchase").avg("amount").at_most(100), [], None),  # the mean of nothing is unknown
+        (event("purchase").avg("amount").between(0, 10.1), [bought(1, 1), bought(1, 2, "10.2")], True),
+        (event("purchase").where(feature("amount").greater_than(10)).did(), [bought(1, 1)], False),
+        (event("purchase").distinct("store_id").exactly(1), [bought(1, 1, store_id="a"), bought(1, 2)], True),
+        (event("purchase").within_last_days(30).first_time(), [bought(12, 5)], True),
+        (event("purchase").within_last_days(30).first_time(), [bought(11, 5), bought(12, 5)], False),
+        (event("purchase").within_last_days(60).regular(every_days=30), [bought(12, 5), bought(11, 5)], True),
+        (event("purchase").within_last_days(60).regular(every_days=30), [bought(12, 5), bought(12, 6)], False),
+        (event("purchase").within_last_days(30).stopped(), [bought(11, 5)], True),
+        (event("purchase").within_last_days(30).stopped(), [bought(11, 5), bought(12, 5)], False),
+        (event("purchase").within_last_days(30).stopped(), [], False),
+        (event("purchase").within_last_days(30).resumed(after_days=60), [bought(6, 1), bought(12, 5)], True),
+        (event("purchase").within_last_days(30).resumed(after_days=60), [bought(6, 1), bought(11, 5), bought(12, 5)], False),
+        (event("purchase").within_last_days(30).resumed(after_days=60), [bought(12, 5)], False),
+    ],
+)  # fmt: skip
+def test_an_event_condition_says_what_its_words_say(rule: Rule, events: list[Happening], answer: bool | None) -> None:
+    assert truth(rule, *events) is answer
+
+
+def test_abandonment_is_about_the_last_one() -> None:
+    left = event("campaign_contact").within_last_days(30).did_unless_since(event("purchase"))
+
+    assert truth(left, sent(12, 5)) is True
+    assert truth(left, sent(12, 5), bought(12, 6)) is False
+    assert truth(left, sent(12, 5), bought(12, 6), sent(12, 7)) is True  # sends, buys, is sent another
+    assert truth(left, bought(12, 5, hour=0), sent(12, 5)) is False  # at the same instant counts as since
+    assert truth(left, sent(11, 5)) is False
+
+
+def test_a_sequence_needs_order_and_gaps_between_neighbours() -> None:
+    answered = sequence(event("campaign_contact"), event("purchase"), event("purchase"), max_gap_days=3)
+
+    assert truth(answered, sent(12, 1), bought(12, 3), bought(12, 6)) is True
+    assert truth(answered, sent(12, 1), bought(12, 3), bought(12, 7, hour=13)) is False
+    assert truth(answered, bought(12, 1), bought(12, 2), sent(12, 3)) is False
+    assert truth(answered, sent(12, 1), bought(12, 2), bought(12, 2)) is False  # one instant is one step
+    # The first contact is too early; the second is not.
+    assert truth(answered, sent(11, 1), sent(12, 1), bought(12, 2), bought(12, 3)) is True
+
+
+def told(definition: str, features: Any = FEATURES) -> list[str]:
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(f"segment_id: s\nname: S\nrule: {definition}\n", features, "x.yml")
+    assert all(p.at.line >= 1 and p.at.column >= 1 for p in raised.value.problems)
+    return [p.message for p in raised.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        ("{event: purchas, op: did}", "Did you mean 'purchase'?"),
+        ("{event: purchase}", "needs 'op'"),
+        ("{event: purchase, op: equals, value: 1}", "is not an operator of events"),
+        ("{event: purchase, op: at_least}", "needs a value"),
+        ("{event: purchase, op: at_least, value: null}", "not nothing"),
+        ("{event: purchase, op: at_least, value: 1.5}", "a whole number"),
+        ("{event: purchase, op: at_least, value: -1}", "from 0"),
+        ("{event: purchase, op: did, value: 1}", "takes no value"),
+        ("{event: purchase, op: did, sum: amount}", "does not fit"),
+        ("{event: purchase, op: at_least, value: 1, sum: amont}", "Did you mean 'amount'?"),
+        ("{event: purchase, op: at_least, value: 1, sum: store_id}", "needs a number"),
+        ("{event: purchase, op: at_least, value: 1, sum: amount, avg: amount}", "does not fit"),
+        ("{event: purchase, op: did, within_last_days: 0}", "from 1"),
+        ("{event: purchase, op: did, within_last_days: null}", "not nothing"),
+        ("{event: purchase, op: did, within_last_days: 3, from: 2017-01-01}", "does not fit beside"),
+        ("{event: purchase, op: did, from: 2017-02-01, to: 2017-02-01}", "must be later"),
+        ("{event: purchase, op: did, from: soon}", "a date such as"),
+        ("{event: purchase, op: first_time}", "this needs"),
+        ("{event: purchase, op: stopped, from: 2017-01-01}", "needs 'within_last_days'"),
+        ("{event: purchase, op: resumed, within_last_days: 3}", "needs 'after_days'"),
+        ("{event: purchase, op: regular, within_last_days: 10, every_days: 3}", "periods of 3"),
+        ("{event: purchase, op: did, every_days: 3}", "goes with 'regular' only"),
+        ("{event: purchase, op: did_not, unless_since: {event: return}}", "with 'did' only"),
+        ("{event: purchase, op: between, value: [3, 1]}", "above the high one"),
+        ("{event: purchase, op: did, where: {field: amont, op: at_least, value: 1}}", "is not a field"),
+        ("{event: purchase, op: did, where: {feature: amount, op: at_least, value: 1}}", "is not a field of a condition"),
+        ("{event: purchase, op: did, where: {event: purchase, op: did}}", "is not a field of a condition"),
+        ("{event: purchase, op: did, where: {field: amount, op: top_percent, value: 1}}", "compares customers"),
+        ("{sequence: [{event: purchase}]}", "2 to 10 events"),
+        ("{sequence: [{event: purchase}, {event: purchase, op: did}]}", "is not a field of an event"),
+        ("{sequence: [{event: purchase}, {event: return}], max_gap_days: -1}", "from 0"),
+        ("{in_segment: nobody}", "is not a segment"),
+        ("{in_segment: s}", "asks for itself, by way of s -> s"),
+        ("{in_segment: s, not_in_segment: s}", "one of"),
+        ("{in_list: vip}", "there is no list 'vip'"),
+        ("{feature: monetary_net, op: top_percent, value: 100}", "from 0.001 to 99.999"),
+        ("{feature: lifecycle_stage, op: top_percent, value: 10}", "does not apply"),
+        # What no one can fulfil, and what everyone does.
+        ("{all: [{feature: frequency, op: greater_than, value: 5}, {feature: frequency, op: less_than, value: 6}]}", "impossible"),
+        ("{all: [{feature: lifecycle_stage, op: equals, value: new}, {feature: lifecycle_stage, op: equals, value: lost}]}", "impossible"),
+        ("{all: [{feature: is_private, op: equals, value: true}, {feature: is_private, op: equals, value: false}]}", "impossible"),
+        ("{all: [{feature: frequency, op: is_empty}, {feature: frequency, op: equals, value: 1}]}", "impossible"),
+        ("{all: [{event: purchase, op: did}, {not: {event: purchase, op: did}}]}", "impossible"),
+        ("{any: [{feature: frequency, op: at_least, value: 5}, {feature: frequency, op: less_than, value: 6}]}", "always true"),
+        ("{any: [{feature: frequency, op: equals, value: 5}, {not: {feature: frequency, op: equals, value: 5}}]}", "always true"),
+        ("{feature: lifecycle_stage, op: in, value: [new, active, lapsing, lost, won_back]}", "always true"),
+        ("{event: purchase, op: at_least, value: 0}", "always true"),
+        ("{event: purchase, op: less_than, value: 0}", "impossible"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_with_a_reason(definition: str, said: str) -> None:
+    assert any(said in message for message in told(definition)), told(definition)
+
+
+def test_possible_branches_are_left_alone() -> None:
+    for possible in (
+        "{all: [{feature: weekend_share, op: greater_than, value: 5}, {feature: weekend_share, op: less_than, value: 6}]}",
+        "{any: [{feature: frequency, op: at_most, value: 5}, {feature: frequency, op: is_empty}]}",
+        "{all: [{feature: categories, op: contains, value: A}, {feature: categories, op: contains, value: B}]}",
+    ):
+        assert parse_segments(f"segment_id: s\nname: S\nrule: {possible}\n", FEATURES)
+
+
+def test_a_circle_of_segments_is_told_once_with_its_way() -> None:
+    text = "\n".join(
+        ["segments:"]
+        + [f"  - {{segment_id: {a}, name: {a}, rule: {{in_segment: {b}}}}}" for a, b in ("ab", "bc", "ca")]
+    )
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(text, FEATURES)
+    assert [p.message for p in raised.value.problems] == ["asks for itself, by way of a -> b -> c -> a"]
+
+
+def test_lists_are_read_from_their_files_and_decide_the_version(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    file = tmp_path / "lists" / "vip.csv"
+    (tmp_path / "vip.yml").write_text("segment_id: vip\nname: V\nrule: {in_list: vip}\n")
+    file.write_text("name,customer_id\nAda, 007 \nBob,8\n,\n")
+    (one,) = load_segments(tmp_path, FEATURES)
+    assert explain(one.rule, Observed(AS_OF, FEATURES, customer_id="007")).truth is True
+    file.write_text("customer_id\n8\n")
+    (two,) = load_segments(tmp_path, FEATURES)
+    assert one.version != two.version
+
+    file.write_text("customer\n8\n")
+    with pytest.raises(DefinitionError, match=r"lists/vip\.csv, line 1, column 1: has no column 'customer_id'"):
+        load_segments(tmp_path, FEATURES)
+
+
+def test_the_same_node_is_answered_and_observed_all_the_way_down() -> None:
+    rule = (feature("frequency").at_least(3) | event("purchase").at_least(2)) & ~feature("recency_days").at_most(5)
+    found = explain(rule, Observed(AS_OF, FEATURES, {"frequency": 1}, [bought(1, 1), bought(2, 1)]))
+
+    either, never = found.parts
+    assert (found.truth, either.truth, never.truth) == (None, True, None)
+    assert [(p.truth, p.observed) for p in either.parts] == [(False, 1), (True, 2)]
+    assert never.parts[0].observed is None
+
+
+def test_a_rule_of_a_row_may_ask_for_segments() -> None:
+    assert parse_rule('{"in_segment":"x"}', FEATURES) == in_segment("x")
