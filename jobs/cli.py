@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Customer segmentation for retail: raw files to trusted facts, features, segments, exports and a report.\n\n"
     "Start with `segmentation run`. Exit codes: 0 done, 1 unexpected, 2 wrong declaration or settings, 3 something "
     "missing on the machine, 4 a source or file was refused, 5 migration refused, 6 quality stopped a publish, "
-    "7 a step failed, 8 another run is writing.",
+    "7 a step failed, 8 another run is writing, 9 a model cannot be made.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
