@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 tables_app = typer.Typer(help="The catalogue: list tables, show one, print its DDL.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
+models_app = typer.Typer(help="Models: judge them on the past, list versions, roll back.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
 
 console = Console(stderr=False)
 errors = Console(stderr=True)
@@ -119,7 +121,7 @@ def run(
     source: Source = None,
     var: Var = None,
     force: Force = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the models again.")] = False,
     wait: Wait = None,
     verbose: Verbose = False,
 ) -> None:
@@ -222,11 +224,11 @@ def segments(
     as_of: AsOf = None,
     var: Var = None,
     force: Force = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the models again.")] = False,
     wait: Wait = None,
     verbose: Verbose = False,
 ) -> None:
-    """Score clusters, evaluate every segment in one scan and publish membership with its history."""
+    """Score clusters and outlooks, evaluate every segment in one scan and publish membership with its history."""
     from jobs import flow
     from jobs.summary import print_segments
 
@@ -360,6 +362,64 @@ def tables_ddl(
 
         for t in [table_of(n) for n in names] if names else tables().values():
             print(create_statement(t, f"{quote(t.schema)}.{quote(t.short)}", None) + ";\n")
+
+
+@models_app.command("evaluate")
+def models_evaluate(
+    target: Target = "local",
+    data_dir: Annotated[
+        list[Path] | None, typer.Option("--data-dir", help="Lakehouse to judge on; may be repeated.")
+    ] = None,
+    cut_off: Annotated[
+        list[datetime] | None,
+        typer.Option("--cut-off", formats=["%Y-%m-%d"], help="Day to judge at; may be repeated (default: newest 3)."),
+    ] = None,
+    cdnow: Annotated[
+        Path | None, typer.Option("--cdnow", help="CDNOW sample file, to reproduce the published estimates.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train every model at several past days and judge it by what followed, beside baselines; writes nothing.
+
+    Ends with 1 when a goal of conf/evaluation.yml is missed.
+    """
+    from jobs.context import Job
+    from jobs.evaluation import evaluate
+
+    with _errors():
+        jobs = [Job.start(target, folder, None, verbose) for folder in data_dir or [None]]
+        if not evaluate(jobs, console, [c.date() for c in cut_off or []], cdnow):
+            raise typer.Exit(1)
+
+
+@models_app.command("list")
+def models_list(target: Target = "local", data_dir: DataDir = None) -> None:
+    """Every registered version: what it has learnt up to, whether it may score, and what its gate said."""
+    from lakehouse.settings import load_settings
+    from models.store import ModelStore, all_versions
+
+    with _errors():
+        grid = Grid("version", "learnt before", "status", "gate", box=None, pad_edge=False)
+        for v in all_versions(ModelStore.of(load_settings(target, data_dir=data_dir))):
+            grid.add_row(v.label, v.as_of, v.status, v.reason)
+        console.print(grid)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    merchant: Annotated[str, typer.Argument(help="Merchant whose champion to withdraw.")],
+    kind: Annotated[str, typer.Option("--kind", help="Kind of model.")] = "customer_outlook",
+    target: Target = "local",
+    data_dir: DataDir = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Withdraw the champion and put the version before it back; the next run scores with that one."""
+    from models.store import ModelStore, roll_back
+
+    with _job(target, data_dir, None, verbose, wait) as (job, _):
+        withdrawn, back = roll_back(ModelStore.of(job.settings), kind, merchant)
+        console.print(f"withdrawn {withdrawn.label}, champion {back.label}", highlight=False)
 
 
 @contextmanager

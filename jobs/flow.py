@@ -103,7 +103,8 @@ def build_features(job: Job, progress: Progress, *, force: bool = False) -> list
 
 
 def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
-    """Clusters trained when due and scored, rules evaluated, membership published."""
+    """Models trained when due and scored, rules evaluated, membership published."""
+    from models.outlook_training import outlook_models
     from models.training import cluster_models
 
     _ = job.configuration
@@ -111,7 +112,11 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
     with progress.task("models", "customer clusters") as done:
         clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
         done(f"{len(clusters)} models" if len(clusters) != 1 else "1 model")
-    return build(job, progress, SEGMENT_LAYERS, force=force, as_of=as_of, clusters=clusters)
+    with progress.task("models", "customer outlooks") as done:
+        outlooks = outlook_models(job.lake, job.settings, as_of=as_of, retrain=retrain, told=progress.note)
+        done(f"{len(outlooks)} models" if len(outlooks) != 1 else "1 model")
+    offered = {"clusters": clusters, "outlooks": outlooks}
+    return build(job, progress, SEGMENT_LAYERS, force=force, as_of=as_of, **offered)
 
 
 def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> Outcome:

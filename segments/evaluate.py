@@ -46,7 +46,7 @@ def evaluate_segments(
 
 def join_features(
     features: DataFrame,
-    clusters: DataFrame,
+    more: Mapping[str, DataFrame],
     segments: Sequence[Segment],
     *,
     as_of: date,
@@ -56,21 +56,22 @@ def join_features(
 
     Args:
         features: `feature.customer`, any number of days.
-        clusters: `feature.customer_cluster`, any number of days.
+        more: The other feature tables by name, any number of days each.
         segments: The segments whose features are needed.
         as_of: The day.
         catalogue: The features by name, with the table each comes from.
     """
     keys = ["merchant_id", "customer_key"]
     named = {c.feature for s in segments for c in conditions_of(s.rule)}
-    from_clusters = sorted(n for n in named if catalogue[n].table == "feature.customer_cluster")
-    from_features = sorted(named - set(from_clusters))
-    own = features.where(F.col("as_of") == F.lit(as_of)).select(*keys, "customer_id", *from_features)
-    if not from_clusters:
-        return own
-    clustered = clusters.where(F.col("as_of") == F.lit(as_of)).select(*keys, *from_clusters)
-    # Does not multiply: both tables have one row per customer and day.
-    return own.join(clustered, on=keys, how="left")
+    elsewhere = {table: sorted(n for n in named if catalogue[n].table == table) for table in more}
+    from_features = sorted(named.difference(*elsewhere.values()))
+    joined = features.where(F.col("as_of") == F.lit(as_of)).select(*keys, "customer_id", *from_features)
+    for table, names in elsewhere.items():
+        if names:
+            theirs = more[table].where(F.col("as_of") == F.lit(as_of)).select(*keys, *names)
+            # Does not multiply: every feature table has one row per customer and day.
+            joined = joined.join(theirs, on=keys, how="left")
+    return joined
 
 
 def by_priority(segments: Sequence[Segment]) -> list[Segment]:

@@ -20,6 +20,7 @@ from segments.rows import literal_rows
 def plan_membership(
     features: DataFrame,
     clusters: DataFrame,
+    outlooks: DataFrame,
     previous: DataFrame,
     *,
     segments: Sequence[Segment],
@@ -36,6 +37,7 @@ def plan_membership(
     Args:
         features: `feature.customer`.
         clusters: `feature.customer_cluster`.
+        outlooks: `feature.customer_outlook`.
         previous: `gold.customer_membership` as published.
         segments: All definitions.
         as_of: The day evaluated for, exclusive edge.
@@ -48,7 +50,7 @@ def plan_membership(
     """
     return plan_membership_of(
         features,
-        clusters,
+        {"feature.customer_cluster": clusters, "feature.customer_outlook": outlooks},
         previous,
         segments=segments,
         as_of=as_of,
@@ -60,7 +62,7 @@ def plan_membership(
 
 def plan_membership_of(
     features: DataFrame,
-    clusters: DataFrame,
+    more: Mapping[str, DataFrame],
     previous: DataFrame,
     *,
     segments: Sequence[Segment],
@@ -73,7 +75,7 @@ def plan_membership_of(
     active = [s for s in segments if s.is_active and s.entity == "customer"]
     evaluated = [s for s in active if s.refresh_mode == "auto"]
     manual = sorted(s.segment_id for s in active if s.refresh_mode == "manual")
-    joined = join_features(features, clusters, evaluated, as_of=as_of, catalogue=catalogue)
+    joined = join_features(features, more, evaluated, as_of=as_of, catalogue=catalogue)
     found = evaluate_segments(joined, evaluated, as_of=as_of, catalogue=catalogue)
     both = _compare(found, previous, joined)
     limited = [s for s in evaluated if s.max_change_share is not None]

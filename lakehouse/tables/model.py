@@ -76,3 +76,82 @@ class ClusterProfile:
         "Part of the net spend of the merchant's clustered customers; null when that is not positive.", optional=True
     )
     distance_mean = double("Mean distance to the centre, standard deviations of log features.")
+
+
+RISK_LEVELS = ("low", "medium", "high", "critical")
+_OUTLOOK = {"family": "outlook", "source": "gold.fact_transactions"}
+_CURRENCY = "merchant currency"
+
+
+@table(
+    "feature.customer_outlook",
+    comment="One row per customer who has bought before `as_of`, and `as_of`: what they are expected to do next; "
+    "customers of a merchant without a model are absent.",
+    kind=ReplaceSlice(by=("as_of",)),
+    key=("merchant_id", "customer_key", "as_of"),
+    producer="models.outlook:score_outlooks",
+    reads=("gold.fact_transactions",),
+    cluster_by=("as_of", "customer_key"),
+    owner="data-science",
+    checks={"probabilities_add_up": "abs(probability_active + churn_probability - 1) < 1e-9"},
+)
+class CustomerOutlook:
+    merchant_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id).")
+    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
+    as_of = day("Only events before this day were looked at.")
+    horizon_days = integer("Days from `as_of` on that the predictions are of; chosen per merchant in training.")
+    probability_active = feature(
+        "double",
+        "Probability to buy at least once within the horizon.",
+        unit="probability, 0 to 1",
+        optional=False,
+        check="probability_active BETWEEN 0 AND 1",
+        **_OUTLOOK,
+    )
+    churn_probability = feature(
+        "double",
+        "Probability not to buy within the horizon.",
+        unit="probability, 0 to 1",
+        optional=False,
+        check="churn_probability BETWEEN 0 AND 1",
+        **_OUTLOOK,
+    )
+    churn_risk_level = feature(
+        "string",
+        "The same in words: low below 0.25, medium below 0.5, high below 0.75, else critical.",
+        unit="name",
+        optional=False,
+        values=RISK_LEVELS,
+        **_OUTLOOK,
+    )
+    churn_factors = feature(
+        "array<string>",
+        "What raises the risk against the merchant's typical customer, strongest first; empty at low risk.",
+        unit="words",
+        optional=False,
+        **_OUTLOOK,
+    )
+    probability_alive = feature(
+        "double",
+        "Probability not to have left for good (BG/NBD); 1 by construction after one purchase.",
+        unit="probability, 0 to 1",
+        optional=False,
+        **_OUTLOOK,
+    )
+    expected_purchases = feature(
+        "double", "Expected purchase days within the horizon.", unit="days", optional=False, **_OUTLOOK
+    )
+    expected_spend = feature(
+        "decimal(18,2)", "Expected spend within the horizon.", unit=_CURRENCY, optional=False, **_OUTLOOK
+    )
+    expected_day_value = feature(
+        "decimal(18,2)", "Expected spend per purchase day (Gamma-Gamma).", unit=_CURRENCY, **_OUTLOOK
+    )
+    customer_lifetime_value = feature(
+        "decimal(18,2)",
+        "Expected spend of the 12 months from `as_of`, later months discounted by 10 % a year.",
+        unit=_CURRENCY,
+        **_OUTLOOK,
+    )
+    model_version = text("Registered model version that scored the customer.")

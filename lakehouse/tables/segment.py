@@ -21,7 +21,12 @@ REFRESH_STATUSES = ("pending", "processing", "completed", "error")
     kind=Merge(),
     key=("website_id", "customer_key"),
     producer="segments.membership:plan_membership",
-    reads=("feature.customer", "feature.customer_cluster", "gold.customer_membership"),
+    reads=(
+        "feature.customer",
+        "feature.customer_cluster",
+        "feature.customer_outlook",
+        "gold.customer_membership",
+    ),
     cluster_by=("customer_key",),
     change_feed=True,
     owner="crm-data",
@@ -44,7 +49,12 @@ class CustomerMembership:
     kind=ReplaceSlice(by=("as_of",)),
     key=("segment_id", "website_id", "as_of"),
     producer="segments.membership:plan_membership",
-    reads=("feature.customer", "feature.customer_cluster", "gold.customer_membership"),
+    reads=(
+        "feature.customer",
+        "feature.customer_cluster",
+        "feature.customer_outlook",
+        "gold.customer_membership",
+    ),
     owner="crm-data",
 )
 class CustomerSegmentRefresh:

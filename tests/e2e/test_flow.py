@@ -105,6 +105,7 @@ HISTORY = frozenset(
         "feature.cohort_retention",
         "feature.lifecycle_flow",
         "feature.customer_cluster",
+        "feature.customer_outlook",
         "feature.cluster_profile",
         "gold.customer_membership",
         "gold.customer_segment_refresh",

@@ -223,7 +223,8 @@ def test_features_of_the_day_meet_clusters_of_the_day(spark: SparkSession) -> No
     clusters = frame.where("customer_key = 1").select("merchant_id", "customer_key", "cluster_name", day)
     segments = [Segment("a", "A", feature("cluster_name").equals("a") & feature("frequency").at_least(1))]
 
-    joined = join_features(features, clusters, segments, as_of=AS_OF, catalogue=FEATURES)
+    more = {"feature.customer_cluster": clusters}
+    joined = join_features(features, more, segments, as_of=AS_OF, catalogue=FEATURES)
 
     assert joined.columns == ["merchant_id", "customer_key", "customer_id", "frequency", "cluster_name"]
     assert sorted((r.customer_key, r.cluster_name) for r in joined.collect()) == [(1, "a"), (2, None)]

@@ -79,11 +79,10 @@ class Tables:
         """Run the steps in order; `stop_after` is where a kill strikes. Returns the rows each step wrote."""
         now = at(as_of.year, as_of.month, as_of.day, 6)
         features = features.withColumn("as_of", F.lit(as_of))
-        clusters = features.where("false")
         history, event = "gold.customer_segment_history", "gold.customer_segment_event"
         planned = plan_membership_of(
             features,
-            clusters,
+            {},
             self.read(MEMBERSHIP),
             segments=segments,
             as_of=as_of,
@@ -342,7 +341,7 @@ def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None
     frame = customers(spark).withColumn("as_of", F.lit(DAY))
     planned = plan_membership_of(
         frame,
-        frame,
+        {},
         rows(spark, MEMBERSHIP),
         segments=[RECENT],
         as_of=DAY,
