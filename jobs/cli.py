@@ -238,6 +238,41 @@ def segments(
 
 
 @app.command()
+def expand(
+    seed: Annotated[str, typer.Argument(help="Segment whose members the audience shall resemble.")],
+    merchant: Annotated[str, typer.Option("--merchant", "-m", help="Retailer of the segment.")],
+    size: Annotated[int | None, typer.Option("--size", help="Customers in the audience.")] = None,
+    share: Annotated[float | None, typer.Option("--share", help="Part of the candidates, above 0 up to 1.")] = None,
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Everyone with at least this score.")] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", help="Segment nobody of may be in it (suppression, holdout); may be repeated."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="Category that defines the seed, not looked at; may be repeated."),
+    ] = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    var: Var = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find the customers who resemble a segment's members and publish them as the segment like_SEED."""
+    from jobs.audiences import expand as make
+
+    with _job(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+        made = make(job, progress, merchant, seed, (size, share, min_score), leave_out or [], without or [])
+        console.print(
+            f"{made['audience_id']}: {made['customers']:,} customers who resemble the {made['seed_customers']:,} of "
+            f"{seed}; lift {made['expected_lift']:.2f}, AUC {made['auc']:.3f} (by activity alone "
+            f"{made['auc_of_activity']:.3f}), both on customers the model had not seen",
+            highlight=False,
+        )
+
+
+@app.command()
 def export(
     target: Target = "local",
     data_dir: DataDir = None,

@@ -202,11 +202,21 @@ def fit_pooled(compared: Sequence[NDArray[np.float64]], came: Sequence[NDArray[n
     return Pooled(scaler.mean_, scaler.scale_, fitted.coef_[0], float(fitted.intercept_[0]), len(rows))
 
 
-def standardised(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns features compared among the candidates of one seed; what is the same for all of them stays."""
+def standards(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns mean and standard deviation per feature among the candidates of one seed.
+
+    0 and 1 for what is the same for all of them by its meaning.
+    """
     own = len(FEATURES) - 2
     mean, scale = features[:, :own].mean(axis=0), features[:, :own].std(axis=0)
-    return np.hstack([(features[:, :own] - mean) / np.where(scale > 0, scale, 1.0), features[:, own:]])
+    return np.append(mean, [0.0, 0.0]), np.append(np.where(scale > 0, scale, 1.0), [1.0, 1.0])
+
+
+def standardised(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns features compared among the candidates of one seed; what is the same for all of them stays."""
+    mean, scale = standards(features)
+    found: NDArray[np.float64] = (features - mean) / scale
+    return found
 
 
 def rank_average(*scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -89,6 +89,12 @@ class Shoppers:
         found: NDArray[np.bool_] = self.activity[:, ACTIVITY.index("days_180")] > 0
         return found
 
+    def take(self, chosen: NDArray[np.bool_]) -> Shoppers:
+        """Returns the customers for whom `chosen` holds."""
+        return Shoppers(
+            self.keys[chosen], self.items[chosen], self.categories[chosen], self.recent[chosen], self.activity[chosen]
+        )
+
     @classmethod
     def at(cls, lines: pd.DataFrame, day: int, vocabulary: Vocabulary) -> Shoppers:
         """Returns what was known at the start of a day.

@@ -21,6 +21,7 @@ def plan_membership(
     features: DataFrame,
     clusters: DataFrame,
     outlooks: DataFrame,
+    audiences: DataFrame,
     previous: DataFrame,
     *,
     segments: Sequence[Segment],
@@ -38,6 +39,7 @@ def plan_membership(
         features: `feature.customer`.
         clusters: `feature.customer_cluster`.
         outlooks: `feature.customer_outlook`.
+        audiences: `feature.customer_audience`.
         previous: `gold.customer_membership` as published.
         segments: All definitions.
         as_of: The day evaluated for, exclusive edge.
@@ -50,7 +52,11 @@ def plan_membership(
     """
     return plan_membership_of(
         features,
-        {"feature.customer_cluster": clusters, "feature.customer_outlook": outlooks},
+        {
+            "feature.customer_cluster": clusters,
+            "feature.customer_outlook": outlooks,
+            "feature.customer_audience": audiences,
+        },
         previous,
         segments=segments,
         as_of=as_of,

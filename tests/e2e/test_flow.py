@@ -106,6 +106,7 @@ HISTORY = frozenset(
         "feature.lifecycle_flow",
         "feature.customer_cluster",
         "feature.customer_outlook",
+        "feature.customer_audience",
         "feature.cluster_profile",
         "gold.customer_membership",
         "gold.customer_segment_refresh",
