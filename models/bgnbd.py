@@ -8,11 +8,11 @@ likelihood over distinct (x, t_x, T) with their counts, so ten million customers
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import betaln, gammaln, hyp2f1
+from scipy.special import betaln, gammaln, hyp2f1, psi
 
 from lakehouse.errors import ModelError
 
@@ -110,21 +110,19 @@ def fit_bgnbd(x: ArrayLike, t_x: ArrayLike, age: ArrayLike, counts: ArrayLike | 
     unit = float(np.average(ages, weights=n)) / 10  # parameters near 1 whatever the unit of time is
     best = None
     for start in ((0.0, 0.0, 0.0, 1.0), (-1.0, 0.5, -1.0, 2.0)):
-        # Twice from where it stopped: differences over steps of 1e-8 give the first gradients of a flat valley badly.
-        point: Any = np.array(start)
-        for _ in range(2):
-            found = minimize(
-                _negative_log_likelihood,
-                point,
-                args=(xs, ts / unit, ages / unit, n),
-                jac=True,
-                method="L-BFGS-B",
-                bounds=[BOUNDS] * 4,
-                options={"maxiter": 500, "ftol": 1e-13, "gtol": 1e-9},
-            )
-            point = found.x
+        found = minimize(
+            _negative_log_likelihood,
+            np.array(start),
+            args=(xs, ts / unit, ages / unit, n),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[BOUNDS] * 4,
+            options={"maxiter": 1000, "ftol": 1e-13, "gtol": 1e-8},
+        )
         if np.isfinite(found.fun) and (best is None or found.fun < best.fun):
             best = found
+        if best is not None and best.success and np.all(np.abs(best.x) < BOUNDS[1] / 2):
+            break  # a second start is for a search that went astray
     if best is None:
         raise ModelError("BG/NBD: no start of the search gave a finite likelihood; look for extreme values in T and x.")
     r, alpha, a, b = np.exp(best.x)
@@ -150,31 +148,25 @@ def _negative_log_likelihood(
     age: NDArray[np.float64],
     n: NDArray[np.float64],
 ) -> tuple[float, NDArray[np.float64]]:
-    """Mean negative log likelihood per customer, equation (6), and its gradient by central differences."""
-    value = _mean(logs, x, t_x, age, n)
-    step = 1e-5
-    gradient = np.array(
-        [
-            (_mean(logs + step * unit, x, t_x, age, n) - _mean(logs - step * unit, x, t_x, age, n)) / (2 * step)
-            for unit in np.eye(4)
-        ]
-    )
-    return value, gradient
-
-
-def _mean(
-    logs: NDArray[np.float64],
-    x: NDArray[np.float64],
-    t_x: NDArray[np.float64],
-    age: NDArray[np.float64],
-    n: NDArray[np.float64],
-) -> float:
+    """Mean negative log likelihood per customer, equation (6), and its gradient by the logarithms."""
     r, alpha, a, b = np.exp(logs)
-    common = gammaln(r + x) - gammaln(r) + r * np.log(alpha)
-    survived = betaln(a, b + x) - betaln(a, b) - (r + x) * np.log(alpha + age)
-    dropped = betaln(a + 1, b + np.maximum(x, 1) - 1) - betaln(a, b) - (r + x) * np.log(alpha + t_x)
-    log_l = common + np.where(x > 0, np.logaddexp(survived, dropped), survived)
-    return float(-np.sum(n * log_l) / n.sum())
+    earlier = np.maximum(x, 1) - 1
+    common = gammaln(r + x) - gammaln(r) + r * np.log(alpha) - betaln(a, b)
+    log_age, log_last = np.log(alpha + age), np.log(alpha + t_x)
+    survived = betaln(a, b + x) - (r + x) * log_age
+    dropped = np.where(x > 0, betaln(a + 1, b + earlier) - (r + x) * log_last, -np.inf)
+    log_l = np.logaddexp(survived, dropped)
+    alive, gone = np.exp(survived - log_l), np.exp(dropped - log_l)  # parts of the likelihood
+    everyone = psi(a + b) - psi(a + b + x)
+    slopes = (
+        psi(r + x) - psi(r) + np.log(alpha) - alive * log_age - gone * log_last,
+        r / alpha - (r + x) * (alive / (alpha + age) + gone / (alpha + t_x)),
+        gone / a + everyone,  # psi(a + 1) is psi(a) + 1 / a
+        alive * psi(b + x) + gone * psi(b + earlier) - psi(b) + everyone,
+    )
+    weight = n / n.sum()
+    gradient = np.array([-p * float(np.sum(weight * s)) for p, s in zip((r, alpha, a, b), slopes, strict=True)])
+    return -float(np.sum(weight * (common + log_l))), gradient
 
 
 def _checked(

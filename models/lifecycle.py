@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -131,21 +132,30 @@ class LifecycleModel:
         return np.mean(said, axis=0)  # type: ignore[no-any-return]
 
     def factors(self, features: pd.DataFrame, active: NDArray[np.float64]) -> list[list[str]]:
-        """What raises each customer's risk: how far it falls when a group of features is set to the typical value."""
+        """What raises each customer's risk, by the logistic regression, in which parts add up.
+
+        A group of features counts by how much the probability to leave would fall if the group were as typical.
+        """
         found: list[list[str]] = [[] for _ in range(len(features))]
         at_risk = np.flatnonzero(1 - active >= RISK_EDGES[0])
         if not len(at_risk):
             return found
-        theirs = features.iloc[at_risk]
+        theirs = self._log_odds_parts(features.iloc[at_risk])
+        typical = self._log_odds_parts(pd.DataFrame([self.typical], columns=list(NAMES)))
+        above = theirs - typical
+        own = theirs.sum(axis=1) + float(self.linear[-1].intercept_[0])
         effects = np.empty((len(at_risk), len(GROUPS)))
-        with threadpool_limits(limits=1):
-            for i, names in enumerate(GROUPS.values()):
-                changed = theirs.assign(**{n: self.typical[NAMES.index(n)] for n in names})
-                effects[:, i] = self.probability_active(changed) - active[at_risk]
+        for i, names in enumerate(GROUPS.values()):
+            without = own - above[:, [NAMES.index(n) for n in names]].sum(axis=1)
+            effects[:, i] = expit(without) - expit(own)
         words = tuple(GROUPS)
         for row, order in zip(range(len(at_risk)), np.argsort(-effects, axis=1, kind="stable"), strict=True):
             found[at_risk[row]] = [words[i] for i in order[:3] if effects[row, i] >= MIN_EFFECT]
         return found
+
+    def _log_odds_parts(self, features: pd.DataFrame) -> NDArray[np.float64]:
+        parts: NDArray[np.float64] = self.linear[:-1].transform(features) * self.linear[-1].coef_[0]
+        return parts
 
     def _value(self, known: Histories, day: int) -> dict[str, NDArray[np.float64]]:
         x, t_x, age = known.triples(day)
