@@ -16,7 +16,7 @@ from jobs.context import Job
 from lakehouse.errors import ModelError
 from lakehouse.tables.gold import FactTransactions as T
 from models.evaluation import Measured, evaluate_merchant, load_goals, reproduce_cdnow
-from models.sampling import read_purchase_days, read_purchase_lines
+from models.sampling import read_campaigns, read_purchase_days, read_purchase_lines
 
 MAX_CUSTOMERS = 20_000
 """Customers a merchant's models are judged on, drawn by a hash of their key."""
@@ -25,6 +25,7 @@ _SHOWN = {
     "activity": ("auc", "brier", "predicted_to_actual", "top_decile_share", "spend_correlation", "base_rate"),
     "clusters": ("k", "ari", "jaccard_min", "min_share", "spend_r2"),
     "lookalike": ("auc", "auc_sd", "gain", "gain_se", "lift_5", "lift_10", "predicted_to_actual", "categories"),
+    "coupons": ("auc", "lift_5", "lift_10", "positives", "candidates"),
 }
 _GOAL_OF = {
     "activity_auc": ("activity", "life-cycle model", "auc"),
@@ -59,7 +60,8 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
             lines = read_purchase_lines(job.lake, merchant_id, last, MAX_CUSTOMERS)
             told = lambda text: console.print(f"  [dim]{text}[/]", highlight=False)  # noqa: E731
             try:
-                horizon, found = evaluate_merchant(days, lines, last, told, cut_offs)
+                campaigns = read_campaigns(job.lake, merchant_id, last)
+                horizon, found = evaluate_merchant(days, lines, last, told, cut_offs, campaigns)
             except ModelError as e:
                 console.print(f"  {e}", highlight=False, markup=False)
                 continue
@@ -74,6 +76,7 @@ def _print(found: Sequence[Measured], horizon: int, console: Console) -> None:
         "activity": f"Activity and value, {horizon} days ahead",
         "clusters": "Clusters, spend of the 90 days after",
         "lookalike": "Lookalike, categories first bought in the 90 days after",
+        "coupons": "Lookalike, first coupon redeemed, among the addressed and among all",
     }
     for task, title in titles.items():
         of_task = frame[frame["task"] == task]
@@ -97,7 +100,7 @@ def _print(found: Sequence[Measured], horizon: int, console: Console) -> None:
 def _cell(values: pd.Series, metric: str) -> str:
     if values.empty:
         return ""
-    if metric in ("k", "categories"):
+    if metric in ("k", "categories", "positives", "candidates"):
         return "/".join(f"{v:.0f}" for v in values)
     spread = f" ±{values.std():.3f}" if len(values) > 1 else ""
     return f"{values.mean():.4f}{spread}" if metric in ("gain", "gain_se") else f"{values.mean():.3f}{spread}"

@@ -20,6 +20,8 @@ from models.gammagamma import fit_gammagamma
 from models.histories import EPOCH, Histories, day_number
 from models.judging import Judgement, judge, rfm_sum
 from models.lifecycle import choose_horizon, fit_lifecycle
+from models.redemption import judge_redemption
+from models.sampling import Campaigns
 from models.segmentation_test import HORIZON, judge_groupings
 
 ADOPTION_HORIZON: Final = 90
@@ -44,7 +46,7 @@ class Measured:
     """One number of one day.
 
     Attributes:
-        task: activity, value, clusters or lookalike.
+        task: activity, clusters, lookalike or coupons.
         way: Model or baseline.
         metric: What is measured.
         cut_off: Day it was measured at.
@@ -156,6 +158,26 @@ def judge_lookalikes(
     return found
 
 
+def judge_coupons(lines: pd.DataFrame, campaigns: Campaigns, last: date, told: Told) -> list[Measured]:
+    """Redemption at the start of every large enough campaign, among the addressed and among all."""
+    judged = judge_redemption(lines, campaigns.campaigns, campaigns.contacts, campaigns.redemptions, day_number(last))
+    if judged.empty:
+        told("coupons: no campaign has enough households who redeemed for the first time")
+        return []
+    told(f"coupons: campaigns {', '.join(judged['campaign_id'].astype(str).unique())}")
+    return [
+        Measured(
+            "coupons",
+            f"{row['way']}, {row['audience']}",
+            metric,
+            date.fromordinal(int(row["day"]) + EPOCH),
+            float(row[metric]),
+        )
+        for row in judged.sort_values(["audience", "way", "day"]).to_dict("records")
+        for metric in ("auc", "lift_5", "lift_10", "positives", "candidates")
+    ]
+
+
 def reproduce_cdnow(path: Path) -> dict[str, tuple[float, float]]:
     """Returns per parameter what is fitted on the CDNOW sample and what was published.
 
@@ -186,7 +208,12 @@ def reproduce_cdnow(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def evaluate_merchant(
-    days: pd.DataFrame, lines: pd.DataFrame, last: date, told: Told, given: Sequence[date] = ()
+    days: pd.DataFrame,
+    lines: pd.DataFrame,
+    last: date,
+    told: Told,
+    given: Sequence[date] = (),
+    campaigns: Campaigns | None = None,
 ) -> tuple[int, list[Measured]]:
     """Everything for one merchant; returns the horizon of activity in days, and the numbers.
 
@@ -196,6 +223,7 @@ def evaluate_merchant(
         last: Day after the newest sale.
         told: Called with progress.
         given: Cut-off days; by default the newest three that leave the whole horizon, 30 days apart.
+        campaigns: The merchant's campaigns, where it delivers any.
 
     Raises:
         ModelError: when there is too little history for any cut-off.
@@ -210,10 +238,14 @@ def evaluate_merchant(
     if late:
         raise ModelError(f"Cut-off {late[0]} leaves fewer than the {horizon} days that are predicted.")
     found = judge_activity(days, chosen, horizon, told)
-    longer = [d for d in chosen if (last - d).days >= HORIZON] or cut_offs_before(last, HORIZON, first, 2)
+    longer = [d for d in chosen if (last - d).days >= HORIZON]
+    if not given and len(longer) < 2:
+        longer = cut_offs_before(last, HORIZON, first, 2)
     found += judge_clusters(days, longer, told)
     if len(lines):
         found += judge_lookalikes(lines, longer, told)
+        if campaigns is not None and len(campaigns.redemptions):
+            found += judge_coupons(lines, campaigns, last, told)
     else:
         told("lookalike: this merchant delivers no categories, so there is nothing to come to")
     return horizon, found
