@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from models.audience import fit_audience
 from models.bgnbd import fit_bgnbd
 from models.clustering import place_of
 from models.histories import Histories
@@ -39,6 +40,17 @@ def customers(n: int, seed: int = 1) -> Histories:
     days = pd.DataFrame({"customer_key": owner, "day": when.astype(np.int64)}).drop_duplicates()
     spend = random.gamma(4, 10, n)[days["customer_key"]] * random.gamma(5, 0.2, len(days))
     return Histories.of(days.assign(baskets=1.0, spend=spend.round(2)))
+
+
+def purchases(n: int, seed: int) -> pd.DataFrame:
+    """Twenty lines of 300 items in 60 categories for each of n customers, of two tastes, in the last 300 days."""
+    random = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(n), 20)
+    item = (random.integers(0, 200, len(owner)) + 100 * (owner % 2)) % 300
+    named = pd.Categorical.from_codes(item, [f"item {i:03}" for i in range(300)])
+    group = pd.Categorical.from_codes(item % 60, [f"category {c:02}" for c in range(60)])
+    day = DAY - 1 - random.integers(0, 300, len(owner))
+    return pd.DataFrame({"customer_key": owner, "item": named, "category": group, "day": day})
 
 
 def timed(name: str, rows: int, work: Callable[[], object]) -> object:
@@ -77,6 +89,13 @@ def main() -> None:
             print(clusters.reason)
         else:
             timed("clusters, score", len(values), lambda: place_of(values, clusters.model))
+        learning = purchases(TRAINED_ON, seed=3)
+        seed_keys = np.arange(0, TRAINED_ON, 5)
+        audience, _ = timed("audience, fit", TRAINED_ON, lambda: fit_audience(learning, DAY, seed_keys))  # type: ignore[misc]
+        # The same ten thousand customers again and again: making a million baskets of twenty would take longest.
+        batch = purchases(10_000, seed=4)
+        rounds = max(1, n // 10_000)
+        timed("audience, score", rounds * 10_000, lambda: [audience.score(batch) for _ in range(rounds)])
 
 
 def _in_batches(model: object, known: Histories, size: int = 10_000) -> int:

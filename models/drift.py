@@ -96,7 +96,10 @@ def _segments(sizes: DataFrame, as_of: date) -> DataFrame:
     before = earlier.agg(
         F.max_by(F.struct(*counts), Z.as_of).alias("_then"), F.max(Z.as_of).alias(D.reference_as_of)
     ).select(
-        *keys, D.reference_as_of, F.col("_then")[Z.members].alias("was"), F.col("_then")[Z.customers].alias("_was")
+        *keys,
+        D.reference_as_of,
+        F.col("_then")[str(Z.members)].alias("was"),
+        F.col("_then")[str(Z.customers)].alias("_was"),
     )
     # Both sides have one row per segment and website.
     both = now.join(before, on=keys, how="inner").where((F.col("_was") > 0) & (F.col("_is") > 0))
