@@ -78,7 +78,7 @@ def test_an_audience_resembles_its_seed_leaves_out_whom_it_must_and_is_a_segment
     assert (keys >= 40).all()
     assert not ((keys % 2 == 0) & (keys % 8 != 0)).any()
     # What is left of the even ones is an eighth of all: by chance one in five of the candidates.
-    assert (keys % 2 == 0).mean() > 0.6
+    assert (keys % 2 == 0).mean() > 0.35
     assert made["expected_lift"] > 1.3  # type: ignore[operator]
     assert made["auc"] > made["auc_of_activity"]  # type: ignore[operator]
     assert members["probability"].between(0, 1).all()

@@ -105,7 +105,8 @@ def test_spark_scores_as_the_model_does_and_sees_nothing_of_the_day(
 
     expected = model.score(Histories.of(known), DAY)
     assert scored["customer_key"].tolist() == expected["customer_key"].tolist()
-    assert scored["probability_active"].tolist() == expected["probability_active"].tolist()
+    # To the last bits: how many customers come in a batch decides the order of a sum.
+    assert scored["probability_active"].tolist() == pytest.approx(expected["probability_active"].tolist(), abs=1e-12)
     assert scored["churn_factors"].map(list).tolist() == expected["churn_factors"].tolist()
     assert scored["customer_lifetime_value"].astype(float).tolist() == pytest.approx(
         expected["customer_lifetime_value"].tolist(), abs=0.006
