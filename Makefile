@@ -13,7 +13,7 @@ LOCAL_UV := .uv/bin/uv
 CLEAN_ENV := env -u VIRTUAL_ENV -u PYTHONPATH -u PYTHONHOME
 ARGS ?=
 
-.PHONY: help setup faster run test check bench docs clean
+.PHONY: help setup faster run test check bench models docs clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: setup ## lint, types, layers and the tests that need no Java: what a chan
 
 bench: setup ## measure against a single-machine engine on the same work
 	@$(BIN)/python -m bench $(ARGS)
+
+models: setup ## train and judge every model on the past of the lakehouse `make run` made; ARGS="--help" shows options
+	@$(BIN)/segmentation models evaluate $(ARGS)
 
 docs: setup ## write the data dictionary and the other generated pages
 	@$(BIN)/segmentation docs $(ARGS)

@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Customer segmentation for retail: raw files to trusted facts, features, segments, exports and a report.\n\n"
     "Start with `segmentation run`. Exit codes: 0 done, 1 unexpected, 2 wrong declaration or settings, 3 something "
     "missing on the machine, 4 a source or file was refused, 5 migration refused, 6 quality stopped a publish, "
-    "7 a step failed, 8 another run is writing.",
+    "7 a step failed, 8 another run is writing, 9 a model cannot be made.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -31,6 +31,8 @@ app = typer.Typer(
 tables_app = typer.Typer(help="The catalogue: list tables, show one, print its DDL.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
 app.add_typer(segments_app, name="segments")
+models_app = typer.Typer(help="Models: judge them on the past, list versions, roll back.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
 
 
 class Layer(StrEnum):
@@ -57,7 +59,7 @@ def run(
     source: Source = None,
     var: Var = None,
     force: Force = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the models again.")] = False,
     wait: Wait = None,
     verbose: Verbose = False,
 ) -> None:
@@ -151,6 +153,41 @@ def features(
 
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         flow.build_features(job, progress, force=force)
+
+
+@app.command()
+def expand(
+    seed: Annotated[str, typer.Argument(help="Segment whose members the audience shall resemble.")],
+    merchant: Annotated[str, typer.Option("--merchant", "-m", help="Retailer of the segment.")],
+    size: Annotated[int | None, typer.Option("--size", help="Customers in the audience.")] = None,
+    share: Annotated[float | None, typer.Option("--share", help="Part of the candidates, above 0 up to 1.")] = None,
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Everyone with at least this score.")] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", help="Segment nobody of may be in it (suppression, holdout); may be repeated."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="Category that defines the seed, not looked at; may be repeated."),
+    ] = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    var: Var = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find the customers who resemble a segment's members and publish them as the segment like_SEED."""
+    from jobs.audiences import expand as make
+
+    with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
+        made = make(job, progress, merchant, seed, (size, share, min_score), leave_out or [], without or [])
+        console.print(
+            f"{made['audience_id']}: {made['customers']:,} customers who resemble the {made['seed_customers']:,} of "
+            f"{seed}; lift {made['expected_lift']:.2f}, AUC {made['auc']:.3f} (by activity alone "
+            f"{made['auc_of_activity']:.3f}), both on customers the model had not seen",
+            highlight=False,
+        )
 
 
 @app.command()
@@ -278,6 +315,64 @@ def tables_ddl(
 
         for t in [table_of(n) for n in names] if names else tables().values():
             print(create_statement(t, f"{quote(t.schema)}.{quote(t.short)}", None) + ";\n")
+
+
+@models_app.command("evaluate")
+def models_evaluate(
+    target: Target = "local",
+    data_dir: Annotated[
+        list[Path] | None, typer.Option("--data-dir", help="Lakehouse to judge on; may be repeated.")
+    ] = None,
+    cut_off: Annotated[
+        list[datetime] | None,
+        typer.Option("--cut-off", formats=["%Y-%m-%d"], help="Day to judge at; may be repeated (default: newest 3)."),
+    ] = None,
+    cdnow: Annotated[
+        Path | None, typer.Option("--cdnow", help="CDNOW sample file, to reproduce the published estimates.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train every model at several past days and judge it by what followed, beside baselines; writes nothing.
+
+    Ends with 1 when a goal of conf/evaluation.yml is missed.
+    """
+    from jobs.context import Job
+    from jobs.evaluation import evaluate
+
+    with _errors():
+        jobs = [Job.start(target, folder, None, verbose) for folder in data_dir or [None]]
+        if not evaluate(jobs, console, [c.date() for c in cut_off or []], cdnow):
+            raise typer.Exit(1)
+
+
+@models_app.command("list")
+def models_list(target: Target = "local", data_dir: DataDir = None) -> None:
+    """Every registered version: what it has learnt up to, whether it may score, and what its gate said."""
+    from lakehouse.settings import load_settings
+    from models.store import ModelStore, all_versions
+
+    with _errors():
+        grid = Grid("version", "learnt before", "status", "gate", box=None, pad_edge=False)
+        for v in all_versions(ModelStore.of(load_settings(target, data_dir=data_dir))):
+            grid.add_row(v.label, v.as_of, v.status, v.reason)
+        console.print(grid)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    merchant: Annotated[str, typer.Argument(help="Merchant whose champion to withdraw.")],
+    kind: Annotated[str, typer.Option("--kind", help="Kind of model.")] = "customer_outlook",
+    target: Target = "local",
+    data_dir: DataDir = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Withdraw the champion and put the version before it back; the next run scores with that one."""
+    from models.store import ModelStore, roll_back
+
+    with job_of(target, data_dir, None, verbose, wait) as (job, _):
+        withdrawn, back = roll_back(ModelStore.of(job.settings), kind, merchant)
+        console.print(f"withdrawn {withdrawn.label}, champion {back.label}", highlight=False)
 
 
 @contextmanager

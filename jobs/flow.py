@@ -111,15 +111,21 @@ def build_features(job: Job, progress: Progress, *, force: bool = False) -> list
 
 
 def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
-    """Clusters trained when due and scored, rules evaluated, membership published."""
+    """Models trained when due and scored, rules evaluated, membership published."""
+    from jobs.audiences import audience_segments
+    from models.outlook_training import outlook_models
     from models.training import cluster_models
 
-    _ = job.configuration
+    configured = job.configuration["segments"]
     as_of = job.as_of()
     with progress.task("models", "customer clusters") as done:
         clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
         done(f"{len(clusters)} models" if len(clusters) != 1 else "1 model")
-    offered = {"as_of": as_of, "clusters": clusters}
+    with progress.task("models", "customer outlooks") as done:
+        outlooks = outlook_models(job.lake, job.settings, as_of=as_of, retrain=retrain, told=progress.note)
+        done(f"{len(outlooks)} models" if len(outlooks) != 1 else "1 model")
+    segments = (*configured, *audience_segments(job.lake, configured))
+    offered = {"as_of": as_of, "clusters": clusters, "outlooks": outlooks, "segments": segments}
     with failures_told(job, "error"):
         results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)
     if needs_republishing(job.lake, results):

@@ -66,6 +66,12 @@ class Progress:
                 self._line("bronze", name, result.rows_accepted, result.seconds)
             self._refresh()
 
+    def note(self, text: str) -> None:
+        """A line of what happens within a piece of work."""
+        with self._lock:
+            log.info("note", extra={"note": text})
+            self.console.print(f"            {text}", style="dim", highlight=False, markup=False)
+
     @contextmanager
     def task(self, layer: str, name: str) -> Iterator[Callable[[int | str], None]]:
         """A piece of work that is no producer; call the yielded function with its rows, or a word on its result."""

@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "models": ("segments",),
     "segments": ("segments",),
 }
-"""The command that runs the steps of a layer. Clusters are trained, scored and used by one command."""
+"""The command that runs the steps of a layer. Models are trained, scored and used by one command."""
 
 _HEADER = "# Made by `segmentation docs` from the declarations and conf/bundle. Do not edit.\n"
 _WHEEL = "../dist/*.whl"

@@ -68,6 +68,12 @@ class RunLocked(SegmentationError):
     exit_code = 8
 
 
+class ModelError(SegmentationError):
+    """A model cannot be made from these data, or was asked for what it does not have."""
+
+    exit_code = 9
+
+
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest known name, or an empty string."""
     close = get_close_matches(wrong, list(known), n=1)

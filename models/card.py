@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import date
 
 from models.clustering import FEATURES
-from models.selection import BOOTSTRAPS, GOOD_ARI, MIN_ARI, MIN_SHARE, SEED, Selection
+from models.selection import BOOTSTRAPS, CLOSE, GOOD_ARI, MIN_ARI, MIN_JACCARD, MIN_SHARE, SEED, Selection
 
 
 def describe_training(selection: Selection, merchant_id: str, as_of: date) -> str:
     """Returns what the model is, what it was made from, how it was chosen and what it is not for, as Markdown."""
     gates = (
-        f"stable means a mean adjusted Rand index of at least {MIN_ARI:.2f} and no cluster under {MIN_SHARE:.0%}; "
-        f"the finest with {GOOD_ARI:.2f} or more is taken"
+        f"stable means a mean adjusted Rand index of at least {MIN_ARI:.2f}, every cluster's Jaccard index at least "
+        f"{MIN_JACCARD:.2f} and no cluster under {MIN_SHARE:.0%}; of those the fewest within {CLOSE} of the best R2 of "
+        f"later spend are taken (without a past day to judge by, the finest with ARI {GOOD_ARI:.2f} or more)"
     )
     lines = [
         f"# Customer clusters of {merchant_id}",
@@ -25,11 +26,12 @@ def describe_training(selection: Selection, merchant_id: str, as_of: date) -> st
         "- **For**: describing customers and as a feature in segment rules.",
         "- **Not for**: predicting spend; a plain sum of R, F and M scores does that at least as well.",
         "",
-        "| k | mean ARI | worst ARI | smallest share | stable |",
-        "|---|---|---|---|---|",
+        "| k | mean ARI | worst ARI | lowest Jaccard | smallest share | R2 of later spend | stable |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {c.k} | {c.ari:.2f} | {c.ari_min:.2f} | {c.min_share:.1%} | {'yes' if c.is_stable else 'no'} |"
+        f"| {c.k} | {c.ari:.2f} | {c.ari_min:.2f} | {c.jaccard_min:.2f} | {c.min_share:.1%} | "
+        f"{'' if c.spend_r2 is None else format(c.spend_r2, '.3f')} | {'yes' if c.is_stable else 'no'} |"
         for c in selection.candidates
     ]
     if selection.model:

@@ -118,25 +118,6 @@ def squared_distances(model: ClusterModel) -> Column:
     return F.array(*[_sum_of_squares(parts, centre) for centre in model.centres])
 
 
-def make_pipeline(k: int, seed: int, restarts: int) -> Pipeline:
-    """Returns the unfitted scikit-learn pipeline: floor at zero, log1p, standardise, k-means.
-
-    It is made of numpy and scikit-learn alone, so it loads wherever those are.
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-    return Pipeline(
-        [
-            ("floor", FunctionTransformer(np.clip, kw_args={"a_min": 0, "a_max": None})),
-            ("log1p", FunctionTransformer(np.log1p)),
-            ("scale", StandardScaler()),
-            ("kmeans", KMeans(n_clusters=k, n_init=restarts, random_state=seed)),
-        ]
-    )
-
-
 def usable_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the rows without an unknown or infinite value."""
     return values[np.isfinite(values).all(axis=1)]
@@ -156,6 +137,25 @@ def numbers_of(pipeline: Pipeline, merchant_id: str, as_of: date) -> ClusterMode
         names=(),
     )
     return replace(model, names=name_clusters(model.centres))
+
+
+def moved_share(values: NDArray[np.float64], model: ClusterModel, previous: ClusterModel) -> float:
+    """Returns the part of the customers whom the model, matched to the previous one, gives another number.
+
+    Args:
+        values: Their features, in the order of `FEATURES`.
+        model: From `match_to`.
+        previous: The version before.
+    """
+    known = usable_rows(values)
+    return float((place_of(known, model) != place_of(known, previous)).mean()) if len(known) else 0.0
+
+
+def place_of(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.int64]:
+    """Returns the number of each customer's nearest cluster, as `score_clusters` finds it in Spark."""
+    scaled = (np.log1p(np.clip(values, 0, None)) - np.array(model.means)) / np.array(model.scales)
+    distances = ((scaled[:, None, :] - np.array(model.centres)[None, :, :]) ** 2).sum(axis=2)
+    return np.argmin(distances, axis=1)
 
 
 def match_to(model: ClusterModel, previous: ClusterModel | None) -> ClusterModel:

@@ -1,61 +1,22 @@
-"""Models in MLflow: what was tried, what was chosen and why, and which version scores.
-
-Locally the store is an SQLite file under the data directory; on Databricks it is the workspace's, with models in Unity
-Catalog. The same names and aliases work in both.
-"""
+"""Cluster models in MLflow: what was tried, what was chosen and why, and which version scores."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from lakehouse.settings import Settings
 from models.card import describe_training
 from models.clustering import FEATURES, ClusterModel, apply_numbers
 from models.selection import BOOTSTRAPS, SEED, Selection
+from models.store import CHAMPION, ModelStore, experiment, mlflow_at, stamp_of
 
 EXPERIMENT: Final = "customer-clusters"
-CHAMPION: Final = "champion"
 _NUMBERS: Final = "cluster_model.json"
-
-
-@dataclass(frozen=True)
-class ModelStore:
-    """Where models are kept.
-
-    Attributes:
-        tracking_uri: MLflow tracking store.
-        registry_uri: MLflow model registry.
-        folder: Local folder of store and artifacts; None when the store is a workspace's.
-        catalog: First part of registered names.
-    """
-
-    tracking_uri: str
-    registry_uri: str
-    folder: Path | None
-    catalog: str
-
-    @classmethod
-    def of(cls, settings: Settings) -> ModelStore:
-        """Returns the store of the settings: the workspace's when there is a catalog, else under `data_dir`."""
-        if settings.catalog:
-            return cls("databricks", "databricks-uc", None, settings.catalog)
-        folder = settings.data_dir.resolve() / "mlflow"
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        return cls(uri, uri, folder, "local")
-
-    def cluster_model_name(self, merchant_id: str) -> str:
-        """Returns the registered name of a merchant's cluster model, `catalog.schema.model`."""
-        return f"{self.catalog}.feature.customer_clusters_{re.sub(r'[^a-z0-9]+', '_', merchant_id.lower())}"
 
 
 def find_clusters(store: ModelStore, merchant_id: str, as_of: date) -> ClusterModel | None:
@@ -80,6 +41,7 @@ def register_clusters(
     merchant_id: str,
     as_of: date,
     data_versions: Mapping[str, int | None],
+    moved: float | None = None,
 ) -> ClusterModel | None:
     """Log a training run and, when it gave a model, register it.
 
@@ -91,17 +53,20 @@ def register_clusters(
         merchant_id: Retailer.
         as_of: Day of the features.
         data_versions: Delta version of each table the features came from.
+        moved: Part of the customers in another cluster than by the version before; None for the first.
 
     Returns:
         The model with its registered version, `name/number`; None when training gave none.
     """
     model = None
-    with _mlflow(store) as mlflow:
+    with mlflow_at(store) as mlflow:
         client = mlflow.MlflowClient()
         name = store.cluster_model_name(merchant_id)
-        experiment = _experiment(client, store)
-        with mlflow.start_run(experiment_id=experiment, run_name=f"{merchant_id} {as_of}"):
+        of_clusters = experiment(client, store, EXPERIMENT)
+        with mlflow.start_run(experiment_id=of_clusters, run_name=f"{merchant_id} {as_of}"):
             _log_training(mlflow, selection, merchant_id, as_of, data_versions)
+            if moved is not None:
+                mlflow.log_metric("moved_share", moved)
             if selection.model is not None:
                 version = _log_model(mlflow, selection, name)
                 model = replace(selection.model, version=f"{name}/{version}")
@@ -137,8 +102,9 @@ def _log_training(
         for metric, value in {
             "ari": c.ari,
             "ari_min": c.ari_min,
+            "jaccard_min": c.jaccard_min,
             "min_share": c.min_share,
-            "inertia": c.inertia,
+            **({"spend_r2": c.spend_r2} if c.spend_r2 is not None else {}),
         }.items():
             mlflow.log_metric(f"by_k_{metric}", value, step=c.k)
             if c.k == chosen:
@@ -173,16 +139,6 @@ def _log_model(mlflow: Any, selection: Selection, name: str) -> int:
     return int(made.version)
 
 
-def _experiment(client: Any, store: ModelStore) -> str:
-    name = EXPERIMENT if store.folder else f"/Shared/{EXPERIMENT}"
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    # Without a location artifacts would land in the directory the command happens to be started from.
-    location = (store.folder / "artifacts").as_uri() if store.folder else None
-    return str(client.create_experiment(name, artifact_location=location))
-
-
 def _registered(client: Any, store: ModelStore) -> list[ClusterModel]:
     """Every registered cluster model with its numbers."""
     import mlflow
@@ -201,7 +157,7 @@ def _registered(client: Any, store: ModelStore) -> list[ClusterModel]:
 
 def _fruitless(client: Any, store: ModelStore) -> list[str]:
     """Merchant and month of every training that gave no model."""
-    runs = client.search_runs([_experiment(client, store)], "tags.outcome = 'no model'", max_results=1_000)
+    runs = client.search_runs([experiment(client, store, EXPERIMENT)], "tags.outcome = 'no model'", max_results=1_000)
     return sorted({f"{r.data.params['merchant_id']}@{r.data.params['as_of'][:7]}" for r in runs})
 
 
@@ -210,7 +166,7 @@ def _fruitless(client: Any, store: ModelStore) -> list[str]:
 
 
 def _known(store: ModelStore) -> dict[str, Any]:
-    stamp = _stamp(store)
+    stamp = stamp_of(store)
     if store.folder and stamp is None:
         return {"models": [], "fruitless": []}
     path = store.folder / "clusters.json" if store.folder else None
@@ -218,23 +174,18 @@ def _known(store: ModelStore) -> dict[str, Any]:
         copy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if copy["stamp"] == stamp:
             return copy
-    with _mlflow(store) as mlflow:
+    with mlflow_at(store) as mlflow:
         return _refresh_copy(mlflow.MlflowClient(), store)
 
 
 def _refresh_copy(client: Any, store: ModelStore) -> dict[str, Any]:
     models = [asdict(m) | {"as_of": m.as_of.isoformat()} for m in _registered(client, store)]
-    content = {"models": models, "fruitless": _fruitless(client, store), "stamp": _stamp(store)}
+    content = {"models": models, "fruitless": _fruitless(client, store), "stamp": stamp_of(store)}
     if store.folder:
         with tempfile.NamedTemporaryFile("w", dir=store.folder, delete=False, encoding="utf-8") as written:
             json.dump(content, written)
         Path(written.name).replace(store.folder / "clusters.json")
     return content
-
-
-def _stamp(store: ModelStore) -> int | None:
-    path = store.folder / "mlflow.db" if store.folder else None
-    return path.stat().st_mtime_ns if path is not None and path.exists() else None
 
 
 def _model_of(numbers: Mapping[str, Any]) -> ClusterModel:
@@ -251,26 +202,3 @@ def _model_of(numbers: Mapping[str, Any]) -> ClusterModel:
 
 def _number(model: ClusterModel) -> int:
     return int(model.version.rpartition("/")[2])
-
-
-@contextmanager
-def _mlflow(store: ModelStore) -> Iterator[Any]:
-    """MLflow pointed at the store, quiet, and pointed back afterwards."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if store.folder:
-        store.folder.mkdir(parents=True, exist_ok=True)
-    import mlflow
-    import mlflow.sklearn
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(store.tracking_uri)
-    mlflow.set_registry_uri(store.registry_uri)
-    try:
-        yield mlflow
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])

@@ -1,4 +1,4 @@
-"""How many clusters: as many as come out the same again on resampled customers."""
+"""How many clusters: as few as explain what members spend later, of those that come out the same again."""
 
 from __future__ import annotations
 
@@ -9,25 +9,41 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import adjusted_rand_score  # at the top: a limit on threads reaches only what is loaded
 from threadpoolctl import threadpool_limits
 
-from models.clustering import FEATURES, ClusterModel, make_pipeline, numbers_of, usable_rows
+from models.clustering import FEATURES, ClusterModel, numbers_of, usable_rows
+from models.groupings import fitting, log_kmeans
+from models.stability import BOOTSTRAPS, SEED, spend_explained, steadiness
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.pipeline import Pipeline
 
+__all__ = ["BOOTSTRAPS", "SEED", "Candidate", "Past", "Selection", "select_clusters"]
+
 CANDIDATES: Final = tuple(range(3, 9))
-SEED: Final = 20_240_229
-BOOTSTRAPS: Final = 8
 MIN_ARI: Final = 0.80
+MIN_JACCARD: Final = 0.75
+CLOSE: Final = 0.015
+"""Part of later spend's variance that is not worth another cluster."""
 MIN_SHARE: Final = 0.03
 GOOD_ARI: Final = 0.85
 """From here on finer is worth more than steadier. Set after seeing two data sets at two days each, where it keeps 5 or
 6 clusters; 3 or 4 are steadier there and coarser than a marketer can use."""
 MIN_CUSTOMERS: Final = 50
-SAMPLE_FOR_SELECTION: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Past:
+    """An earlier day, whose groups can be judged by what followed.
+
+    Attributes:
+        values: Features of that day, in the order of `FEATURES`.
+        later_spend: What each of the customers spent after it.
+    """
+
+    values: NDArray[np.float64]
+    later_spend: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,16 +54,18 @@ class Candidate:
         k: Number of clusters.
         ari: Mean adjusted Rand index (Hubert and Arabie, 1985) between the fit and fits on bootstrap samples.
         ari_min: Worst of them.
+        jaccard_min: Of the cluster found again worst, its mean Jaccard index over the refits.
         min_share: Share of the smallest cluster.
-        inertia: Mean squared distance to the nearest centre, standardised log features.
-        is_stable: Whether both gates are passed.
+        spend_r2: Out-of-sample R2 of later spend by the clusters of an earlier day; None without one.
+        is_stable: Whether all gates are passed.
     """
 
     k: int
     ari: float
     ari_min: float
+    jaccard_min: float
     min_share: float
-    inertia: float
+    spend_r2: float | None
     is_stable: bool
 
 
@@ -75,19 +93,22 @@ def select_clusters(
     *,
     merchant_id: str,
     as_of: date,
+    past: Past | None = None,
     candidates: Sequence[int] = CANDIDATES,
     seed: int = SEED,
 ) -> Selection:
-    """Fit k-means for every candidate and keep the finest that is stable.
+    """Fit k-means for every candidate and choose among those that are stable.
 
-    A candidate is stable when refits on bootstrap samples agree with it (mean ARI at least 0.80) and no cluster is
-    smaller than 3 % of the customers. Of those with an ARI of 0.85 or more the largest k is kept; when there is none,
-    the most stable.
+    A candidate is stable when refits on bootstrap samples agree with it (mean ARI at least 0.80, every cluster's
+    Jaccard index at least 0.75) and no cluster is smaller than 3 % of the customers. Of those, the fewest clusters
+    that explain later spend within 0.015 of the best; without a past day to judge by, the finest with an ARI of 0.85
+    or more, and when there is none, the most stable.
 
     Args:
         values: Recency, frequency and net value per customer; rows with an unknown or infinite value are dropped.
         merchant_id: Retailer they belong to.
         as_of: Day of the features.
+        past: An earlier day and what followed, to judge usefulness by.
         candidates: Numbers of clusters to try.
         seed: Makes sampling and fits repeatable.
 
@@ -101,40 +122,43 @@ def select_clusters(
     distinct = len(np.unique(np.log1p(np.clip(rows, 0, None)), axis=0))
     if distinct <= max(candidates):
         return Selection(None, None, (), len(rows), f"Only {distinct} different customers; there is nothing to group.")
-    # A few thousand rows of three numbers: threads cost more than they bring, tenfold on a busy machine.
-    with threadpool_limits(limits=1):
-        tried = tuple(_try(rows, k, seed) for k in candidates)
+    tried = tuple(_try(rows, k, seed, past) for k in candidates)
     stable = [c for c in tried if c.is_stable]
     if not stable:
         best = max(tried, key=lambda c: c.ari)
         why = (
-            f"No number of clusters is stable: the best, {best.k}, has ARI {best.ari:.2f} (needs {MIN_ARI:.2f}) and a "
-            f"smallest share of {best.min_share:.1%} (needs {MIN_SHARE:.0%})."
+            f"No number of clusters is stable: the best, {best.k}, has ARI {best.ari:.2f} (needs {MIN_ARI:.2f}), a "
+            f"lowest Jaccard index of {best.jaccard_min:.2f} (needs {MIN_JACCARD:.2f}) and a smallest share of "
+            f"{best.min_share:.1%} (needs {MIN_SHARE:.0%})."
         )
         return Selection(None, None, tried, len(rows), why)
-    good = [c for c in stable if c.ari >= GOOD_ARI]
-    chosen = max(good, key=lambda c: c.k) if good else max(stable, key=lambda c: c.ari)
+    chosen, kind = _choose(stable)
     with threadpool_limits(limits=1):
-        pipeline = make_pipeline(chosen.k, seed, restarts=10).fit(pd.DataFrame(rows, columns=list(FEATURES)))
-    kind = f"the finest with ARI {GOOD_ARI:.2f} or more" if good else "the most stable"
+        pipeline = log_kmeans(chosen.k, seed).fit(pd.DataFrame(rows, columns=list(FEATURES)))
     why = f"{chosen.k} clusters: {kind} (ARI {chosen.ari:.2f}, smallest share {chosen.min_share:.1%})."
     return Selection(numbers_of(pipeline, merchant_id, as_of), pipeline, tried, len(rows), why)
 
 
-def _try(rows: NDArray[np.float64], k: int, seed: int) -> Candidate:
-    random = np.random.default_rng([seed, k])
-    held = (
-        rows[random.choice(len(rows), SAMPLE_FOR_SELECTION, replace=False)]
-        if len(rows) > SAMPLE_FOR_SELECTION
-        else rows
-    )
-    fitted = make_pipeline(k, seed, restarts=10).fit(held)
-    labels = fitted.predict(held)
-    again = []
-    for n in range(BOOTSTRAPS):
-        sample = held[random.integers(0, len(held), len(held))]
-        again.append(adjusted_rand_score(labels, make_pipeline(k, seed + n, restarts=10).fit(sample).predict(held)))
-    ari = float(np.mean(again))
-    share = float(np.bincount(labels, minlength=k).min() / len(held))
-    inertia = float(fitted["kmeans"].inertia_ / len(held))
-    return Candidate(k, ari, float(np.min(again)), share, inertia, ari >= MIN_ARI and share >= MIN_SHARE)
+def _choose(stable: Sequence[Candidate]) -> tuple[Candidate, str]:
+    useful = [c for c in stable if c.spend_r2 is not None and np.isfinite(c.spend_r2)]
+    if useful:
+        best = max(c.spend_r2 or 0.0 for c in useful)
+        chosen = min((c for c in useful if (c.spend_r2 or 0.0) >= best - CLOSE), key=lambda c: c.k)
+        return chosen, f"the fewest within {CLOSE} of the best R2 of later spend, {chosen.spend_r2:.2f}"
+    good = [c for c in stable if c.ari >= GOOD_ARI]
+    if good:
+        return max(good, key=lambda c: c.k), f"the finest with ARI {GOOD_ARI:.2f} or more"
+    return max(stable, key=lambda c: c.ari), "the most stable"
+
+
+def _try(rows: NDArray[np.float64], k: int, seed: int, past: Past | None) -> Candidate:
+    found = steadiness(rows, fitting(log_kmeans, k), k, seed)
+    explained = None
+    if past is not None:
+        usable = np.isfinite(past.values).all(axis=1)
+        if usable.sum() >= MIN_CUSTOMERS and len(np.unique(past.values[usable], axis=0)) > k:
+            with threadpool_limits(limits=1):
+                labels = log_kmeans(k, seed).fit(past.values[usable]).predict(past.values[usable])
+            explained = spend_explained(labels, past.later_spend[usable], seed)
+    is_stable = found.ari >= MIN_ARI and found.jaccard_min >= MIN_JACCARD and found.min_share >= MIN_SHARE
+    return Candidate(k, found.ari, found.ari_min, found.jaccard_min, found.min_share, explained, is_stable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from pyspark.sql import functions as F
@@ -11,11 +11,16 @@ from pyspark.sql import functions as F
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
 from lakehouse.tables.feature import FeatureCustomer as X
-from models.clustering import FEATURES, ClusterModel, match_to
+from models.clustering import FEATURES, ClusterModel, match_to, moved_share
 from models.registry import ModelStore, find_clusters, register_clusters, was_tried
+
+if TYPE_CHECKING:
+    from models.selection import Past
 
 TRAINING_ROWS: Final = 50_000
 """Customers a model is fitted on; three numbers each, so about a megabyte on the driver."""
+MIN_PAST_CUSTOMERS: Final = 300
+"""Fewer say too little of what later spend their clusters explain."""
 
 
 def cluster_models(lake: Lake, settings: Settings, *, as_of: date, retrain: bool = False) -> dict[str, ClusterModel]:
@@ -59,7 +64,7 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
     """
     from dataclasses import replace
 
-    from models.selection import SEED, select_clusters
+    from models.selection import MIN_CUSTOMERS, SEED, select_clusters
 
     is_wanted = (F.col(X.as_of) == F.lit(as_of)) & (F.col(X.merchant_id) == F.lit(merchant_id))
     sample = (
@@ -70,10 +75,33 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
         .select(*[F.col(name).cast("double") for name in FEATURES])
     )
     values = sample.toPandas().to_numpy(dtype=np.float64)
-    selection = select_clusters(values, merchant_id=merchant_id, as_of=as_of)
+    past = _past(lake, merchant_id, as_of) if len(values) >= MIN_CUSTOMERS else None
+    selection = select_clusters(values, merchant_id=merchant_id, as_of=as_of, past=past)
     store = ModelStore.of(settings)
+    moved = None
     if selection.model is not None:
         previous = find_clusters(store, merchant_id, as_of)
         selection = replace(selection, model=match_to(selection.model, previous))
+        if previous is not None and selection.model is not None:
+            moved = moved_share(values, selection.model, previous)
     versions = {"feature.customer": lake.version("feature.customer")}
-    return register_clusters(store, selection, merchant_id=merchant_id, as_of=as_of, data_versions=versions)
+    return register_clusters(
+        store, selection, merchant_id=merchant_id, as_of=as_of, data_versions=versions, moved=moved
+    )
+
+
+def _past(lake: Lake, merchant_id: str, as_of: date) -> Past | None:
+    """A day 90 days back, and what was spent after it; None when the facts do not reach that far."""
+    from models.histories import Histories, day_number
+    from models.sampling import read_purchase_days
+    from models.segmentation_test import HORIZON, values_at
+    from models.selection import Past
+
+    if not lake.exists("gold.fact_transactions"):
+        return None
+    histories = Histories.of(read_purchase_days(lake, merchant_id, as_of))
+    start = day_number(as_of) - HORIZON
+    known = histories.before(start)
+    if len(known) < MIN_PAST_CUSTOMERS:
+        return None
+    return Past(values_at(known, start), histories.outcome(known.keys, start, HORIZON)[1])

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from lakehouse.declare import table_of
 from segments.operators import Family
 
-FEATURE_TABLES = ("feature.customer", "feature.customer_cluster")
+FEATURE_TABLES = (
+    "feature.customer",
+    "feature.customer_cluster",
+    "feature.customer_outlook",
+    "feature.customer_audience",
+)
 """Tables with one row per customer and `as_of`, whose columns declared as features a rule may name."""
 
 GUEST_TABLES = ("gold.guest_visit",)

@@ -72,6 +72,8 @@ class Plan:
 def evaluate_customers(
     features: DataFrame,
     clusters: DataFrame,
+    outlooks: DataFrame,
+    audiences: DataFrame,
     facts: DataFrame,
     products: DataFrame,
     campaigns: DataFrame,
@@ -93,6 +95,8 @@ def evaluate_customers(
     Args:
         features: `feature.customer`, any number of days.
         clusters: `feature.customer_cluster`, any number of days.
+        outlooks: `feature.customer_outlook`, any number of days.
+        audiences: `feature.customer_audience`, any number of days.
         facts: `gold.fact_transactions`.
         products: `gold.dim_product`.
         campaigns: `silver.campaign`.
@@ -122,7 +126,11 @@ def evaluate_customers(
     )
     return evaluate_changed(
         features,
-        {"feature.customer_cluster": clusters},
+        {
+            "feature.customer_cluster": clusters,
+            "feature.customer_outlook": outlooks,
+            "feature.customer_audience": audiences,
+        },
         whole,
         changed,
         evaluated,

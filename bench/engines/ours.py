@@ -26,7 +26,7 @@ from lakehouse.settings import Settings, find_conf, load_settings
 LAST = ("gold.fact_transactions", "feature.customer", "gold.customer_membership")
 """What the other engines also end with; everything these tables need is run, nothing else."""
 
-NOT_NEEDED = ("feature.customer_cluster",)
+NOT_NEEDED = ("feature.customer_cluster", "feature.customer_outlook", "feature.customer_audience")
 """Read by membership but named by no rule of the bench."""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from lakehouse.columns import bigint, column, double, flag, instant, integer, text
-from lakehouse.declare import Append, Replace, table
+from lakehouse.columns import bigint, column, day, double, flag, instant, integer, text
+from lakehouse.declare import Append, Replace, ReplaceSlice, table
 
 CHECK_STATUSES = ("passed", "failed", "error")
 SEVERITIES = ("blocking", "warning")
+DRIFT_LEVELS = ("calm", "watch", "alarm")
 SENSITIVITIES = ("open", "internal", "confidential", "restricted")
 
 _FROM_DECLARATIONS = "lakehouse.catalogue:record_catalog"
@@ -163,3 +164,25 @@ class DimStatus:
     status_id = text("Status.")
     is_good = flag("Whether nothing needs to be done.")
     description = text("Meaning.")
+
+
+@table(
+    "gov.model_drift",
+    comment="One row per merchant, measure and `as_of`: how far customers have moved since the model began.",
+    kind=ReplaceSlice(by=("as_of",)),
+    key=("merchant_id", "as_of", "kind", "measure"),
+    producer="models.drift:measure_drift",
+    reads=("feature.customer", "feature.customer_outlook", "gold.customer_segment_size"),
+    owner="data-science",
+)
+class ModelDrift:
+    merchant_id = text("Retailer.")
+    as_of = day("Day compared.")
+    kind = text("What drifted.", values=("feature", "score", "segment"))
+    measure = text("Feature, score or segment.")
+    reference_as_of = day("Day compared with: the first the model version scored; for a segment the size before.")
+    model_version = text("Registered model version; null for a segment.", optional=True)
+    customers = bigint("Customers on `as_of`.")
+    reference_customers = bigint("Customers on the day compared with.")
+    stability_index = double("Population stability index over tenths of the day compared with.")
+    level = text("calm below 0.1, watch up to 0.25, alarm above.", values=DRIFT_LEVELS)

@@ -26,6 +26,8 @@ REFRESH_OUTCOMES = ("completed", "stale", "error")
     reads=(
         "feature.customer",
         "feature.customer_cluster",
+        "feature.customer_outlook",
+        "feature.customer_audience",
         "gold.fact_transactions",
         "gold.dim_product",
         "silver.campaign",

@@ -39,6 +39,7 @@ def offered() -> Mapping[str, Any]:
         "settings": settings,
         "previous": None,
         "clusters": {},
+        "outlooks": {},
         "sources": load_sources(conf),
         "finance": load_finance(conf),
         "feature_rules": load_feature_rules(conf),

@@ -1,0 +1,68 @@
+"""Lookalike audiences: made by `segmentation expand`, published as segments from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.context import Job
+from jobs.progress import Progress
+from lakehouse.lake import Lake
+from segments.language import Segment, feature
+
+PRIORITY = 150
+"""Behind the segments of conf/segments: who is in one of those for what they did is not primarily a lookalike."""
+
+
+def expand(
+    job: Job,
+    progress: Progress,
+    merchant_id: str,
+    seed_id: str,
+    size: tuple[int | None, float | None, float | None],
+    left_out: Sequence[str],
+    without: Sequence[str],
+) -> dict[str, Any]:
+    """Make an audience and publish it; returns its row of `gold.lookalike_audience`."""
+    from jobs.flow import build_segments
+    from models.expansion import Size, expand_seed
+
+    with progress.task("models", f"expand {seed_id}") as done:
+        made = expand_seed(
+            job.lake,
+            job.settings,
+            merchant_id=merchant_id,
+            seed_id=seed_id,
+            size=Size(*size),
+            as_of=job.as_of(),
+            started_at=job.run.started_at,
+            left_out=left_out,
+            without=without,
+        )
+        done(made["customers"])
+    build_segments(job, progress)
+    return made
+
+
+def audience_segments(lake: Lake, configured: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Returns a segment per audience; one of the same id in conf/segments takes its place."""
+    if not lake.exists("gold.lookalike_audience"):
+        return ()
+    websites: dict[str, list[str]] = {}
+    seeds: dict[str, str] = {}
+    for row in lake.read("gold.lookalike_audience").orderBy("audience_id", "merchant_id").collect():
+        websites.setdefault(row["audience_id"], []).append(row["merchant_id"])
+        seeds[row["audience_id"]] = row["seed_id"]
+    taken = {s.segment_id for s in configured}
+    return tuple(
+        Segment(
+            segment_id=audience_id,
+            name=f"Like {seeds[audience_id].replace('_', ' ')}",
+            rule=feature("lookalike_audiences").contains(audience_id),
+            description=f"Customers who resemble the members of {seeds[audience_id]}, made by segmentation expand.",
+            website_ids=tuple(of),
+            priority=PRIORITY,
+        )
+        for audience_id, of in websites.items()
+        if audience_id not in taken
+    )

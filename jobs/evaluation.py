@@ -1,0 +1,134 @@
+"""`segmentation models evaluate`: trains and judges every model on the lakehouse's own past, and prints a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table as Grid
+
+from jobs.context import Job
+from lakehouse.errors import ModelError
+from lakehouse.tables.gold import FactTransactions as T
+from models.evaluation import Measured, evaluate_merchant, load_goals, reproduce_cdnow
+from models.sampling import read_campaigns, read_purchase_days, read_purchase_lines
+
+MAX_CUSTOMERS = 20_000
+"""Customers a merchant's models are judged on, drawn by a hash of their key."""
+
+_SHOWN = {
+    "activity": ("auc", "brier", "predicted_to_actual", "top_decile_share", "spend_correlation", "base_rate"),
+    "clusters": ("k", "ari", "jaccard_min", "min_share", "spend_r2"),
+    "lookalike": ("auc", "auc_sd", "gain", "gain_se", "lift_5", "lift_10", "predicted_to_actual", "categories"),
+    "coupons": ("auc", "lift_5", "lift_10", "positives", "candidates"),
+}
+_GOAL_OF = {
+    "activity_auc": ("activity", "life-cycle model", "auc"),
+    "activity_brier": ("activity", "life-cycle model", "brier"),
+    "top_decile_share": ("activity", "life-cycle model", "top_decile_share"),
+    "cluster_ari": ("clusters", "k-means, log", "ari"),
+    "cluster_spend_r2": ("clusters", "k-means, log", "spend_r2"),
+    "adoption_auc": ("lookalike", "pooled", "auc"),
+}
+"""What each goal of `conf/evaluation.yml` is about."""
+
+
+def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (), cdnow: Path | None = None) -> bool:
+    """Judge the models of every merchant of some lakehouses; returns whether every goal was reached.
+
+    Args:
+        jobs: One per lakehouse.
+        console: Where to print.
+        cut_offs: Days to judge at; by default the newest three that leave the whole horizon.
+        cdnow: The CDNOW sample file, to reproduce the published estimates on.
+    """
+    is_good = _cdnow(cdnow, console) if cdnow else True
+    for job in jobs:
+        goals = load_goals(job.settings.conf_dir)
+        last = job.as_of()
+        facts = job.lake.read("gold.fact_transactions")
+        is_known = F.col(T.customer_key).isNotNull()
+        for row in facts.where(is_known).select(T.merchant_id).distinct().orderBy(T.merchant_id).collect():
+            merchant_id = row[0]
+            console.print(f"\n[bold]{merchant_id}[/] before {last}", highlight=False)
+            days = read_purchase_days(job.lake, merchant_id, last, MAX_CUSTOMERS)
+            lines = read_purchase_lines(job.lake, merchant_id, last, MAX_CUSTOMERS)
+            told = lambda text: console.print(f"  [dim]{text}[/]", highlight=False)  # noqa: E731
+            try:
+                campaigns = read_campaigns(job.lake, merchant_id, last)
+                horizon, found = evaluate_merchant(days, lines, last, told, cut_offs, campaigns)
+            except ModelError as e:
+                console.print(f"  {e}", highlight=False, markup=False)
+                continue
+            _print(found, horizon, console)
+            is_good &= _goals(found, goals.get(merchant_id, {}), console)
+    return is_good
+
+
+def _print(found: Sequence[Measured], horizon: int, console: Console) -> None:
+    frame = pd.DataFrame([vars(m) for m in found])
+    titles = {
+        "activity": f"Activity and value, {horizon} days ahead",
+        "clusters": "Clusters, spend of the 90 days after",
+        "lookalike": "Lookalike, categories first bought in the 90 days after",
+        "coupons": "Lookalike, first coupon redeemed, among the addressed and among all",
+    }
+    for task, title in titles.items():
+        of_task = frame[frame["task"] == task]
+        if of_task.empty:
+            continue
+        cut_offs = sorted(of_task["cut_off"].unique())
+        named = f"{title}: mean and spread over {', '.join(str(c) for c in cut_offs)}"
+        grid = Grid(title=named, title_justify="left", box=None, pad_edge=False)
+        grid.add_column("way")
+        for metric in _SHOWN[task]:
+            grid.add_column(metric.replace("_", " "), justify="right")
+        for way in dict.fromkeys(of_task["way"]):
+            cells = []
+            for metric in _SHOWN[task]:
+                values = of_task[(of_task["way"] == way) & (of_task["metric"] == metric)]["value"].dropna()
+                cells.append(_cell(values, metric))
+            grid.add_row(way, *cells)
+        console.print(grid)
+
+
+def _cell(values: pd.Series, metric: str) -> str:
+    if values.empty:
+        return ""
+    if metric in ("k", "categories", "positives", "candidates"):
+        return "/".join(f"{v:.0f}" for v in values)
+    spread = f" ±{values.std():.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{spread}" if metric in ("gain", "gain_se") else f"{values.mean():.3f}{spread}"
+
+
+def _goals(found: Sequence[Measured], goals: dict[str, tuple[float | None, float | None]], console: Console) -> bool:
+    is_good = True
+    for name, (least, most) in goals.items():
+        if name not in _GOAL_OF:
+            raise ModelError(f"conf/evaluation.yml: '{name}' is no goal; goals are {', '.join(_GOAL_OF)}.")
+        task, way, metric = _GOAL_OF[name]
+        values = [m.value for m in found if (m.task, m.way, m.metric) == (task, way, metric)]
+        mean = float(np.mean(values)) if values else float("nan")
+        reached = bool((least is None or mean >= least) and (most is None or mean <= most))
+        wanted = f"at least {least}" if least is not None else f"at most {most}"
+        best = f"{min(values):.3f} to {max(values):.3f}" if values else "not measured"
+        mark = "[green]reached[/]" if reached else "[red]missed[/]"
+        console.print(f"  {mark} {name} {mean:.3f} ({best}), {wanted}", highlight=False)
+        is_good &= reached
+    return is_good
+
+
+def _cdnow(path: Path, console: Console) -> bool:
+    console.print("[bold]CDNOW[/], published estimates", highlight=False)
+    is_good = True
+    for name, (fitted, published) in reproduce_cdnow(path).items():
+        off = abs(fitted / published - 1)
+        is_good &= off <= 0.005
+        mark = "[green]reached[/]" if off <= 0.005 else "[red]missed[/]"
+        console.print(f"  {mark} {name} {fitted:.4f}, published {published}, off by {off:.2%}", highlight=False)
+    return is_good

@@ -1,0 +1,102 @@
+"""What a new life-cycle model must show before it scores anyone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lakehouse.errors import ModelError
+from models.histories import Histories
+from models.judging import Judgement, judge, paired_gain, rfm_sum, stability_index
+from models.lifecycle import LifecycleModel, fit_lifecycle
+
+CALIBRATED: Final = (0.67, 1.5)
+"""Range of predicted by actual buyers. Wide, because a season the model has not seen moves it by a quarter: 0.76 before
+one Christmas."""
+ALARM: Final = 0.25
+"""Stability index from which on two days' scores are not of the same customers any more."""
+CLEAR: Final = 1.96
+"""Standard errors a gain must exceed to be no chance."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a trial over the last horizon showed.
+
+    Attributes:
+        is_accepted: Whether the model may score.
+        reason: Why, or why not; one sentence.
+        trial: How the same recipe did over the last horizon, trained on what lay before it.
+        baseline: How the plain R + F + M sum did.
+        gain: Gain in AUC over that sum, and its standard error.
+        over_champion: The same over the champion; None when there was none to compare.
+        score_drift: Stability index of the scores, from the start of the trial to now.
+        observed: Whether each customer of the trial bought, and the probability that was said: for plots.
+    """
+
+    is_accepted: bool
+    reason: str
+    trial: Judgement
+    baseline: Judgement
+    gain: tuple[float, float]
+    over_champion: tuple[float, float] | None
+    score_drift: float
+    observed: tuple[object, object]
+
+
+def try_lifecycle(histories: Histories, model: LifecycleModel, champion: LifecycleModel | None = None) -> Verdict:
+    """Train the same recipe one horizon earlier, score, and look at what followed.
+
+    Args:
+        histories: Purchase days the model was trained on.
+        model: The new model.
+        champion: The model in charge. It is compared on the same customers and days, which it must not have seen.
+
+    Returns:
+        Accepted when it beats the R + F + M sum, is calibrated, its scores have not drifted, and it is better than
+        the champion beyond noise. A champion that has seen the days of the trial cannot be compared and stays.
+
+    Raises:
+        ModelError: when there is too little history for a trial.
+    """
+    start = model.day - model.horizon
+    earlier = fit_lifecycle(histories, start, horizon=model.horizon)
+    said = earlier.score(histories, start)
+    keys = said["customer_key"].to_numpy()
+    bought, spent = histories.before(model.day).outcome(keys, start, model.horizon)
+    did, probability = bought > 0, said["probability_active"].to_numpy()
+    if not 0 < did.sum() < len(did):
+        raise ModelError("Life cycle: everyone or no one bought in the last horizon, so nothing can be judged.")
+    plain = rfm_sum(histories.before(start), start)
+    trial = judge(did, spent, probability, said["expected_spend"].to_numpy())
+    baseline = judge(did, spent, plain, is_probability=False)
+    gain = paired_gain(did, probability, plain)
+    drift = stability_index(probability, model.score(histories, model.day)["probability_active"].to_numpy())
+    against = None
+    if champion is not None and champion.day <= start:
+        theirs = champion.score(histories, start)["probability_active"].to_numpy()
+        against = paired_gain(did, probability, theirs)
+    ratio = trial.predicted_to_actual or 0.0
+    why = None
+    if gain[0] <= 0:
+        why = f"it ranks no better than the plain R + F + M sum (AUC {trial.auc:.3f} against {baseline.auc:.3f})"
+    elif (trial.brier or 1.0) >= trial.brier_of_base:
+        why = "its probabilities are no better than the base rate"
+    elif not CALIBRATED[0] <= ratio <= CALIBRATED[1]:
+        why = f"it is not calibrated: {ratio:.2f} buyers predicted for each there was"
+    elif drift > ALARM:
+        why = f"its scores drifted within one horizon (stability index {drift:.2f})"
+    elif champion is not None and against is None:
+        why = "the champion has seen the days of the trial, so the two cannot be compared; it stays"
+    elif against is not None and against[0] <= CLEAR * against[1]:
+        why = f"it is not better than the champion beyond noise ({against[0]:+.4f}, standard error {against[1]:.4f})"
+    reason = (
+        f"Kept as challenger: {why}."
+        if why
+        else (
+            f"Accepted: AUC {trial.auc:.3f} over the last {model.horizon} days, {gain[0]:+.3f} (standard error "
+            f"{gain[1]:.3f}) over the plain R + F + M sum"
+            + (f", {against[0]:+.4f} ({against[1]:.4f}) over the champion." if against else ".")
+        )
+    )
+    return Verdict(why is None, reason, trial, baseline, gain, against, drift, (did, probability))

@@ -1,0 +1,337 @@
+"""Where models are kept, and versions of any kind of model in it: registered, gated, found for a day, taken back.
+
+A version carries the day it has learnt up to and whether its gate let it through. The champion of a day is the newest
+accepted version that has seen nothing of that day, so a run for a past day never scores with a model that knows more.
+
+Locally the store is an SQLite file under the data directory; on Databricks it is the workspace's, with models in Unity
+Catalog. The same names and aliases work in both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from lakehouse.errors import ModelError
+from lakehouse.settings import Settings
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+ACCEPTED: Final = "accepted"
+REFUSED: Final = "refused"
+WITHDRAWN: Final = "withdrawn"
+_PICKLE: Final = "model.pkl"
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """Where models are kept.
+
+    Attributes:
+        tracking_uri: MLflow tracking store.
+        registry_uri: MLflow model registry.
+        folder: Local folder of store and artifacts; None when the store is a workspace's.
+        catalog: First part of registered names.
+    """
+
+    tracking_uri: str
+    registry_uri: str
+    folder: Path | None
+    catalog: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> ModelStore:
+        """Returns the store of the settings: the workspace's when there is a catalog, else under `data_dir`."""
+        if settings.catalog:
+            return cls("databricks", "databricks-uc", None, settings.catalog)
+        folder = settings.data_dir.resolve() / "mlflow"
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        return cls(uri, uri, folder, "local")
+
+    def model_name(self, kind: str, merchant_id: str) -> str:
+        """Returns the registered name of a merchant's model of a kind, `catalog.schema.model`."""
+        return f"{self.catalog}.feature.{kind}_{re.sub(r'[^a-z0-9]+', '_', merchant_id.lower())}"
+
+    def cluster_model_name(self, merchant_id: str) -> str:
+        """Returns the registered name of a merchant's cluster model."""
+        return self.model_name("customer_clusters", merchant_id)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version of a model.
+
+    Attributes:
+        name: Registered name.
+        number: Version number.
+        merchant_id: Retailer it is for.
+        as_of: It has learnt from nothing of this day or later.
+        status: accepted, refused by its gate, or withdrawn by a roll-back.
+        reason: What the gate said.
+        run_id: MLflow run that trained it.
+        file: The pickled model within the local folder of the store; None when the store is a workspace's.
+    """
+
+    name: str
+    number: int
+    merchant_id: str
+    as_of: str
+    status: str
+    reason: str
+    run_id: str
+    file: str | None
+
+    @property
+    def label(self) -> str:
+        """What a scored row carries: `name/number`."""
+        return f"{self.name}/{self.number}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run leaves behind.
+
+    Attributes:
+        params: Anything that decided the outcome: seed, features, settings.
+        metrics: Numbers it was judged by, those of baselines among them.
+        card: Plain-language card, Markdown.
+        figures: Plots by file name.
+        data_versions: Delta version of each table it read.
+    """
+
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    card: str
+    figures: Mapping[str, Any]
+    data_versions: Mapping[str, int | None]
+
+
+def register_version(
+    store: ModelStore,
+    kind: str,
+    model: Any,
+    training: Training,
+    *,
+    merchant_id: str,
+    as_of: date,
+    is_accepted: bool,
+    reason: str,
+    wrapper: Any,
+    example: Any,
+) -> Version:
+    """Log a training run, register its model, and give it the alias its gate earned.
+
+    Args:
+        store: Where to.
+        kind: First part of the registered model's own name, such as `customer_outlook`.
+        model: The model itself; pickled for scoring in Spark.
+        training: What to log.
+        merchant_id: Retailer.
+        as_of: Day it has learnt up to, exclusive.
+        is_accepted: Whether the gate let it through.
+        reason: What the gate said.
+        wrapper: `mlflow.pyfunc.PythonModel` around the model, for whoever loads it by its alias.
+        example: Input example for it; made up, because it stays with the model for ever.
+    """
+    import cloudpickle
+    import sklearn
+
+    name = store.model_name(kind, merchant_id)
+    with mlflow_at(store) as mlflow:
+        client = mlflow.MlflowClient()
+        with mlflow.start_run(experiment_id=experiment(client, store, kind), run_name=f"{merchant_id} {as_of}") as run:
+            mlflow.log_params({"merchant_id": merchant_id, "as_of": as_of.isoformat(), **training.params})
+            mlflow.log_params({f"version of {t}": v for t, v in training.data_versions.items()})
+            mlflow.log_metrics({k: float(v) for k, v in training.metrics.items()})
+            mlflow.log_text(training.card, "model_card.md")
+            for file, figure in training.figures.items():
+                mlflow.log_figure(figure, file)
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=wrapper,
+                signature=mlflow.models.infer_signature(example, wrapper.predict(None, example)),
+                input_example=example,
+                pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
+            )
+            if not client.search_registered_models(f"name='{name}'"):
+                client.create_registered_model(name)
+            made = client.create_model_version(name, logged.model_uri, run_id=run.info.run_id, model_id=logged.model_id)
+            number = int(made.version)
+            kept = _keep(store, client, run.info.run_id, f"{kind}-{number}.pkl", cloudpickle.dumps(model))
+            status = ACCEPTED if is_accepted else REFUSED
+            version = Version(name, number, merchant_id, as_of.isoformat(), status, reason, run.info.run_id, kept)
+            # Last, because a version counts only with these tags: a run that dies before leaves nothing half made.
+            client.set_model_version_tag(name, str(number), "version", json.dumps(asdict(version)))
+        _set_aliases(client, store, name)
+        _refresh(client, store)
+    return version
+
+
+def all_versions(store: ModelStore) -> list[Version]:
+    """Every gated version of every model, by name and number."""
+    return sorted(_known(store), key=lambda v: (v.name, v.number))
+
+
+def versions_of(store: ModelStore, kind: str, merchant_id: str) -> list[Version]:
+    """Every version of a merchant's model, oldest first."""
+    name = store.model_name(kind, merchant_id)
+    return sorted((v for v in _known(store) if v.name == name), key=lambda v: v.number)
+
+
+def champion_for(store: ModelStore, kind: str, merchant_id: str, as_of: date) -> Version | None:
+    """Returns the newest accepted version that has seen nothing of a day, None when there is none."""
+    usable = [
+        v
+        for v in versions_of(store, kind, merchant_id)
+        if v.status == ACCEPTED and date.fromisoformat(v.as_of) <= as_of
+    ]
+    return max(usable, key=lambda v: (v.as_of, v.number), default=None)
+
+
+def load_model(store: ModelStore, version: Version) -> Any:
+    """Returns the model of a version as it was registered."""
+    import cloudpickle
+
+    if version.file is not None and store.folder is not None:
+        return cloudpickle.loads((store.folder / version.file).read_bytes())
+    with mlflow_at(store) as mlflow:
+        local = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=_PICKLE)
+        return cloudpickle.loads(Path(local).read_bytes())
+
+
+def roll_back(store: ModelStore, kind: str, merchant_id: str) -> tuple[Version, Version]:
+    """Withdraw the champion and put the version before it back; returns both.
+
+    Raises:
+        ModelError: when there is no champion, or none before it.
+    """
+    accepted = [v for v in versions_of(store, kind, merchant_id) if v.status == ACCEPTED]
+    accepted.sort(key=lambda v: (v.as_of, v.number))
+    if len(accepted) < 2:
+        raise ModelError(
+            f"{store.model_name(kind, merchant_id)} has {len(accepted)} accepted version(s); a roll-back needs the "
+            "champion and one before it."
+        )
+    before, champion = accepted[-2:]
+    withdrawn = Version(**asdict(champion) | {"status": WITHDRAWN})
+    with mlflow_at(store) as mlflow:
+        client = mlflow.MlflowClient()
+        client.set_model_version_tag(champion.name, str(champion.number), "version", json.dumps(asdict(withdrawn)))
+        _set_aliases(client, store, champion.name)
+        _refresh(client, store)
+    return withdrawn, before
+
+
+@contextmanager
+def mlflow_at(store: ModelStore) -> Iterator[Any]:
+    """MLflow pointed at the store, quiet, and pointed back afterwards."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if store.folder:
+        store.folder.mkdir(parents=True, exist_ok=True)
+    import mlflow
+    import mlflow.pyfunc
+    import mlflow.sklearn
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(store.tracking_uri)
+    mlflow.set_registry_uri(store.registry_uri)
+    try:
+        yield mlflow
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+def experiment(client: Any, store: ModelStore, kind: str) -> str:
+    """Returns the id of a kind's experiment, made when it is new."""
+    name = kind.replace("_", "-")
+    name = name if store.folder else f"/Shared/{name}"
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # Without a location artifacts would land in the directory the command happens to be started from.
+    location = (store.folder / "artifacts").as_uri() if store.folder else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def stamp_of(store: ModelStore) -> int | None:
+    """Changes whenever the local store does; None without a local store or before its first use."""
+    path = store.folder / "mlflow.db" if store.folder else None
+    return path.stat().st_mtime_ns if path is not None and path.exists() else None
+
+
+def _keep(store: ModelStore, client: Any, run_id: str, file: str, content: bytes) -> str | None:
+    if store.folder is None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _PICKLE
+            path.write_bytes(content)
+            client.log_artifact(run_id, str(path))
+        return None
+    # Beside the artifacts as well: from here it is read without MLflow, whose import takes seconds.
+    path = store.folder / "models" / run_id / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path.relative_to(store.folder).as_posix()
+
+
+def _set_aliases(client: Any, store: ModelStore, name: str) -> None:
+    versions = [v for v in _registered(client, store) if v.name == name]
+    accepted = [v for v in versions if v.status == ACCEPTED]
+    champion = max(accepted, key=lambda v: (v.as_of, v.number), default=None)
+    waiting = [v for v in versions if v.status == REFUSED and (champion is None or v.number > champion.number)]
+    held = client.get_registered_model(name).aliases
+    for alias, version in ((CHAMPION, champion), (CHALLENGER, max(waiting, key=lambda v: v.number, default=None))):
+        if version is not None:
+            client.set_registered_model_alias(name, alias, str(version.number))
+        elif alias in held:
+            client.delete_registered_model_alias(name, alias)
+
+
+# A copy of what is registered beside the local store: importing MLflow takes seconds, and a run with nothing to train
+# needs nothing else of it. It counts only as long as the store is as it was when the copy was made.
+
+
+def _known(store: ModelStore) -> list[Version]:
+    stamp = stamp_of(store)
+    if store.folder and stamp is None:
+        return []
+    path = store.folder / "versions.json" if store.folder else None
+    if path is not None and path.exists():
+        copy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if copy["stamp"] == stamp:
+            return [Version(**v) for v in copy["versions"]]
+    with mlflow_at(store) as mlflow:
+        return _refresh(mlflow.MlflowClient(), store)
+
+
+def _refresh(client: Any, store: ModelStore) -> list[Version]:
+    found = _registered(client, store)
+    if store.folder:
+        copy = {"versions": [asdict(v) for v in found], "stamp": stamp_of(store)}
+        fresh = store.folder / f"versions.{os.getpid()}.json"
+        fresh.write_text(json.dumps(copy), encoding="utf-8")
+        fresh.replace(store.folder / "versions.json")
+    return found
+
+
+def _registered(client: Any, store: ModelStore) -> list[Version]:
+    found: list[Version] = []
+    for registered in client.search_registered_models():
+        if registered.name.startswith(f"{store.catalog}.feature."):
+            versions = client.search_model_versions(f"name='{registered.name}'")
+            found += [Version(**json.loads(v.tags["version"])) for v in versions if "version" in v.tags]
+    return found

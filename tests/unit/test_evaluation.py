@@ -1,0 +1,91 @@
+"""The evaluation of models as a whole, on made-up customers; without Spark."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lakehouse.errors import ModelError, SettingsError
+from models.evaluation import cut_offs_before, evaluate_merchant, load_goals
+from models.histories import EPOCH
+from models.redemption import judge_redemption
+from tests.unit.test_lifecycle_model import shop
+from tests.unit.test_lookalike import tastes
+
+LAST = date.fromordinal(EPOCH + 520)
+
+
+def test_cut_offs_leave_their_horizon_and_enough_history() -> None:
+    assert cut_offs_before(LAST, 90, LAST - timedelta(days=320)) == [
+        LAST - timedelta(days=90),
+        LAST - timedelta(days=120),
+    ]
+    assert cut_offs_before(LAST, 90, LAST - timedelta(days=200)) == []
+
+
+def test_models_stand_beside_their_baselines_at_every_cut_off() -> None:
+    told: list[str] = []
+
+    horizon, found = evaluate_merchant(shop(), pd.DataFrame(), LAST, told.append)
+
+    auc = pd.DataFrame([vars(m) for m in found if (m.task, m.metric) == ("activity", "auc")])
+    mean = auc.groupby("way")["value"].mean()
+    assert auc["cut_off"].nunique() == 3
+    assert auc["cut_off"].max() == LAST - timedelta(days=horizon)
+    assert mean["life-cycle model"] > mean["recency"]
+    assert {"R + F + M sum", "BG/NBD + Gamma-Gamma"} <= set(mean.index)
+    assert len({m.cut_off for m in found if m.task == "clusters"}) >= 2
+    assert any("no categories" in t for t in told)
+
+
+@pytest.mark.parametrize(
+    ("sales", "given", "said"),
+    [
+        (shop(days=150), [], "leave no cut-off"),
+        (shop(), [LAST - timedelta(days=5)], "fewer than the"),
+    ],
+)
+def test_too_little_to_judge_by_is_said(sales: pd.DataFrame, given: list[date], said: str) -> None:
+    last = date.fromordinal(EPOCH + int(sales["day"].max()) + 1)
+
+    with pytest.raises(ModelError, match=said):
+        evaluate_merchant(sales, pd.DataFrame(), last, lambda _: None, given)
+
+
+def test_redeemers_are_found_among_the_addressed_and_among_all() -> None:
+    lines = tastes(n=900, days=420)
+    random = np.random.default_rng(2)
+    even = [k for k in range(0, 900, 2) if random.random() < 0.7]
+    odd = [k for k in range(1, 900, 2) if random.random() < 0.05]
+    who = np.array(even + odd)
+    early = random.random(len(who)) < 0.5
+    redemptions = pd.DataFrame(
+        {"campaign_id": np.where(early, "old", "new"), "customer_key": who, "day": np.where(early, 250, 305)}
+    )
+    campaigns = pd.DataFrame({"campaign_id": ["new", "old"], "starts": [300, 240], "ends": [330, 260]})
+    contacts = pd.DataFrame({"campaign_id": "new", "customer_key": range(600)})
+
+    judged = judge_redemption(lines, campaigns, contacts, redemptions, 420)
+
+    assert set(judged["campaign_id"]) == {"new"}  # nobody had redeemed before the old one
+    assert set(judged["audience"]) == {"addressed", "all"}
+    of_all = judged[judged["audience"] == "all"].set_index("way")
+    assert of_all.loc["seed_regression", "auc"] > 0.7 > of_all.loc["activity", "auc"]
+    addressed = judged[judged["audience"] == "addressed"]
+    assert (addressed["candidates"] < of_all["candidates"].iloc[0]).all()
+    assert judge_redemption(lines, campaigns, contacts, redemptions, 340)["audience"].unique().tolist() == ["addressed"]
+    assert judge_redemption(lines, campaigns, contacts, redemptions.head(5), 420).empty
+
+
+def test_goals_are_read_and_mistakes_told_together(tmp_path: Path) -> None:
+    assert load_goals(tmp_path) == {}
+    file = tmp_path / "evaluation.yml"
+    file.write_text("goals: {shop: {activity_auc: {at_least: 0.8}}}", encoding="utf-8")
+    assert load_goals(tmp_path) == {"shop": {"activity_auc": (0.8, None)}}
+    file.write_text("goals: {shop: {activity_auc: {at_leest: 0.8}, x: {at_most: a}}}", encoding="utf-8")
+    with pytest.raises(SettingsError, match="2 problem"):
+        load_goals(tmp_path)

@@ -1,0 +1,90 @@
+"""What lets a life-cycle model score, and what keeps it a challenger; without Spark."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lakehouse.errors import ModelError
+from models.gate import try_lifecycle
+from models.histories import Histories
+from models.lifecycle import LifecycleModel, fit_lifecycle
+from tests.unit.test_lifecycle_model import DAY, shop
+
+
+@pytest.fixture(scope="module")
+def histories() -> Histories:
+    return Histories.of(shop())
+
+
+@pytest.fixture(scope="module")
+def model(histories: Histories) -> LifecycleModel:
+    return fit_lifecycle(histories, DAY)
+
+
+def test_the_first_model_is_accepted_for_beating_the_plain_sum(histories: Histories, model: LifecycleModel) -> None:
+    verdict = try_lifecycle(histories, model)
+
+    assert verdict.is_accepted
+    assert verdict.trial.auc > verdict.baseline.auc
+    assert verdict.over_champion is None
+    assert verdict.reason.startswith("Accepted: AUC 0.")
+    did, probability = verdict.observed
+    assert len(did) == len(probability) == verdict.trial.customers  # type: ignore[arg-type]
+
+
+def test_a_champion_as_good_stays_a_worse_one_goes(histories: Histories, model: LifecycleModel) -> None:
+    start = DAY - model.horizon
+    alike = fit_lifecycle(histories, start, horizon=model.horizon)
+    # One that takes silence for loyalty: everything it says is turned round.
+    linear = alike.linear
+    upside_down = _Upside(linear)
+    worse = replace(alike, linear=upside_down, boosted=_Upside(alike.boosted))  # type: ignore[arg-type]
+
+    as_good = try_lifecycle(histories, model, alike)
+    better = try_lifecycle(histories, model, worse)
+
+    assert not as_good.is_accepted
+    assert "not better than the champion beyond noise" in as_good.reason
+    assert better.is_accepted
+    assert better.over_champion is not None
+    assert better.over_champion[0] > 0.05
+
+
+def test_a_champion_that_has_seen_the_trial_cannot_be_compared(histories: Histories, model: LifecycleModel) -> None:
+    verdict = try_lifecycle(histories, model, model)
+
+    assert not verdict.is_accepted
+    assert "cannot be compared" in verdict.reason
+
+
+def test_a_model_that_predicts_twice_the_buyers_is_not_calibrated(
+    histories: Histories, model: LifecycleModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = LifecycleModel.probability_active
+    monkeypatch.setattr(LifecycleModel, "probability_active", lambda self, f: np.sqrt(plain(self, f)) ** 0.25)
+
+    verdict = try_lifecycle(histories, model)
+
+    assert not verdict.is_accepted
+    assert "base rate" in verdict.reason or "not calibrated" in verdict.reason
+
+
+def test_too_short_a_history_gives_no_trial(model: LifecycleModel) -> None:
+    short = Histories.of(shop().query(f"day >= {DAY - 100}"))
+
+    with pytest.raises(ModelError):
+        try_lifecycle(short, model)
+
+
+class _Upside:
+    def __init__(self, member: object) -> None:
+        self.member = member
+
+    def predict_proba(self, features: object) -> np.ndarray:
+        return self.member.predict_proba(features)[:, ::-1]  # type: ignore[attr-defined,no-any-return]
+
+    def __getitem__(self, at: object) -> object:
+        return self.member[at]  # type: ignore[index]
