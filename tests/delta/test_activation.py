@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from datetime import date, datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyspark.sql import functions as F
+from rich.console import Console
 
-from connectors.activation import Activation, activation_queue, proof_of_removal
+from connectors.activation import Activation, ActivationHeld, activation_queue, proof_of_removal
 from connectors.audience import plan_audience
 from connectors.base import BatchDestination
 from connectors.delta_ledger import open_ledger
@@ -18,6 +22,9 @@ from connectors.engine import Engine
 from connectors.exchange import Batch, NotEligible, Place, Row
 from connectors.suppression import suppress
 from connectors.switch import set_switch
+from jobs import activate as commands
+from jobs.progress import Progress
+from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
 from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, sha
 from tests.support.clock import FakeClock
@@ -239,3 +246,43 @@ def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: La
     assert (check.ledger, check.there, check.missing, check.extra) == (len(who), {"klaviyo": 2}.get(kind), 0, 0)
     told = json.dumps([r.asDict() for t in TABLES for r in shop.read(t).collect()], default=str)
     assert "x.example" not in told
+
+
+def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_path: Path) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=140)
+    folder = tmp_path / "conf" / "destinations"
+    folder.mkdir(parents=True)
+
+    def job(run_id: str) -> Any:
+        run = SimpleNamespace(run_id=run_id, started_at=AT)
+        settings = SimpleNamespace(conf_dir=tmp_path / "conf")
+        return SimpleNamespace(lake=shop, settings=settings, run=run, as_of=lambda: date(2026, 1, 2))
+
+    with opened(WORLDS["tiktok"], FakeClock()) as (fake, made):
+        said = {"kind": "tiktok", "base_url": made.base_url, "access_token": "env:TEST_TOKEN", "advertiser_id": "123"}
+        (folder / "ads.yml").write_text(json.dumps(said | {"audiences": {"vip": AUDIENCE}}))
+
+        commands.print_preview(job("look"), console, (), validate=True)
+        assert fake.seen == []
+        assert '"... 2 more"' in out.getvalue()
+        assert sha("ann@x.example") not in out.getvalue()
+        commands.activate(job("one"), Progress(console), console)
+        assert len(fake.state[AUDIENCE]) == 7  # four addresses, three telephones
+
+        assert commands.suppress(job("say"), "shop", ["bob"], reason="asked", destination="ads") == 1
+        with pytest.raises(SettingsError, match="A reason is one of asked, complaint"):
+            commands.suppress(job("say"), "shop", ["bob"], reason="why not", destination="ads")
+        with pytest.raises(SettingsError, match="No destination is called 'adds'"):
+            commands.switch(job("say"), "adds", is_stopped=True, reason=None)
+        put_in_segment(shop, [1], gone=(2, 3, 4, 5))
+        with pytest.raises(ActivationHeld, match="removes_50%_of_present"):
+            commands.activate(job("two"), Progress(console), console)
+        assert f"EMAIL_SHA256:{sha('bob@x.example')}" not in fake.state[AUDIENCE]
+        commands.activate(job("three"), Progress(console), console, is_confirmed=True)
+        assert fake.state[AUDIENCE] == {f"EMAIL_SHA256:{sha('ann@x.example')}", f"PHONE_SHA256:{sha('+49301')}"}
+
+        commands.print_queue(job("look"), console)
+        commands.print_reconciliation(job("look"), console, ())
+    assert "completed  4" in out.getvalue()
+    assert "not told" in out.getvalue()
