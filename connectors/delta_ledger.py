@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,9 +18,8 @@ from pyspark.sql import functions as F
 from connectors.audience import Audience
 from connectors.base import BatchDestination
 from connectors.brakes import PlacePlan
+from connectors.changes import BUCKETS, PLACE, ROW, fold_journal, plan_changes
 from connectors.exchange import (
-    STATUSES,
-    VERDICTS,
     Batch,
     Lane,
     NotEligible,
@@ -30,8 +29,6 @@ from connectors.exchange import (
     Settled,
     cut_batches,
     event_id,
-    next_op,
-    next_status,
 )
 from connectors.ledger import OpenReceipt, RowOutcome, RunReport
 from connectors.pace import Clock
@@ -43,11 +40,8 @@ from lakehouse.tables.activation import ActivationOutcome as O
 from lakehouse.tables.activation import ActivationPlan as P
 from lakehouse.tables.activation import ActivationRun as R
 
-BUCKETS: Final = 256
 _READ_ROWS: Final = 50_000
 """Rows read from the plan at a time, about; the driver holds no more."""
-_PLACE: Final = ("website_id", "segment_id")
-_ROW: Final = (*_PLACE, "member_id", "key_set")
 
 
 def open_ledger(
@@ -146,7 +140,7 @@ class DeltaLedger:
 
     def receipts(self) -> Sequence[OpenReceipt]:
         """Jobs still open at the destination."""
-        waiting = self._waiting().select(M.receipt, *_PLACE, M.last_op).distinct().orderBy(M.receipt)
+        waiting = self._waiting().select(M.receipt, *PLACE, M.last_op).distinct().orderBy(M.receipt)
         return [OpenReceipt(r[0], Place(r[1], r[2]), r[3]) for r in waiting.collect()]
 
     def settle(self, receipt: OpenReceipt, settled: Settled) -> int:
@@ -162,7 +156,7 @@ class DeltaLedger:
         made = rows.select(
             F.lit(self._run_id).alias(O.run_id),
             F.lit(next(self._seq)).cast("bigint").alias(O.seq),
-            *[F.col(c) for c in (O.destination, *_PLACE)],
+            *[F.col(c) for c in (O.destination, *PLACE)],
             F.lit(receipt.receipt).alias(O.batch_key),
             F.lit(receipt.op).alias(O.op),
             O.member_id,
@@ -181,76 +175,21 @@ class DeltaLedger:
     # Planning --------------------------------------------------------------------------------------------------
 
     def plan(self, *, write: bool = True) -> Sequence[PlacePlan]:
-        """Compare who is eligible with what the destination acknowledged.
-
-        A removal is sent with those of its keys that nobody who stays has too: taking away a telephone that two people
-        share would take both away.
-        """
-        self._changes = self._compare()
+        """Compare who is eligible with what the destination acknowledged; see `plan_changes`."""
+        there = self._of(M).where(F.col(M.segment_id).isin(*self._segments))
+        self._changes = plan_changes(
+            self._audience,
+            there,
+            destination=self._destination,
+            segments=tuple(self._segments),
+            run_id=self._run_id,
+            started_at=self._started_at,
+            is_forced=self._is_forced,
+        )
         if write:
             self._lake.write(P, self._changes, slice_of={"destination": self._destination.name})
             self._changes = self._of(P)
         return self._count()
-
-    def _compare(self) -> DataFrame:
-        eligible = self._audience.frame.where(
-            F.col("excluded").isNull() & F.col("segment_id").isin(*self._segments)
-        ).select(*_PLACE, "member_id", _keys_of(self._audience.keys).alias("keys"))
-        wanted = eligible.withColumn("key_set", _key_set(F.col("keys"))).withColumn("_is_wanted", F.lit(True))
-        there = self._of(M).where(F.col(M.segment_id).isin(*self._segments))
-        there = there.withColumnRenamed("keys", "_there_keys")
-        both = wanted.join(there, on=list(_ROW), how="full_outer")
-        is_wanted = F.coalesce("_is_wanted", F.lit(False))
-        again = (F.col(M.status) == "rejected") & (
-            F.lit(self._is_forced) | (F.col(M.mapping) != F.lit(self._destination.mapping))
-        )
-        if self._destination.renew_days:
-            old = self._started_at - timedelta(days=self._destination.renew_days)
-            again = again | ((F.col(M.status) == "present") & (F.col(M.acknowledged_at) < F.lit(old)))
-        op = F.coalesce(
-            _lookup(
-                {f"{str(w).lower()}|{s or ''}": next_op(w, s) for w in (True, False) for s in (None, *STATUSES)},
-                is_wanted.cast("string"),
-                F.coalesce(M.status, F.lit("")),
-            ),
-            F.when(is_wanted & again, F.lit("add")),
-        )
-        changes = both.withColumn("op", op).where(F.col("op").isNotNull())
-        permitted = self._audience.permitted.withColumn("_is_permitted", F.lit(True))
-        # One row per person at most is permitted.
-        changes = changes.join(permitted, on=["website_id", "member_id"], how="left")
-        lane = (
-            F.when(F.col("op") == "add", F.lit("addition"))
-            .when(F.col("_is_permitted"), F.lit("removal"))
-            .otherwise(F.lit("withdrawal"))
-        )
-        stored = F.coalesce("keys", "_there_keys")
-        made = changes.select(
-            F.lit(self._destination.name).alias(P.destination),
-            *_ROW,
-            "op",
-            lane.alias(P.lane),
-            stored.alias(P.stored_keys),
-            M.remote_id,
-            F.coalesce(M.generation, F.lit(0)).alias(P.generation),
-            F.pmod(F.xxhash64("member_id", "key_set"), F.lit(BUCKETS)).cast("int").alias(P.bucket),
-            F.lit(self._run_id).alias(P.run_id),
-        )
-        additions = made.where("op = 'add'").withColumn("keys", F.col(P.stored_keys))
-        # map_from_entries of an empty array is an empty map: every key is still somebody's.
-        single = made.where("op = 'remove'").select("*", F.explode_outer(P.stored_keys).alias("_name", "_value"))
-        used = wanted.select(*_PLACE, F.explode("keys").alias("_name", "_value")).distinct()
-        used = used.withColumn("_is_used", F.lit(True))
-        single = single.join(used, on=[*_PLACE, "_name", "_value"], how="left")
-        free = F.when(F.col("_is_used").isNull() & F.col("_name").isNotNull(), F.struct("_name", "_value"))
-        plain = [c for c in made.columns if c != P.stored_keys]
-        removals = single.groupBy(*plain).agg(
-            F.map_from_entries(F.collect_list(free)).alias("keys"),
-            F.map_from_entries(F.collect_list(F.when(F.col("_name").isNotNull(), F.struct("_name", "_value")))).alias(
-                P.stored_keys
-            ),
-        )
-        return additions.select(*P.__table__.column_names).unionByName(removals.select(*P.__table__.column_names))  # type: ignore[attr-defined]
 
     def _count(self) -> list[PlacePlan]:
         members = self._audience.frame.where(F.col("segment_id").isin(*self._segments))
@@ -259,21 +198,21 @@ class DeltaLedger:
         def add(rows: DataFrame) -> None:
             for row in rows.collect():
                 counts = found.setdefault(Place(row[0], row[1]), {})
-                counts |= {k: v for k, v in row.asDict().items() if k not in _PLACE}
+                counts |= {k: v for k, v in row.asDict().items() if k not in PLACE}
 
         add(
-            members.groupBy(*_PLACE).agg(
+            members.groupBy(*PLACE).agg(
                 F.count(F.lit(1)).alias("members"), F.count_if(F.col("excluded").isNull()).alias("eligible")
             )
         )
         add(
             self._of(M)
             .where(F.col("segment_id").isin(*self._segments))
-            .groupBy(*_PLACE)
+            .groupBy(*PLACE)
             .agg(F.count_if(F.col(M.status) == "present").alias("present"))
         )
         sizes = [F.count_if(F.col("lane") == lane).alias(lane) for lane in ("withdrawal", "removal", "addition")]
-        add(self._changes.groupBy(*_PLACE).agg(*sizes))
+        add(self._changes.groupBy(*PLACE).agg(*sizes))
         plans = [
             PlacePlan(
                 place,
@@ -292,20 +231,20 @@ class DeltaLedger:
         for p in places:
             chosen = chosen | ((F.col("website_id") == p.website_id) & (F.col("segment_id") == p.segment_id))
         rows = self._changes.where((F.col("lane") == lane) & chosen).select(
-            *_ROW, "keys", "remote_id", "generation", "bucket", "stored_keys"
+            *ROW, "keys", "remote_id", "generation", "bucket", "stored_keys"
         )
         if op == "add" and self._audience.details:
             # Details are read afresh for each window and written nowhere.
             told = self._audience.frame.where(F.col("excluded").isNull()).select(
-                *_PLACE, "member_id", F.struct(*self._audience.details).alias("_details")
+                *PLACE, "member_id", F.struct(*self._audience.details).alias("_details")
             )
-            rows = rows.join(told, on=[*_PLACE, "member_id"], how="left")  # one row per member and segment
+            rows = rows.join(told, on=[*PLACE, "member_id"], how="left")  # one row per member and segment
         step = max(1, min(BUCKETS, BUCKETS * _READ_ROWS // max(1, self._planned_rows)))
         for start in range(0, BUCKETS, step):
             part = rows.where(F.col("bucket").between(start, start + step - 1))
             by_place: dict[Place, list[Row]] = {}
             # Ordered here, where there are few: the same plan is cut into the same batches.
-            for r in sorted(part.collect(), key=lambda r: tuple(r[c] for c in _ROW)):
+            for r in sorted(part.collect(), key=lambda r: tuple(r[c] for c in ROW)):
                 place = Place(r["website_id"], r["segment_id"])
                 by_place.setdefault(place, []).append(self._row(r, place, op))
             cut = [b for place, found in by_place.items() for b in cut_batches(place, op, found, limit)]
@@ -398,57 +337,13 @@ class DeltaLedger:
         self._fold(self._run_id)
 
     def _fold(self, run_id: str) -> None:
-        last = Window.partitionBy(*_ROW).orderBy(F.col(O.seq).desc())
+        last = Window.partitionBy(*ROW).orderBy(F.col(O.seq).desc())
         journal = self._of(O).where(F.col(O.run_id) == F.lit(run_id)).withColumn("_rank", F.row_number().over(last))
         journal = journal.where("_rank = 1").drop("_rank")
         if not journal.limit(1).collect():
             return
-        said = journal.select(
-            *_ROW,
-            "op",
-            "verdict",
-            "seq",
-            O.recorded_at,
-            *[F.col(c).alias(f"_new_{c}") for c in ("code", "receipt", "remote_id")],
-        )
-        plan = (
-            self._of(P).where(F.col(P.run_id) == F.lit(run_id)).select(*_ROW, F.col(P.stored_keys).alias("_plan_keys"))
-        )
-        known = self._of(M).drop("destination").withColumnRenamed("run_id", "_folded_run")
-        # Neither join multiplies: plan and members have one row per key.
-        made = said.join(plan, on=list(_ROW), how="left").join(known, on=list(_ROW), how="left")
-        # What this run recorded and was folded already must not be counted twice.
-        is_new = ~F.coalesce(
-            (F.col("_folded_run") == F.lit(run_id)) & (F.col("_folded_seq") >= F.col("seq")), F.lit(False)
-        )
-        made = made.withColumn("_folded_seq", F.col("last_seq")).where(is_new)
-        table = {
-            f"{op}|{verdict}|{status or ''}": next_status(op, verdict, status)
-            for op in ("add", "remove")
-            for verdict in VERDICTS
-            for status in (None, *STATUSES)
-        }
-        status = _lookup(table, F.col("op"), F.col("verdict"), F.coalesce(M.status, F.lit("")))
-        is_ok = F.col("verdict") == "ok"
-        nothing = F.create_map().cast("map<string,string>")
-        folded = made.withColumn("_status", status).select(
-            F.lit(self._destination.name).alias(M.destination),
-            *_ROW,
-            F.col("_status").alias(M.status),
-            F.when(F.col("_status") == "removed", nothing)
-            .otherwise(F.coalesce("_plan_keys", "keys", nothing))
-            .alias(M.keys),
-            F.col("op").alias(M.last_op),
-            F.col("_new_code").alias(M.code),
-            F.col("_new_receipt").alias(M.receipt),
-            F.coalesce("_new_remote_id", M.remote_id).alias(M.remote_id),
-            F.lit(self._destination.mapping).alias(M.mapping),
-            (F.coalesce(M.generation, F.lit(0)) + is_ok.cast("int")).alias(M.generation),
-            F.when(is_ok, F.col(O.recorded_at)).otherwise(F.col(M.acknowledged_at)).alias(M.acknowledged_at),
-            F.col("seq").alias(M.last_seq),
-            F.lit(run_id).alias(M.run_id),
-        )
-        self._lake.write(M, folded)
+        plan = self._of(P).where(F.col(P.run_id) == F.lit(run_id))
+        self._lake.write(M, fold_journal(journal, plan, self._of(M), destination=self._destination, run_id=run_id))
 
     # Small things ----------------------------------------------------------------------------------------------
 
@@ -462,19 +357,3 @@ class DeltaLedger:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC).replace(tzinfo=None)
-
-
-def _keys_of(names: Sequence[str]) -> Column:
-    """The keys a person has, as a map in the order of the destination's settings; those unknown are left out."""
-    pairs = [F.struct(F.lit(name).alias("key"), F.col(name).alias("value")) for name in names]
-    return F.map_from_entries(F.filter(F.array(*pairs), lambda pair: pair["value"].isNotNull()))
-
-
-def _key_set(keys: Column) -> Column:
-    return F.sha2(F.encode(F.to_json(F.array_sort(F.map_entries(keys))), "UTF-8"), 256)
-
-
-def _lookup(table: Mapping[str, str | None], *parts: Column) -> Column:
-    """The value a table of rules has for a combination; null where it has none."""
-    pairs = [F.lit(x) for key, value in table.items() if value is not None for x in (key, value)]
-    return F.try_element_at(F.create_map(*pairs), F.concat_ws("|", *parts))
