@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pyspark.sql import DataFrame
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pyspark.sql import Column
 
-from connectors.identifiers import EmailRule, PhoneRule
-from lakehouse.errors import SettingsError, suggest
+from connectors.engine import Connector as BatchConnector
+from connectors.http import check_url
+from connectors.identifiers import EmailRule, PhoneRule, hash_identifier, normalise_email, normalise_phone
+from connectors.pace import Clock
+
+if TYPE_CHECKING:
+    from connectors.audience import Audience
 
 ConsentChannel = Literal["email", "sms", "phone", "post", "ads"]
 Identifier = Literal["email", "phone"]
+
+
+class Holdout(BaseModel):
+    """Members of a segment who are kept back, so that those who were reached have something to be compared with.
+
+    Attributes:
+        share: Part of the segment kept back.
+        salt: Names the draw; another salt keeps others back, the same one always the same people.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(gt=0, lt=1)
+    salt: str = Field(min_length=1)
 
 
 class DestinationConfig(BaseModel):
@@ -32,6 +51,10 @@ class DestinationConfig(BaseModel):
         identifiers: What members are matched by; a member with none of them is left out.
         email_rule: How the destination normalises addresses before it hashes.
         phone_rule: How the destination normalises phone numbers before it hashes.
+        websites: Retailers it belongs to; empty means all.
+        regions: ISO 3166 countries whose residents may be sent there; empty means everywhere. With regions given,
+            somebody whose country is unknown stays out.
+        holdouts: Members kept back, by segment.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +67,68 @@ class DestinationConfig(BaseModel):
     identifiers: tuple[Identifier, ...] = Field(("email", "phone"), min_length=1)
     email_rule: EmailRule = "plain"
     phone_rule: PhoneRule = "e164"
+    websites: tuple[str, ...] = ()
+    regions: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = ()
+    holdouts: dict[str, Holdout] = Field(default_factory=dict)
+
+    def keys(self, contact: Mapping[str, Column]) -> dict[str, Column]:
+        """What a member is matched by there, as expressions; null where it cannot be made.
+
+        Args:
+            contact: Raw columns by name: member_id, customer_id, email, phone, first_name, last_name, postal_code,
+                city, country.
+        """
+        made: dict[str, Column] = {}
+        for identifier in self.identifiers:
+            if identifier == "email":
+                made["email_sha256"] = hash_identifier(normalise_email(contact["email"], self.email_rule))
+            else:
+                made["phone_sha256"] = hash_identifier(normalise_phone(contact["phone"], self.phone_rule))
+        return made
+
+    def details(self, contact: Mapping[str, Column]) -> dict[str, Column]:
+        """Values that go with an addition and are stored nowhere; none but for tools of the retailer's own."""
+        return {}
+
+
+class BatchDestination(DestinationConfig):
+    """Settings of every destination that takes additions and removals in batches.
+
+    Attributes:
+        base_url: Address of the service; https, or http to this machine.
+        audiences: Id of the audience there, by segment; it also says which segments leave.
+        max_removed_share: Part of the people there that may leave in one run before it asks.
+        renew_days: Days after which a member is sent again, so that a limited membership does not lapse.
+        settle_seconds: How long a run waits for jobs of the destination's to end; the next run asks again.
+        attempts: Requests per batch at most in one run.
+    """
+
+    base_url: str = ""
+    audiences: dict[str, str] = Field(default_factory=dict)
+    max_removed_share: float = Field(0.3, ge=0, le=1)
+    renew_days: int | None = Field(None, ge=1)
+    settle_seconds: float = Field(0.0, ge=0)
+    attempts: int = Field(5, ge=1, le=20)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_safe(cls, url: str) -> str:
+        return check_url(url) if url else url
+
+    @property
+    def chosen_segments(self) -> tuple[str, ...]:
+        """Segments that leave for it; empty means every active one."""
+        return tuple(sorted(set(self.segments) | set(self.audiences)))
+
+    def connect(self, clock: Clock) -> BatchConnector:
+        """Returns the connector; nothing is sent yet."""
+        raise NotImplementedError
+
+    @property
+    def mapping(self) -> str:
+        """Fingerprint of what decides how a row is sent; rows refused under another mapping are tried again."""
+        said = repr((self.identifiers, self.email_rule, self.phone_rule, sorted(self.audiences.items())))
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 class FileDestination(DestinationConfig):
@@ -58,7 +143,7 @@ class FileDestination(DestinationConfig):
 
     kind: Literal["files"]
     folder: Path = Path("exports")
-    formats: tuple[Literal["csv", "parquet"], ...] = Field(("csv", "parquet"), min_length=1)
+    formats: tuple[Literal["csv", "parquet", "jsonl"], ...] = Field(("csv", "parquet"), min_length=1)
     max_rows_per_file: int = Field(1_000_000, ge=1)
 
     @model_validator(mode="after")
@@ -66,10 +151,6 @@ class FileDestination(DestinationConfig):
         if ".." in self.folder.parts:
             raise ValueError("folder must not contain '..'")
         return self
-
-
-Destination = Annotated[FileDestination, Field(discriminator="kind")]
-"""Every kind of destination; a new one is a class here, or in its own file, and a connector."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +225,17 @@ class Export:
 
 
 class Connector(Protocol):
-    """A destination that can be handed an audience.
+    """A destination that is handed an audience as a whole.
 
     The audience is made by `connectors.audience.plan_audience`, so it holds digests and a reason for everyone left
-    out; a connector never sees an address or a number.
+    out; such a connector never sees an address or a number.
     """
 
     config: DestinationConfig
 
     def deliver(
         self,
-        audience: DataFrame,
+        audience: Audience,
         segments: Sequence[ExportedSegment],
         *,
         as_of: date,
@@ -163,34 +244,3 @@ class Connector(Protocol):
     ) -> tuple[Export, ...]:
         """Bring the destination to the audience; doing it twice changes nothing."""
         ...
-
-
-def load_destinations(folder: Path) -> tuple[FileDestination, ...]:
-    """Returns the destinations of the `*.yml` files of a folder, by name. An absent folder holds none.
-
-    Raises:
-        SettingsError: Names every unknown, missing or bad value of every file at once.
-    """
-    adapter: TypeAdapter[FileDestination] = TypeAdapter(Destination)
-    found: dict[str, FileDestination] = {}
-    problems: list[str] = []
-    for path in sorted([*folder.glob("*.yml"), *folder.glob("*.yaml")]):
-        try:
-            content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-            made = adapter.validate_python({"name": path.stem, **(content or {})})
-        except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-            problems.append(f"{path.name}: is not a YAML mapping: {type(error).__name__}")
-        except ValidationError as error:
-            known = FileDestination.model_fields
-            problems += [
-                f"{path.name}: {'.'.join(str(p) for p in e['loc'])}: {e['msg']}."
-                + (suggest(str(e["loc"][-1]), known) if e["type"] == "extra_forbidden" else "")
-                for e in error.errors(include_input=False, include_url=False)
-            ]
-        else:
-            if made.name in found:
-                problems.append(f"{path.name}: destination '{made.name}' is defined twice")
-            found[made.name] = made
-    if problems:
-        raise SettingsError("\n  ".join([f"{len(problems)} problem(s) in destinations:", *problems]))
-    return tuple(found[name] for name in sorted(found))

@@ -10,7 +10,8 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from connectors.audience import plan_audience
-from connectors.base import Export, ExportedSegment, FileDestination, load_destinations
+from connectors.base import DestinationConfig, Export, ExportedSegment, FileDestination
+from connectors.destinations import load_destinations
 from connectors.files import FileConnector
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake
@@ -23,6 +24,7 @@ READS = (
     "gold.customer_segment_customer",
     "gold.dim_customer",
     "silver.consent",
+    "gold.activation_suppression",
 )
 """What an export depends on, besides the destinations."""
 
@@ -44,7 +46,9 @@ def export_segments(
     segments: Collection[str] = (),
     destinations: Collection[str] = (),
 ) -> tuple[Export, ...]:
-    """Export the published members of active segments and record every file in `gold.segment_export`.
+    """Export the published members of active segments as files and record each in `gold.segment_export`.
+
+    Destinations that take additions and removals are `connectors.activation`'s.
 
     Rerun with the same members it writes nothing; killed anywhere, the next run completes it.
 
@@ -61,22 +65,15 @@ def export_segments(
         SettingsError: A destination or segment named does not exist or is not active.
     """
     declared = load_destinations(settings.conf_dir / "destinations")
-    chosen = _choose_destinations(declared, destinations)
-    active = lake.read("gold.customer_segment").where(F.col(S.is_active)).orderBy(S.segment_id)
-    known = {r[0]: ExportedSegment(*r) for r in active.select(S.segment_id, S.name, S.version).collect()}
-    asked = {*segments, *(s for d in chosen for s in d.segments)}
-    unknown = sorted(asked - set(known))
-    if unknown:
-        raise SettingsError(
-            f"No active segment is published as {', '.join(unknown)}.{suggest(unknown[0], known)} "
-            "Segments are defined in conf/segments and published by `segmentation segments`."
-        )
+    chosen = [d for d in choose_destinations(declared, destinations) if isinstance(d, FileDestination)]
+    known = published_segments(lake, {*segments, *(s for d in chosen for s in d.segments)})
     members = lake.read("gold.customer_segment_customer")
     customers, consents = lake.read("gold.dim_customer"), lake.read("silver.consent")
+    suppressions = lake.read("gold.activation_suppression")
     exports: list[Export] = []
     for destination in chosen:
         wanted = [known[s] for s in sorted(set(segments) or set(destination.segments) or set(known))]
-        audience = plan_audience(members, customers, consents, destination=destination)
+        audience = plan_audience(members, customers, consents, suppressions, destination=destination, as_of=as_of)
         connector = FileConnector(destination, settings.data_dir)
         exports += connector.deliver(audience, wanted, as_of=as_of, run_id=run_id, started_at=started_at)
     # Rows come from the manifests, so a run that died before this line is made up for by the next.
@@ -86,7 +83,29 @@ def export_segments(
     return tuple(exports)
 
 
-def _choose_destinations(declared: tuple[FileDestination, ...], asked: Collection[str]) -> list[FileDestination]:
+def published_segments(lake: Lake, asked: Collection[str]) -> dict[str, ExportedSegment]:
+    """Returns the active segments by id.
+
+    Raises:
+        SettingsError: one of those asked for is not among them.
+    """
+    active = lake.read("gold.customer_segment").where(F.col(S.is_active)).orderBy(S.segment_id)
+    known = {r[0]: ExportedSegment(*r) for r in active.select(S.segment_id, S.name, S.version).collect()}
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise SettingsError(
+            f"No active segment is published as {', '.join(unknown)}.{suggest(unknown[0], known)} "
+            "Segments are defined in conf/segments and published by `segmentation segments`."
+        )
+    return known
+
+
+def choose_destinations(declared: tuple[DestinationConfig, ...], asked: Collection[str]) -> list[DestinationConfig]:
+    """Returns the active destinations asked for, all when none is.
+
+    Raises:
+        SettingsError: one of those asked for is not declared or not active.
+    """
     active = {d.name: d for d in declared if d.is_active}
     unknown = sorted(set(asked) - set(active))
     if unknown:

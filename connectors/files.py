@@ -1,4 +1,4 @@
-"""Segments as files: CSV and Parquet with digests, a manifest, and `_SUCCESS` when all of it is there.
+"""Segments as files: CSV, JSON lines and Parquet with digests, a manifest, and `_SUCCESS` when all of it is there.
 
     <folder>/<destination>/<website>/<segment>/as_of=<day>/<segment>.csv  <segment>.parquet  manifest.json  _SUCCESS
 
@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from connectors.audience import REASONS
+from connectors.audience import REASONS, Audience
 from connectors.base import Export, ExportedFile, ExportedSegment, FileDestination
+from connectors.exchange import NotEligible
 from connectors.identifiers import neutralise_cell
 
 SAMPLE_NOTE: Final = (
@@ -52,7 +53,7 @@ class FileConnector:
 
     def deliver(
         self,
-        audience: DataFrame,
+        audience: Audience,
         segments: Sequence[ExportedSegment],
         *,
         as_of: date,
@@ -74,7 +75,9 @@ class FileConnector:
         """
         staging = self.root / "_staging"
         shutil.rmtree(staging, ignore_errors=True)  # what a run that died left behind
-        wanted = audience.where(F.col("segment_id").isin([s.segment_id for s in segments]))
+        if not isinstance(audience, Audience) or audience.destination != self.config:
+            raise NotEligible(f"{self.config.name} takes the audience planned for it and nothing else.")
+        wanted = audience.frame.where(F.col("segment_id").isin([s.segment_id for s in segments]))
         tallies = _count(wanted)
         columns = [c for c in wanted.columns if c == "member_id" or c.endswith("_sha256")]
         eligible = wanted.where(F.col("excluded").isNull()).select("segment_id", "website_id", *columns)
@@ -96,20 +99,24 @@ class FileConnector:
 
     def _stage(self, eligible: DataFrame, columns: list[str], staging: Path) -> Mapping[str, Path]:
         """Write all segments at once, one job per format, and return the folder of each."""
-        folders = {name: staging / "spark" / name for name in ("parquet", "csv")}
+        folders = {name: staging / "spark" / name for name in ("parquet", "csv", "jsonl")}
         parts = ["segment_id", "website_id"]
 
         def write(rows: DataFrame, name: str, **options: str) -> None:
             # One task holds a segment, in the order of its members, so the same members give the same bytes.
             ordered = rows.repartition(*parts).sortWithinPartitions(*parts, "member_id")
             writer = ordered.write.partitionBy(*parts).options(**options)
-            writer.option("maxRecordsPerFile", self.config.max_rows_per_file).format(name).save(str(folders[name]))
+            written_as = "json" if name == "jsonl" else name
+            writer.option("maxRecordsPerFile", self.config.max_rows_per_file).format(written_as).save(
+                str(folders[name])
+            )
 
         write(eligible, "parquet", compression="zstd")
+        # Read back: the joins are not done twice, and nothing but digests is held meanwhile.
+        again = eligible.sparkSession.read.schema(eligible.schema).parquet(str(folders["parquet"]))
+        if "jsonl" in self.config.formats:
+            write(again, "jsonl", compression="none", ignoreNullFields="false")
         if "csv" in self.config.formats:
-            # Read back: the joins are not done twice, and nothing but digests is held meanwhile.
-            spark = eligible.sparkSession
-            again = spark.read.schema(eligible.schema).parquet(str(folders["parquet"]))
             safe = again.select(*parts, *[neutralise_cell(F.col(c)).alias(c) for c in columns])
             write(safe, "csv", header="true", escape='"', encoding="UTF-8", compression="none")
         return folders
@@ -190,6 +197,8 @@ class FileConnector:
             target = ready / f"{segment_id}.{kind}"
             if kind == "csv":
                 target.write_text(",".join(columns) + "\n", "utf-8")
+            elif kind == "jsonl":
+                target.touch()
             else:
                 pq.write_table(pa.schema([(c, pa.string()) for c in columns]).empty_table(), target)
             return [_describe(target, kind, 0)]

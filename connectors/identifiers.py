@@ -63,6 +63,36 @@ def normalise_name(name: Column) -> Column:
     return _known(F.lower(F.regexp_replace(name, _EDGES, "")))
 
 
+def meta_name(name: Column) -> Column:
+    """Returns a name as Meta compares it: lower-case, no punctuation; spaces within it and other scripts stay.
+
+    Meta's own SDK drops letters outside ASCII, which its guide allows; we keep them.
+    """
+    return _known(F.regexp_replace(F.lower(F.regexp_replace(name, r"[\p{P}\p{S}]+", "")), _EDGES, ""))
+
+
+def meta_city(city: Column) -> Column:
+    """Returns a city, state or street lower-cased, without spaces and punctuation (Meta, Snap, Amazon)."""
+    return _known(F.lower(F.regexp_replace(city, r"[\s\p{Z}\p{P}\p{S}]+", "")))
+
+
+def meta_zip(code: Column, country: Column) -> Column:
+    """Returns a postal code lower-cased, without spaces and dashes; of a US code the first five digits."""
+    bare = F.lower(F.regexp_replace(code, r"[\s\p{Z}\-]+", ""))
+    return _known(F.when(normalise_country(country) == F.lit("US"), F.substring(bare, 1, 5)).otherwise(bare))
+
+
+def normalise_gender(gender: Column) -> Column:
+    """Returns `m` or `f`, by the first letter; null for anything else."""
+    letter = F.substring(F.lower(F.regexp_replace(gender, _EDGES, "")), 1, 1)
+    return F.when(letter.isin("m", "f"), letter)
+
+
+def normalise_id(text: Column) -> Column:
+    """Returns an id lower-cased, without white space around it: mobile advertising ids, days and months of birth."""
+    return _known(F.lower(F.regexp_replace(text, _EDGES, "")))
+
+
 def normalise_country(country: Column) -> Column:
     """Returns an ISO 3166 alpha-2 country code in upper case; it is sent as it is, not hashed."""
     return _known(F.upper(F.regexp_replace(country, _EDGES, "")))

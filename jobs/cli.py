@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Customer segmentation for retail: raw files to trusted facts, features, segments, exports and a report.\n\n"
     "Start with `segmentation run`. Exit codes: 0 done, 1 unexpected, 2 wrong declaration or settings, 3 something "
     "missing on the machine, 4 a source or file was refused, 5 migration refused, 6 quality stopped a publish, "
-    "7 a step failed, 8 another run is writing, 9 a model cannot be made.",
+    "7 a step failed, 8 another run is writing, 9 a model cannot be made, 10 an activation was held back or halted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -205,6 +205,97 @@ def export(
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         for path in write(job, progress, job.as_of()):
             console.print(str(path), highlight=False, soft_wrap=True)
+
+
+Destination = Annotated[list[str] | None, typer.Option("--destination", "-d", help="Only this one; may be repeated.")]
+
+
+@app.command()
+def activate(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    destination: Destination = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Plan, count and show one redacted body; send nothing.")
+    ] = False,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="With --dry-run: let the destination check that body, where it can.")
+    ] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Send what a brake held back: many removals, an empty segment.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also send rows that were refused and have not changed.")
+    ] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Show the queue by status instead.")] = False,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Bring audiences and lists of conf/destinations to who is in a segment and may be sent there, and no one else."""
+    from jobs import activate as work
+
+    with job_of(target, data_dir, as_of, verbose, wait, writes=not (dry_run or queue)) as (job, progress):
+        if queue:
+            work.print_queue(job, console)
+        elif dry_run:
+            work.print_preview(job, console, destination or (), validate=validate)
+        else:
+            work.activate(job, progress, console, destination or (), is_confirmed=confirm, is_forced=force)
+
+
+@app.command()
+def reconcile(
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    destination: Destination = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compare who the ledger holds for present with who each destination lists."""
+    from jobs.activate import print_reconciliation
+
+    with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
+        print_reconciliation(job, console, destination or ())
+
+
+@app.command()
+def switch(
+    destination: Annotated[str, typer.Argument(help="Name of a destination, or '*' for all of them.")],
+    stop: Annotated[bool, typer.Option("--stop/--go", help="Send nothing any more, or let it go on.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for whoever reads it later.")] = None,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    verbose: Verbose = False,
+) -> None:
+    """The kill switch: stops a destination at once, a run that is under way between two batches."""
+    from jobs.activate import switch as work
+
+    # Not locked: it must work while a run is writing.
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        work(job, destination, is_stopped=stop, reason=reason)
+        console.print(f"{destination}: {'stopped' if stop else 'may send'}", highlight=False, markup=False)
+
+
+@app.command()
+def suppress(
+    website: Annotated[str, typer.Argument(help="Retailer.")],
+    file: Annotated[Path, typer.Argument(help="Customer numbers, one a line; - reads them from standard input.")],
+    reason: Annotated[str, typer.Option("--reason", help="asked, complaint, erased, bounced or legal.")] = "asked",
+    destination: Annotated[str, typer.Option("--destination", "-d", help="Where; '*' for everywhere.")] = "*",
+    target: Target = "local",
+    data_dir: DataDir = None,
+    as_of: AsOf = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Keep people out of destinations whatever they agreed to; the next run takes them away where they are."""
+    from jobs.activate import suppress as work
+
+    with job_of(target, data_dir, as_of, verbose, wait) as (job, _):
+        lines = (sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")).splitlines()
+        rows = work(job, website, [x.strip() for x in lines if x.strip()], reason=reason, destination=destination)
+        console.print(f"{rows:,} recorded", highlight=False)
 
 
 @app.command()

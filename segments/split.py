@@ -12,13 +12,10 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.errors import SettingsError
+from lakehouse.sampling import DIGITS, UNIT, salted_position
 
 HOLDOUT: Final = "holdout"
 TREATED: Final = "treated"
-
-_DIGITS: Final = 13
-_UNIT: Final = 16**_DIGITS
-"""52 bits of the hash: as many as a double holds exactly."""
 
 
 def assign_arm(keys: Sequence[str], salt: str, shares: Mapping[str, float]) -> Column:
@@ -32,7 +29,7 @@ def assign_arm(keys: Sequence[str], salt: str, shares: Mapping[str, float]) -> C
     Raises:
         SettingsError: The shares are not positive or do not add up to 1.
     """
-    position = _position(keys, salt)
+    position = salted_position(keys, salt)
     arm = F.lit(None).cast("string")
     for name, edge in reversed(_edges(shares)):
         arm = F.when(position < F.lit(edge), F.lit(name)).otherwise(arm)
@@ -43,13 +40,13 @@ def is_held_out(keys: Sequence[str], salt: str, share: float) -> Column:
     """Whether a customer belongs to the holdout of a `share`, 0 to 1: a growing share keeps everyone already in it."""
     if not 0 <= share <= 1:
         raise SettingsError(f"a holdout is a share from 0 to 1, not {share}")
-    return _position(keys, salt) < F.lit(share)
+    return salted_position(keys, salt) < F.lit(share)
 
 
 def arm_of(values: Sequence[object], salt: str, shares: Mapping[str, float]) -> str:
     """The same for one customer, in Python; `values` are those of the columns `assign_arm` is given."""
     said = "\u001f".join([salt, *(str(v) for v in values)])
-    position = int(hashlib.sha256(said.encode()).hexdigest()[:_DIGITS], 16) / _UNIT
+    position = int(hashlib.sha256(said.encode()).hexdigest()[:DIGITS], 16) / UNIT
     return next(name for name, edge in _edges(shares) if position < edge)
 
 
@@ -77,7 +74,7 @@ def split_by_strata(
     """
     edges = _edges(shares)
     known = customers.join(assigned.select(*keys, "arm"), on=list(keys), how="left")  # one earlier answer per customer
-    position = _position(keys, salt)
+    position = salted_position(keys, salt)
     is_new = F.col("arm").isNull()
     group = Window.partitionBy(*strata, is_new)
     ranked = known.select(
@@ -86,19 +83,13 @@ def split_by_strata(
         F.row_number().over(group.orderBy(position, *keys)).alias("_rank"),
         F.count(F.lit(1)).over(group).alias("_size"),
         # Without a turn of its own every small stratum would give its odd customer to the same arm.
-        _position(strata, f"{salt}/turn").alias("_turn"),
+        salted_position(strata, f"{salt}/turn").alias("_turn"),
     )
     place = F.pmod((F.col("_rank") - F.lit(0.5)) / F.col("_size") + F.col("_turn"), F.lit(1.0))
     arm = F.lit(None).cast("string")
     for name, edge in reversed(edges):
         arm = F.when(place < F.lit(edge), F.lit(name)).otherwise(arm)
     return ranked.select(*keys, F.coalesce("arm", arm).alias("arm"))
-
-
-def _position(keys: Sequence[str], salt: str) -> Column:
-    said = F.concat_ws("\u001f", F.lit(salt), *[F.coalesce(F.col(k).cast("string"), F.lit("")) for k in keys])
-    digits = F.substring(F.sha2(said, 256), 1, _DIGITS)
-    return F.conv(digits, 16, 10).cast("double") / F.lit(float(_UNIT))
 
 
 def _edges(shares: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -1,9 +1,13 @@
-"""What left for destinations."""
+"""What left for destinations, and who is there."""
 
 from __future__ import annotations
 
-from lakehouse.columns import bigint, column, day, flag, instant, text
-from lakehouse.declare import Merge, table
+from lakehouse.columns import Pii, bigint, column, day, flag, instant, integer, text
+from lakehouse.declare import Append, Merge, ReplaceSlice, table
+
+STATUSES = ("waiting", "unknown", "adding", "present", "rejected", "removing", "removed")
+VERDICTS = ("sending", "ok", "accepted", "reject", "retry", "unknown")
+LANES = ("withdrawal", "removal", "addition")
 
 
 @table(
@@ -21,15 +25,200 @@ class SegmentExport:
     segment_id = text("Segment.")
     version = text("Content hash of the definition.")
     as_of = day("Day the membership was published for.")
-    format = text("Format of the file.", values=("csv", "parquet"))
+    format = text("Format of the file.", values=("csv", "parquet", "jsonl"))
     path = text("Where the file is, relative to the data directory when inside it.")
     sha256 = text("SHA-256 of the file's bytes, hex.")
     rows = bigint("Members in this file.")
     bytes = bigint("Size of the file.")
     members = bigint("Members of the segment when it was exported.")
     eligible = bigint("Of them, those who may leave: consent granted and an identifier known; over all parts.")
-    excluded = column("map<string,bigint>", "Members left out by reason: no_consent, no_identifier.")
+    excluded = column(
+        "map<string,bigint>", "Members left out by reason: suppressed, no_consent, region, held_out, no_identifier."
+    )
     consent = text("Channel whose consent was asked for.")
     is_sample = flag("True when contact details or consent come from a labelled sample feed.")
     run_id = text("Run that wrote the file.")
     exported_at = instant("When that run started, UTC.")
+
+
+@table(
+    "gold.activation_suppression",
+    comment="One row per person and destination they must not be sent to, whatever they agreed to.",
+    kind=Merge(),
+    key=("website_id", "member_id", "destination"),
+    producer="connectors.suppression:suppress",
+    by_runtime=True,
+    owner="privacy",
+)
+class Suppression:
+    website_id = text("Retailer.")
+    member_id = text("SHA-256 of website and customer number, hex.", pii=Pii.IDENTIFIER)
+    destination = text("Destination as in conf/destinations; * for all.")
+    reason = text("Why.", values=("asked", "complaint", "erased", "bounced", "legal"))
+    suppressed_on = day("First day it holds.")
+    run_id = text("Run that recorded it.")
+
+
+@table(
+    "gold.activation_member",
+    comment="One row per destination, audience, person and set of keys: what the destination acknowledged of them.",
+    kind=Merge(),
+    key=("destination", "website_id", "segment_id", "member_id", "key_set"),
+    producer="connectors.delta_ledger:open_ledger",
+    by_runtime=True,
+    cluster_by=("destination", "segment_id"),
+    owner="marketing",
+)
+class ActivationMember:
+    destination = text("Destination as in conf/destinations.")
+    website_id = text("Retailer.")
+    segment_id = text("Segment.")
+    member_id = text("SHA-256 of website and customer number, hex.", pii=Pii.IDENTIFIER)
+    key_set = text("SHA-256 of the keys, hex; a person whose identifier changed has a row per set.", pii=Pii.IDENTIFIER)
+    status = text(
+        "waiting: not there yet; unknown: may be there; adding, removing: accepted and unfinished; present, removed: "
+        "acknowledged; rejected: refused, see code.",
+        values=STATUSES,
+    )
+    keys = column(
+        "map<string,string>",
+        "Digests or ids a removal goes by; empty once the removal is acknowledged. Never a plain address.",
+        pii=Pii.IDENTIFIER,
+    )
+    last_op = text("Last thing done with the row.", values=("add", "remove"))
+    code = text("Reason of the last refusal or delay, in the destination's words.", optional=True)
+    receipt = text("Job of the destination's that works on the row.", optional=True)
+    remote_id = text("The destination's id for the person, when it told one.", optional=True, pii=Pii.IDENTIFIER)
+    mapping = text("Fingerprint of the settings the row was last sent under.")
+    generation = integer("Changes of the row acknowledged so far.")
+    acknowledged_at = instant("When the destination last acknowledged it, UTC.", optional=True)
+    last_seq = bigint("Order, within that run, of what was last learnt.")
+    run_id = text("Run that last touched it.")
+
+
+@table(
+    "gold.activation_plan",
+    comment="One row per change the last run of a destination planned.",
+    kind=ReplaceSlice(by=("destination",)),
+    key=("destination", "website_id", "segment_id", "member_id", "key_set"),
+    producer="connectors.delta_ledger:open_ledger",
+    by_runtime=True,
+    owner="marketing",
+)
+class ActivationPlan:
+    destination = text("Destination.")
+    website_id = text("Retailer.")
+    segment_id = text("Segment.")
+    member_id = text("SHA-256 of website and customer number, hex.", pii=Pii.IDENTIFIER)
+    key_set = text("SHA-256 of the keys, hex.", pii=Pii.IDENTIFIER)
+    op = text("What is to be done.", values=("add", "remove"))
+    lane = text("Order of sending.", values=LANES)
+    keys = column("map<string,string>", "What is sent.", pii=Pii.IDENTIFIER)
+    stored_keys = column("map<string,string>", "What a later removal goes by.", pii=Pii.IDENTIFIER)
+    remote_id = text("The destination's id for the person, when it told one.", optional=True, pii=Pii.IDENTIFIER)
+    generation = integer("Changes of the row acknowledged before.")
+    bucket = integer("Part of the plan the row is read with, 0 to 255.")
+    run_id = text("Run that planned.")
+
+
+@table(
+    "gold.activation_outcome",
+    comment="One row per sent row and thing learnt of it: announced, then its outcome. The proof of what was sent.",
+    kind=Append(),
+    key=(),
+    producer="connectors.delta_ledger:open_ledger",
+    by_runtime=True,
+    cluster_by=("destination", "run_id"),
+    retention_days=400,
+    owner="marketing",
+)
+class ActivationOutcome:
+    run_id = text("Run.")
+    seq = bigint("Order within the run; the last one of a row counts.")
+    destination = text("Destination.")
+    website_id = text("Retailer.")
+    segment_id = text("Segment.")
+    batch_key = text("Batch; the same rows for the same change have the same key. Of a job's end, the job.")
+    op = text("What was done.", values=("add", "remove"))
+    member_id = text("SHA-256 of website and customer number, hex.", pii=Pii.IDENTIFIER)
+    key_set = text("SHA-256 of the keys, hex.", pii=Pii.IDENTIFIER)
+    verdict = text(
+        "sending: about to leave; ok; accepted: for later; reject: refused; retry: surely not applied; unknown: may "
+        "have been applied.",
+        values=VERDICTS,
+    )
+    code = text("Reason, in the destination's words.", optional=True)
+    receipt = text("Job of the destination's that works on it.", optional=True)
+    remote_id = text("The destination's id for the person, when it told one.", optional=True, pii=Pii.IDENTIFIER)
+    recorded_at = instant("When it was written down, UTC.")
+
+
+@table(
+    "gold.activation_batch",
+    comment="One row per batch of a run and state of it: sending, then settled with its counts.",
+    kind=Append(),
+    key=("run_id", "batch_key", "state"),
+    producer="connectors.delta_ledger:open_ledger",
+    by_runtime=True,
+    retention_days=400,
+    owner="marketing",
+)
+class ActivationBatch:
+    run_id = text("Run.")
+    destination = text("Destination.")
+    website_id = text("Retailer.")
+    segment_id = text("Segment.")
+    batch_key = text("SHA-256 over operation and changes.")
+    op = text("What was done.", values=("add", "remove"))
+    state = text("sending: about to leave; settled: every row has an outcome.", values=("sending", "settled"))
+    rows = integer("Rows of the batch.")
+    ok = integer("Rows acknowledged.")
+    accepted = integer("Rows taken for later.")
+    rejected = integer("Rows refused.")
+    left_over = integer("Rows left to the next run.")
+    recorded_at = instant("When it was written down, UTC.")
+
+
+@table(
+    "gold.activation_run",
+    comment="One row per run of a destination; freshness, reject rate and match rate are series over it.",
+    kind=Merge(),
+    key=("run_id", "destination"),
+    producer="connectors.delta_ledger:open_ledger",
+    by_runtime=True,
+    freshness_hours=24,
+    owner="marketing",
+)
+class ActivationRun:
+    run_id = text("Run.")
+    destination = text("Destination.")
+    state = text("running also stands for a run that died.", values=("running", "done", "stopped", "halted"))
+    started_at = instant("When it started, UTC.")
+    ended_at = instant("When it ended, UTC; null while it runs.", optional=True)
+    is_folded = flag("Whether its outcomes have reached gold.activation_member.")
+    planned = bigint("Rows put into batches.")
+    ok = bigint("Rows acknowledged.")
+    accepted = bigint("Rows taken for later.")
+    rejected = bigint("Rows refused for good.")
+    left_over = bigint("Rows left to the next run.")
+    held = bigint("Rows a brake held back.")
+    requests = bigint("Requests made.")
+    match_rate = text("What the destination could match, as it last put it.", optional=True)
+    message = text("Why it stopped, halted or held back.", optional=True)
+
+
+@table(
+    "gold.activation_switch",
+    comment="One row per destination that was ever switched; the kill switch, read between batches.",
+    kind=Merge(),
+    key=("destination",),
+    producer="connectors.switch:set_switch",
+    by_runtime=True,
+    owner="marketing",
+)
+class ActivationSwitch:
+    destination = text("Destination; * for all.")
+    is_stopped = flag("Whether nothing may be sent.")
+    reason = text("Why, by whoever set it.", optional=True)
+    changed_at = instant("When, UTC.")
+    run_id = text("Run that set it.")

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from connectors.audience import plan_audience
-from connectors.base import Connector, Export, ExportedSegment, FileDestination, load_destinations
+from connectors.audience import Audience, plan_audience
+from connectors.base import Connector, Export, ExportedSegment, FileDestination, Holdout
 from connectors.delivery import export_segments
+from connectors.destinations import load_destinations
+from connectors.exchange import NotEligible
 from connectors.files import FileConnector
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
@@ -28,6 +30,7 @@ AS_OF = date(2018, 1, 1)
 AT = datetime(2018, 1, 1, 6)
 VIP, NEW = ExportedSegment("vip", "VIP", "v1"), ExportedSegment("new", "New", "v2")
 FILES = FileDestination(name="files", kind="files")
+LEFT_OUT = {"suppressed": 0, "no_consent": 2, "region": 0, "held_out": 0, "no_identifier": 1}
 SECRETS = ("ann@x.example", "+15550100", "bob", "cy-77")
 
 
@@ -74,16 +77,27 @@ def consents(spark: SparkSession, *granted: str, denied: Sequence[str] = ("bob-2
 
 
 def deliver(
-    spark: SparkSession, folder: Path, audience: DataFrame, config: FileDestination = FILES, run_id: str = "run"
+    spark: SparkSession, folder: Path, audience: Audience, config: FileDestination = FILES, run_id: str = "run"
 ) -> tuple[Export, ...]:
     connector: Connector = FileConnector(config, folder)
     return connector.deliver(audience, [VIP, NEW], as_of=AS_OF, run_id=run_id, started_at=AT)
 
 
 def audience_of(
-    spark: SparkSession, *of: tuple[str, int], granted: Sequence[str] = ("ann-1", "cy-77", "dee-4")
-) -> DataFrame:
-    return plan_audience(members(spark, *of), customers(spark), consents(spark, *granted), destination=FILES)
+    spark: SparkSession,
+    *of: tuple[str, int],
+    granted: Sequence[str] = ("ann-1", "cy-77", "dee-4"),
+    config: FileDestination = FILES,
+    barred: Sequence[dict[str, Any]] = (),
+) -> Audience:
+    return plan_audience(
+        members(spark, *of),
+        customers(spark),
+        consents(spark, *granted),
+        rows(spark, "gold.activation_suppression", barred),
+        destination=config,
+        as_of=AS_OF,
+    )
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -97,7 +111,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_only_consented_members_leave_and_only_as_digests(spark: SparkSession) -> None:
     audience = audience_of(spark, *[("vip", k) for k in (1, 2, 3, 4, 5)])
 
-    found = {r.member_id: r for r in audience.collect()}
+    found = {r.member_id: r for r in audience.frame.collect()}
 
     ids = {k: sha(f"shop\u001f{n}") for k, n in {1: "ann-1", 2: "bob-2", 3: "cy-77", 4: "dee-4", 5: "eve-5"}.items()}
     assert {k: (found[ids[k]].email_sha256, found[ids[k]].phone_sha256, found[ids[k]].excluded) for k in ids} == {
@@ -109,6 +123,55 @@ def test_only_consented_members_leave_and_only_as_digests(spark: SparkSession) -
     }
     said = json.dumps([r.asDict() for r in found.values()])
     assert not [s for s in SECRETS if s in said]
+
+
+def test_suppressed_members_outsiders_and_the_held_out_stay(spark: SparkSession) -> None:
+    barred = [
+        {"website_id": "shop", "member_id": sha("shop\u001fann-1"), "destination": "*", "suppressed_on": AS_OF},
+        {
+            "website_id": "shop",
+            "member_id": sha("shop\u001fdee-4"),
+            "destination": "files",
+            "suppressed_on": date(2019, 1, 1),
+        },
+        {"website_id": "shop", "member_id": sha("shop\u001fdee-4"), "destination": "other", "suppressed_on": AS_OF},
+    ]
+    names = {sha(f"shop\u001f{n}"): n for n in ("ann-1", "dee-4")}
+
+    def found(config: FileDestination, barred: Sequence[dict[str, Any]] = ()) -> dict[str, str | None]:
+        audience = audience_of(spark, ("vip", 1), ("vip", 4), config=config, barred=barred)
+        return {names[r.member_id]: r.excluded for r in audience.frame.collect()}
+
+    assert found(FILES, barred) == {"ann-1": "suppressed", "dee-4": None}
+    # Neither has a country on record, and who is nowhere known is in no region.
+    assert found(FILES.model_copy(update={"regions": ("DE",)})) == {"ann-1": "region", "dee-4": "region"}
+    held = {
+        salt: found(FILES.model_copy(update={"holdouts": {"vip": Holdout(share=0.5, salt=salt)}}))
+        for salt in ("a", "b", "c", "d")
+    }
+    for salt, reasons in held.items():
+        for name, reason in reasons.items():
+            position = int(sha("\u001f".join([salt, "shop", name]))[:13], 16) / 16**13
+            assert reason == ("held_out" if position < 0.5 else None)
+    assert {r for reasons in held.values() for r in reasons.values()} == {"held_out", None}
+
+
+def test_json_lines_carry_every_name(spark: SparkSession, tmp_path: Path) -> None:
+    config = FILES.model_copy(update={"formats": ("jsonl",)})
+
+    _, vip = deliver(spark, tmp_path, audience_of(spark, ("vip", 1), ("vip", 4), ("new", 2), config=config), config)
+
+    lines = [json.loads(line) for line in vip.files[0].path.read_text().splitlines()]
+    assert {line["member_id"]: line["email_sha256"] for line in lines} == {
+        sha("shop\u001fann-1"): sha("ann@x.example"),
+        sha("shop\u001fdee-4"): None,
+    }
+
+
+def test_files_are_written_for_the_audience_planned_for_them_alone(spark: SparkSession, tmp_path: Path) -> None:
+    audience = audience_of(spark, ("vip", 1), config=FILES.model_copy(update={"consent": "email"}))
+    with pytest.raises(NotEligible):
+        deliver(spark, tmp_path, audience)
 
 
 def test_files_hold_who_may_leave_and_the_manifest_says_who_did_not(spark: SparkSession, tmp_path: Path) -> None:
@@ -126,7 +189,7 @@ def test_files_hold_who_may_leave_and_the_manifest_says_who_did_not(spark: Spark
     table = pq.read_table(folder / "vip.parquet", partitioning=None)
     assert [[c or "" for c in row.values()] for row in table.to_pylist()] == expected
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["counts"] == {"members": 5, "exported": 2, "excluded": {"no_consent": 2, "no_identifier": 1}}
+    assert manifest["counts"] == {"members": 5, "exported": 2, "excluded": LEFT_OUT}
     assert (manifest["is_sample"], "sample" in manifest["sample_note"]) == (True, True)
     assert (manifest["segment_version"], manifest["as_of"], manifest["consent"]) == ("v1", "2018-01-01", "ads")
     for file in manifest["files"]:
@@ -134,7 +197,7 @@ def test_files_hold_who_may_leave_and_the_manifest_says_who_did_not(spark: Spark
         assert (file["rows"], file["bytes"]) == (2, (folder / file["name"]).stat().st_size)
     everything = b"".join(content for content, _ in snapshot(tmp_path).values())
     assert not [s for s in SECRETS if s.encode() in everything]
-    assert (vip.members, vip.eligible, vip.excluded) == (5, 2, {"no_consent": 2, "no_identifier": 1})
+    assert (vip.members, vip.eligible, vip.excluded) == (5, 2, LEFT_OUT)
 
     assert (new.eligible, [f.rows for f in new.files]) == (0, [0, 0])
     assert new.files[0].path.read_text() == "member_id,email_sha256,phone_sha256\n"
@@ -147,7 +210,7 @@ def test_the_same_members_again_leave_every_byte_alone(spark: SparkSession, tmp_
     first = deliver(spark, tmp_path, audience)
     before = snapshot(tmp_path)
 
-    again = deliver(spark, tmp_path, audience.orderBy("phone_sha256"), run_id="later")
+    again = deliver(spark, tmp_path, audience_of(spark, ("new", 4), ("vip", 4), ("vip", 1)), run_id="later")
 
     assert snapshot(tmp_path) == before
     assert [e.is_new for e in first] == [True, True]
@@ -196,7 +259,7 @@ def test_a_damaged_or_half_written_export_is_made_again(spark: SparkSession, tmp
 def test_large_segments_are_cut_into_parts(spark: SparkSession, tmp_path: Path) -> None:
     small = FILES.model_copy(update={"max_rows_per_file": 1, "formats": ("csv",)})
 
-    (export,) = deliver(spark, tmp_path, audience_of(spark, ("vip", 1), ("vip", 4)), small)
+    (export,) = deliver(spark, tmp_path, audience_of(spark, ("vip", 1), ("vip", 4), config=small), small)
 
     assert [(f.path.name, f.rows) for f in export.files] == [("vip-00001.csv", 1), ("vip-00002.csv", 1)]
     assert [len(f.path.read_text().splitlines()) for f in export.files] == [2, 2]
@@ -229,7 +292,13 @@ def test_no_website_name_leads_out_of_the_folder(spark: SparkSession, tmp_path: 
         ],
     )
 
-    exports = deliver(spark, tmp_path / "in", plan_audience(audience, people, choices, destination=FILES))
+    exports = deliver(
+        spark,
+        tmp_path / "in",
+        plan_audience(
+            audience, people, choices, rows(spark, "gold.activation_suppression"), destination=FILES, as_of=AS_OF
+        ),
+    )
 
     assert {e.website_id for e in exports} == set(hostile)
     assert all(e.eligible == 1 and f.path.is_file() for e in exports for f in e.files)

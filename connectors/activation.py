@@ -1,0 +1,237 @@
+"""Segments to destinations that take additions and removals: plan, send, reconcile, and the queue as people see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from connectors.audience import plan_audience
+from connectors.base import BatchDestination
+from connectors.brakes import Brakes, PlacePlan
+from connectors.delivery import choose_destinations, published_segments
+from connectors.delta_ledger import DeltaLedger, open_ledger
+from connectors.destinations import load_destinations
+from connectors.engine import Engine
+from connectors.exchange import LANES, Place
+from connectors.ledger import RunReport
+from connectors.pace import Clock, Patience, SystemClock
+from connectors.rest import redact
+from connectors.switch import Switch
+from lakehouse.errors import SegmentationError
+from lakehouse.lake import Lake
+from lakehouse.settings import Settings
+from lakehouse.tables.activation import ActivationMember as M
+from lakehouse.tables.activation import ActivationOutcome as O
+
+
+class ActivationHeld(SegmentationError):
+    """A brake held something back, or a destination stopped the run; what could be sent was."""
+
+    exit_code = 10
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a dry run found for one destination.
+
+    Attributes:
+        destination: Name.
+        plans: One per audience.
+        held: Why an audience's removals and additions would wait.
+        notes: What to know before sending: audiences below the destination's minimum.
+        body: First body that would leave, redacted; empty when nothing would.
+        validated: The destination's own verdict on it, where it gives one.
+    """
+
+    destination: str
+    plans: Sequence[PlacePlan]
+    held: dict[Place, str]
+    notes: tuple[str, ...] = ()
+    body: str = ""
+    validated: str | None = None
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """One audience, by the ledger and by the destination.
+
+    Attributes:
+        destination: Name.
+        place: Audience.
+        ledger: People the ledger holds for present.
+        there: People the destination lists; None when it lists none to us.
+        missing: Of the ledger's, those not listed.
+        extra: Listed, and not the ledger's.
+    """
+
+    destination: str
+    place: Place
+    ledger: int
+    there: int | None
+    missing: int = 0
+    extra: int = 0
+
+
+@dataclass
+class Activation:
+    """Everything a command needs for some destinations; made by `open_activation`."""
+
+    lake: Lake
+    destinations: Sequence[BatchDestination]
+    as_of: date
+    run_id: str
+    started_at: datetime
+    clock: Clock = field(default_factory=SystemClock)
+    is_confirmed: bool = False
+    is_forced: bool = False
+
+    def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, RunReport]:
+        """Bring every destination to who is eligible now; returns a report per destination."""
+        reports = {}
+        for destination in self.destinations:
+            connector = destination.connect(self.clock)
+            name = destination.name
+            told = (lambda done, total, name=name: progress(name, done, total)) if progress else None
+            engine = Engine(
+                connector,
+                self.ledger(destination),
+                self.clock,
+                self._brakes(destination, connector.limits.reads_names),
+                Patience(attempts=destination.attempts),
+                Switch(self.lake, name),
+                destination.settle_seconds,
+                told,
+            )
+            reports[name] = engine.run()
+        return reports
+
+    def preview(self, *, validate: bool = False) -> list[Preview]:
+        """Plan and change nothing: counts, what a brake would hold, and one redacted body per destination.
+
+        Args:
+            validate: Also let the destination check that body, where it can do so without carrying it out.
+        """
+        found = []
+        for destination in self.destinations:
+            ledger = self.ledger(destination)
+            plans = ledger.plan(write=False)
+            connector = destination.connect(self.clock)
+            brakes = self._brakes(destination, connector.limits.reads_names)
+            held = {p.place: why for p in plans if (why := brakes.held(p)) is not None}
+            least = connector.limits.min_members
+            notes = tuple(
+                f"{p.place.segment_id}: {p.eligible:,} people, {destination.kind} uses an audience from {least:,} on"  # type: ignore[attr-defined]
+                for p in plans
+                if 0 < p.eligible < least
+            )
+            body, verdict = "", None
+            places = [p.place for p in plans]
+            windows = (
+                w for lane in LANES for w in ledger.windows(lane, places, limit=connector.limits.rows, batches=1)
+            )
+            window = next(windows, None)
+            if window:
+                batch = next((b for b in window if b.op == "add"), window[0])
+                body = json.dumps(redact(connector.body(batch)), indent=2) if batch.op == "add" else ""
+                verdict = connector.validate(batch) if validate else None
+            found.append(Preview(destination.name, plans, held, notes, body, verdict))
+        return found
+
+    def reconcile(self) -> list[Reconciliation]:
+        """Compare who the ledger holds for present with who the destination lists."""
+        found = []
+        for destination in self.destinations:
+            connector = destination.connect(self.clock)
+            present = self.lake.read(M).where(
+                (F.col(M.destination) == destination.name) & (F.col(M.status) == "present")
+            )
+            for place in [Place(*r) for r in present.select(M.website_id, M.segment_id).distinct().collect()]:
+                mine = present.where(
+                    (F.col(M.website_id) == place.website_id) & (F.col(M.segment_id) == place.segment_id)
+                )
+                listed = connector.listed(place)
+                if listed is None:
+                    found.append(Reconciliation(destination.name, place, int(mine.count()), None))
+                    continue
+                by = connector.listed_by
+                known_by = F.col(by) if by in (M.remote_id, M.member_id) else F.col(M.keys)[by]
+                ours = {r[0] for r in mine.select(known_by).collect()}
+                theirs = set(listed)
+                found.append(
+                    Reconciliation(
+                        destination.name, place, len(ours), len(theirs), len(ours - theirs), len(theirs - ours)
+                    )
+                )
+        return sorted(found, key=lambda r: (r.destination, r.place.website_id, r.place.segment_id))
+
+    def ledger(self, destination: BatchDestination) -> DeltaLedger:
+        """Returns the ledger of a destination for this run, over the audience that is eligible now."""
+        known = published_segments(self.lake, destination.chosen_segments)
+        names = {s: known[s].name for s in (destination.chosen_segments or known)}
+        audience = plan_audience(
+            self.lake.read("gold.customer_segment_customer"),
+            self.lake.read("gold.dim_customer"),
+            self.lake.read("silver.consent"),
+            self.lake.read("gold.activation_suppression"),
+            destination=destination,
+            as_of=self.as_of,
+        )
+        return open_ledger(
+            self.lake,
+            destination,
+            audience,
+            names,
+            run_id=self.run_id,
+            started_at=self.started_at,
+            clock=self.clock,
+            is_forced=self.is_forced,
+        )
+
+    def _brakes(self, destination: BatchDestination, reads_names: bool) -> Brakes:
+        return Brakes(destination.max_removed_share, reads_names, self.is_confirmed)
+
+
+def batch_destinations(settings: Settings, asked: Collection[str] = ()) -> list[BatchDestination]:
+    """Returns the active destinations that take additions and removals.
+
+    Raises:
+        SettingsError: a declaration is wrong, or one of those asked for is not active.
+    """
+    declared = load_destinations(settings.conf_dir / "destinations")
+    return [d for d in choose_destinations(declared, asked) if isinstance(d, BatchDestination)]
+
+
+def activation_queue(lake: Lake) -> DataFrame:
+    """Returns the queue people know, as a view of the ledger.
+
+    Returns:
+        One row per row of a destination that has something to do or has had: destination, website_id, segment_id,
+        member_id, status (pending, completed, failed, retry), code and run_id. `retry` is left to the next run,
+        `failed` was refused until something changes.
+    """
+    status = (
+        F.when(F.col(M.status).isin("present", "removed"), F.lit("completed"))
+        .when(F.col(M.status) == "rejected", F.lit("failed"))
+        .when(F.col(M.status).isin("adding", "removing"), F.lit("pending"))
+        .otherwise(F.lit("retry"))
+    )
+    return lake.read(M).select(
+        M.destination, M.website_id, M.segment_id, M.member_id, status.alias("status"), M.code, M.run_id
+    )
+
+
+def proof_of_removal(lake: Lake, website_id: str, member_id: str) -> DataFrame:
+    """Returns, for one person, what was sent and acknowledged where and when, in order.
+
+    Returns:
+        One row per thing learnt: destination, segment_id, op, verdict, batch_key, recorded_at.
+    """
+    mine = lake.read(O).where((F.col(O.website_id) == website_id) & (F.col(O.member_id) == member_id))
+    return mine.orderBy(O.recorded_at, O.seq).select(
+        O.destination, O.segment_id, O.op, O.verdict, O.batch_key, O.recorded_at
+    )

@@ -1,0 +1,48 @@
+"""People who must not be sent anywhere, or not to some destinations, whatever they agreed to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import date
+
+from lakehouse.lake import Lake
+from lakehouse.runner import append_rows
+from lakehouse.tables.activation import Suppression as S
+
+
+def suppress(
+    lake: Lake,
+    website_id: str,
+    customer_ids: Iterable[str],
+    *,
+    destination: str = "*",
+    reason: str,
+    suppressed_on: date,
+    run_id: str,
+) -> int:
+    """Record people as suppressed; the next run takes them away wherever they are. Returns rows written.
+
+    Customer numbers are kept as the digest destinations know, so that an erased person leaves no number behind.
+
+    Args:
+        lake: Holds the table.
+        website_id: Retailer.
+        customer_ids: Customer numbers.
+        destination: A destination's name; `*` for all.
+        reason: One of those the table allows.
+        suppressed_on: First day it holds.
+        run_id: Run that records it.
+    """
+    rows = [
+        {
+            str(S.website_id): website_id,
+            str(S.member_id): hashlib.sha256(f"{website_id}\x1f{customer}".encode()).hexdigest(),
+            str(S.destination): destination,
+            str(S.reason): reason,
+            str(S.suppressed_on): suppressed_on,
+            str(S.run_id): run_id,
+        }
+        for customer in sorted(set(customer_ids))
+    ]
+    return append_rows(lake, "gold.activation_suppression", rows).rows_written if rows else 0

@@ -1,0 +1,168 @@
+"""Activation commands: what is sent to audiences and lists, and what people see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from connectors.activation import (
+    Activation,
+    ActivationHeld,
+    activation_queue,
+    batch_destinations,
+)
+from jobs.context import Job
+from jobs.progress import Progress
+from lakehouse.errors import SettingsError
+
+
+def open_activation(job: Job, names: Collection[str], **choices: Any) -> Activation:
+    """Returns the activation of the destinations named, all active ones when none is."""
+    return Activation(
+        job.lake,
+        batch_destinations(job.settings, names),
+        job.as_of(),
+        job.run.run_id,
+        job.run.started_at,
+        **choices,
+    )
+
+
+def activate(
+    job: Job,
+    progress: Progress,
+    console: Console,
+    names: Collection[str] = (),
+    *,
+    is_confirmed: bool = False,
+    is_forced: bool = False,
+) -> None:
+    """Send to every destination, and say what became of it.
+
+    Raises:
+        ActivationHeld: a brake held something back, or a destination stopped the run; what could be sent was.
+    """
+    work = open_activation(job, names, is_confirmed=is_confirmed, is_forced=is_forced)
+    with progress.task("activate", f"{len(work.destinations)} destinations") as done:
+        reports = work.run()
+        done(sum(r.ok + r.accepted for r in reports.values()))
+    if not reports:
+        return
+    grid = Grid("destination", "state", "sent", "ok", "accepted", "refused", "left", "note", box=None, pad_edge=False)
+    problems = []
+    for name, r in sorted(reports.items()):
+        held = [f"{p.segment_id}: {why}" for p, why in r.held.items()]
+        counts = [f"{n:,}" for n in (r.planned, r.ok, r.accepted, r.rejected, r.left)]
+        grid.add_row(name, r.state, *counts, "; ".join([*filter(None, [r.code]), *held]))
+        problems += [f"{name} {h}" for h in held]
+        if r.state == "halted":
+            problems.append(f"{name} {r.code}")
+    console.print(grid)
+    if problems:
+        raise ActivationHeld(
+            f"{'; '.join(problems)}. Withdrawals were sent all the same. Look with --dry-run; --confirm sends what a "
+            "brake held back."
+        )
+
+
+def print_preview(job: Job, console: Console, names: Collection[str], *, validate: bool) -> None:
+    """Show what a run would do, and one redacted body per destination."""
+    for found in open_activation(job, names).preview(validate=validate):
+        console.print(found.destination, style="bold", highlight=False)
+        grid = Grid(
+            "website", "segment", "members", "eligible", "present", "withdraw", "remove", "add", "held", box=None
+        )
+        for p in found.plans:
+            counts = (p.members, p.eligible, p.present, p.withdrawals, p.removals, p.additions)
+            why = found.held.get(p.place, "")
+            grid.add_row(p.place.website_id, p.place.segment_id, *[f"{c:,}" for c in counts], why)
+        console.print(grid)
+        for note in found.notes:
+            console.print(note, highlight=False, markup=False)
+        if found.body:
+            console.print(found.body, highlight=False, markup=False)
+        if found.validated:
+            console.print(f"the destination says: {found.validated}", highlight=False, markup=False)
+
+
+def print_reconciliation(job: Job, console: Console, names: Collection[str]) -> None:
+    """Show ledger and destination side by side.
+
+    Raises:
+        ActivationHeld: they differ.
+    """
+    grid = Grid("destination", "website", "segment", "ledger", "there", "missing", "extra", box=None, pad_edge=False)
+    differ = []
+    for r in open_activation(job, names).reconcile():
+        there = "not told" if r.there is None else f"{r.there:,}"
+        grid.add_row(
+            r.destination,
+            r.place.website_id,
+            r.place.segment_id,
+            f"{r.ledger:,}",
+            there,
+            f"{r.missing:,}",
+            f"{r.extra:,}",
+        )
+        if r.missing or r.extra:
+            differ.append(f"{r.destination} {r.place.segment_id}")
+    console.print(grid)
+    if differ:
+        raise ActivationHeld(f"Ledger and destination differ: {', '.join(differ)}.")
+
+
+def print_queue(job: Job, console: Console) -> None:
+    """Show the queue: rows per destination, segment and status."""
+    grid = Grid("destination", "website", "segment", "status", "rows", box=None, pad_edge=False)
+    counted = activation_queue(job.lake).groupBy("destination", "website_id", "segment_id", "status").count()
+    for r in counted.orderBy("destination", "website_id", "segment_id", "status").collect():
+        grid.add_row(*r[:4], f"{r[4]:,}")
+    console.print(grid)
+
+
+def switch(job: Job, name: str, *, is_stopped: bool, reason: str | None) -> None:
+    """Stop a destination or let it go on; `*` is all of them."""
+    from connectors.switch import set_switch
+
+    if name != "*":
+        _known(job, name)
+    set_switch(
+        job.lake,
+        name,
+        is_stopped=is_stopped,
+        reason=reason,
+        changed_at=job.run.started_at,
+        run_id=job.run.run_id,
+    )
+
+
+def suppress(job: Job, website_id: str, customer_ids: Iterable[str], *, reason: str, destination: str) -> int:
+    """Record people as suppressed from the run's day on; returns rows written."""
+    from connectors.suppression import suppress as record
+    from lakehouse.tables.activation import Suppression
+
+    allowed = Suppression.reason.spec.values
+    if reason not in allowed:
+        raise SettingsError(f"A reason is one of {', '.join(allowed)}, not '{reason}'.")
+    if destination != "*":
+        _known(job, destination)
+    return record(
+        job.lake,
+        website_id,
+        customer_ids,
+        destination=destination,
+        reason=reason,
+        suppressed_on=job.as_of(),
+        run_id=job.run.run_id,
+    )
+
+
+def _known(job: Job, name: str) -> None:
+    from connectors.destinations import load_destinations
+
+    declared = [d.name for d in load_destinations(job.settings.conf_dir / "destinations")]
+    if name not in declared:
+        raise SettingsError(f"No destination is called '{name}'; there are {', '.join(declared)}.")

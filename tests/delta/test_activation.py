@@ -1,0 +1,288 @@
+"""The ledger on Delta against a fake Meta: what leaves, what is written down, and a run that dies."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+from rich.console import Console
+
+from connectors.activation import Activation, ActivationHeld, activation_queue, proof_of_removal
+from connectors.audience import plan_audience
+from connectors.base import BatchDestination
+from connectors.delta_ledger import open_ledger
+from connectors.engine import Engine
+from connectors.exchange import Batch, NotEligible, Place, Row
+from connectors.suppression import suppress
+from connectors.switch import set_switch
+from jobs import activate as commands
+from jobs.progress import Progress
+from lakehouse.errors import SettingsError
+from lakehouse.lake import Lake
+from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, sha
+from tests.support.clock import FakeClock
+from tests.support.fakes.advertising import FakeMeta
+from tests.support.rows import rows
+
+pytestmark = [pytest.mark.spark, pytest.mark.delta, pytest.mark.slow]
+
+AT = datetime(2026, 1, 1)
+PEOPLE = {
+    1: ("ann", " Ann@X.example", "+49 30 1"),
+    2: ("bob", "bob@x.example", "+49 30 2"),  # bob and cy share a telephone
+    3: ("cy", "cy@x.example", "+49 30 2"),
+    4: ("dee", "dee@x.example", "+49 30 4"),
+    5: ("eve", "eve@x.example", "+49 30 5"),
+}
+
+
+@pytest.fixture
+def shop(lake: Lake) -> Lake:
+    spark = lake.spark
+    segment = {"segment_id": "vip", "name": "Best customers", "version": "v1", "is_active": True}
+    lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", [segment]))
+    write_people(lake, PEOPLE, AT)
+    grant(lake, {"ann": True, "bob": True, "cy": True, "dee": True, "eve": False})
+    put_in_segment(lake, [1, 2, 3, 4, 5])
+    return lake
+
+
+@pytest.fixture
+def meta() -> Iterator[tuple[FakeMeta, BatchDestination, FakeClock]]:
+    clock = FakeClock()
+    with opened(WORLDS["meta"], clock) as (fake, destination):
+        assert isinstance(fake, FakeMeta)
+        yield fake, destination, clock
+
+
+def write_people(lake: Lake, people: dict[int, tuple[str, str, str]], at: datetime) -> None:
+    made = rows(
+        lake.spark,
+        "gold.dim_customer",
+        [
+            {"customer_key": k, "merchant_id": "shop", "customer_id": n, "email": e, "phone": p, "valid_from": at}
+            for k, (n, e, p) in people.items()
+        ],
+    )
+    lake.write("gold.dim_customer", made.drop("customer_sk", "valid_to", "is_current"))
+
+
+def grant(lake: Lake, choices: dict[str, bool]) -> None:
+    made = [
+        {"merchant_id": "shop", "customer_id": n, "channel": "ads", "is_granted": g, "changed_at": AT}
+        for n, g in choices.items()
+    ]
+    lake.write("silver.consent", rows(lake.spark, "silver.consent", made))
+
+
+def put_in_segment(lake: Lake, keys: list[int], gone: tuple[int, ...] = ()) -> None:
+    made = [
+        {
+            "segment_id": "vip",
+            "website_id": "shop",
+            "customer_key": k,
+            "customer_id": PEOPLE[k][0],
+            "_deleted": k in gone,
+        }
+        for k in [*keys, *gone]
+    ]
+    lake.write("gold.customer_segment_customer", rows(lake.spark, "gold.customer_segment_customer", made))
+
+
+def activation(lake: Lake, destination: BatchDestination, clock: FakeClock, run_id: str, **more: Any) -> Activation:
+    clock.sleep(60)
+    more = {"is_confirmed": True, **more}
+    return Activation(lake, [destination], date(2026, 1, 2), run_id, AT, clock, **more)
+
+
+def member(name: str) -> str:
+    return sha(f"shop\x1f{name}")
+
+
+def items(*names: str, phones: tuple[str, ...], **addresses: str) -> set[str]:
+    known = {n: e.strip().lower() for n, e, _ in PEOPLE.values()} | addresses
+    found = {f"EXTERN_ID:{member(n)}" for n in names} | {f"EMAIL:{sha(known[n])}" for n in names}
+    return found | {f"PHONE:{sha(p)}" for p in phones}
+
+
+def statuses(lake: Lake) -> dict[str, list[str]]:
+    names = {member(n): n for n, _, _ in PEOPLE.values()}
+    found: dict[str, list[str]] = {}
+    for r in lake.read("gold.activation_member").select("member_id", "status").collect():
+        found.setdefault(names[r.member_id], []).append(r.status)
+    return {n: sorted(s) for n, s in sorted(found.items())}
+
+
+def test_a_destination_follows_consent_membership_and_identifiers(
+    shop: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
+) -> None:
+    fake, destination, clock = meta
+    ann_to_dee = ("49301", "49302", "49304")
+
+    report = activation(shop, destination, clock, "one").run()["meta"]
+
+    assert (report.state, report.planned, report.ok) == ("done", 4, 4)
+    assert fake.state[AUDIENCE] == items("ann", "bob", "cy", "dee", phones=ann_to_dee)
+    again = activation(shop, destination, clock, "two").run()["meta"]
+    assert (again.planned, again.requests, len(fake.seen)) == (0, 0, 1)
+
+    # Bob withdraws, dee leaves the segment, ann has a new address. Bob's telephone is cy's too, and stays.
+    grant(shop, {"bob": False})
+    put_in_segment(shop, [1, 2, 3, 5], gone=(4,))
+    write_people(shop, {1: ("ann", "ann@new.example", "+49 30 1")}, datetime(2026, 1, 2))
+    (preview,) = activation(shop, destination, clock, "look").preview()
+    (plan,) = preview.plans
+    assert (plan.withdrawals, plan.removals, plan.additions, plan.present) == (1, 2, 1, 4)
+    assert len(fake.seen) == 1
+
+    # The run dies when the first batch has arrived and nothing of it is written down.
+    dying = Watched(destination.connect(clock), Killer("after_send"), rows=1)
+    with pytest.raises(Killed):
+        Engine(dying, activation(shop, destination, clock, "dies").ledger(destination), clock).run()
+    assert shop.read("gold.activation_run").where("run_id = 'dies'").collect()[0].state == "running"
+    third = activation(shop, destination, clock, "three").run()["meta"]
+
+    assert fake.seen[1].method == "DELETE"  # the withdrawal went first
+    assert sha("bob@x.example") in fake.seen[1].raw.decode()
+    assert (third.planned, third.ok) == (4, 4)
+    assert fake.state[AUDIENCE] == items("ann", "cy", phones=("49301", "49302"), ann="ann@new.example")
+    assert statuses(shop) == {"ann": ["present", "removed"], "bob": ["removed"], "cy": ["present"], "dee": ["removed"]}
+    assert fake.wrong == []
+    assert sha("eve@x.example") not in "".join(r.raw.decode() for r in fake.seen)
+
+    # The ledger proves the removal, adds up, and holds neither addresses nor the keys of whoever is gone.
+    proof = [(r.op, r.verdict) for r in proof_of_removal(shop, "shop", member("bob")).collect()]
+    assert proof == [("add", "sending"), ("add", "ok"), ("remove", "sending"), ("remove", "sending"), ("remove", "ok")]
+    assert {r.status: r["count"] for r in activation_queue(shop).groupBy("status").count().collect()} == {
+        "completed": 5
+    }
+    runs = {r.run_id: r for r in shop.read("gold.activation_run").collect()}
+    assert all(r.is_folded for r in runs.values())
+    assert [(runs[i].planned, runs[i].ok) for i in ("one", "two", "three")] == [(4, 4), (0, 0), (4, 4)]
+    batches = shop.read("gold.activation_batch").where("state = 'settled'").agg(F.sum("rows"), F.sum("ok")).collect()[0]
+    assert tuple(batches) == (8, 8)
+    told = json.dumps([r.asDict() for t in TABLES for r in shop.read(t).collect()], default=str)
+    assert "x.example" not in told
+    assert sha("bob@x.example") not in json.dumps([r.asDict() for r in shop.read(TABLES[0]).collect()], default=str)
+
+    # Whoever is suppressed goes at the next run; a stopped destination sends nothing.
+    suppress(shop, "shop", ["cy"], reason="erased", suppressed_on=date(2026, 1, 2), run_id="s")
+    set_switch(shop, "meta", is_stopped=True, reason="looking into it", changed_at=AT, run_id="s")
+    assert activation(shop, destination, clock, "four").run()["meta"].state == "stopped"
+    assert sha("cy@x.example") in "".join(fake.state[AUDIENCE])
+    set_switch(shop, "meta", is_stopped=False, reason=None, changed_at=AT, run_id="s")
+    # Half of those there would go, but a withdrawal is not held back by a brake.
+    five = activation(shop, destination, clock, "five", is_confirmed=False).run()["meta"]
+    assert (five.planned, five.held) == (1, {})
+    assert fake.state[AUDIENCE] == items("ann", phones=("49301",), ann="ann@new.example")
+
+
+TABLES = ("gold.activation_member", "gold.activation_outcome", "gold.activation_plan", "gold.activation_batch")
+
+
+class Killer:
+    """Dies at the first step of a name."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def __call__(self, what: str) -> None:
+        if what == self.at:
+            raise Killed(what)
+
+
+def test_nothing_but_the_eligible_audience_can_be_handed_over(
+    lake: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
+) -> None:
+    _, destination, clock = meta
+    spark = lake.spark
+    frames = [
+        rows(spark, t)
+        for t in (
+            "gold.customer_segment_customer",
+            "gold.dim_customer",
+            "silver.consent",
+            "gold.activation_suppression",
+        )
+    ]
+    other = destination.model_copy(update={"name": "other"})
+    planned = plan_audience(*frames, destination=other, as_of=date(2026, 1, 1))
+    say: dict[str, Any] = {"run_id": "r", "started_at": AT, "clock": clock}
+
+    with pytest.raises(NotEligible):
+        open_ledger(lake, destination, planned, {"vip": "VIP"}, **say)
+    with pytest.raises(NotEligible):
+        open_ledger(lake, destination, frames[0], {"vip": "VIP"}, **say)  # type: ignore[arg-type]
+    with pytest.raises(NotEligible):
+        type(planned)(destination, frames[0], (), (), frames[0])
+    with pytest.raises(NotEligible):
+        Batch("key", Place("shop", "vip"), "add", (Row("m", "k", "e", {"EMAIL": "x"}),))
+
+
+@pytest.mark.parametrize("kind", ["klaviyo", "webhook"])
+def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: Lake, kind: str) -> None:
+    clock = FakeClock()
+    choices = [
+        {"merchant_id": "shop", "customer_id": n, "channel": "email", "is_granted": True, "changed_at": AT}
+        for n in ("ann", "eve")
+    ]
+    shop.write("silver.consent", rows(shop.spark, "silver.consent", choices))
+    who = {"klaviyo": ("ann", "eve"), "webhook": ("ann", "bob", "cy", "dee")}[kind]  # mail, or advertising
+    with opened(WORLDS[kind], clock) as (fake, destination):
+        for run_id in ("one", "two", "three"):  # an import job is asked twice before it is done
+            report = activation(shop, destination, clock, run_id).run()[kind]
+        assert (report.planned, fake.wrong) == (0, [])
+        assert fake.state[WORLDS[kind].place] == {member(n) for n in who}
+        sent = "".join(r.raw.decode() for r in fake.seen)
+        (check,) = activation(shop, destination, clock, "look").reconcile()
+    assert ("ann@x.example" in sent) == (kind == "klaviyo")
+    assert (check.ledger, check.there, check.missing, check.extra) == (len(who), {"klaviyo": 2}.get(kind), 0, 0)
+    told = json.dumps([r.asDict() for t in TABLES for r in shop.read(t).collect()], default=str)
+    assert "x.example" not in told
+
+
+def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_path: Path) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=140)
+    folder = tmp_path / "conf" / "destinations"
+    folder.mkdir(parents=True)
+
+    def job(run_id: str) -> Any:
+        run = SimpleNamespace(run_id=run_id, started_at=AT)
+        settings = SimpleNamespace(conf_dir=tmp_path / "conf")
+        return SimpleNamespace(lake=shop, settings=settings, run=run, as_of=lambda: date(2026, 1, 2))
+
+    with opened(WORLDS["tiktok"], FakeClock()) as (fake, made):
+        said = {"kind": "tiktok", "base_url": made.base_url, "access_token": "env:TEST_TOKEN", "advertiser_id": "123"}
+        (folder / "ads.yml").write_text(json.dumps(said | {"audiences": {"vip": AUDIENCE}}))
+
+        commands.print_preview(job("look"), console, (), validate=True)
+        assert fake.seen == []
+        assert '"... 2 more"' in out.getvalue()
+        assert sha("ann@x.example") not in out.getvalue()
+        commands.activate(job("one"), Progress(console), console)
+        assert len(fake.state[AUDIENCE]) == 7  # four addresses, three telephones
+
+        assert commands.suppress(job("say"), "shop", ["bob"], reason="asked", destination="ads") == 1
+        with pytest.raises(SettingsError, match="A reason is one of asked, complaint"):
+            commands.suppress(job("say"), "shop", ["bob"], reason="why not", destination="ads")
+        with pytest.raises(SettingsError, match="No destination is called 'adds'"):
+            commands.switch(job("say"), "adds", is_stopped=True, reason=None)
+        put_in_segment(shop, [1], gone=(2, 3, 4, 5))
+        with pytest.raises(ActivationHeld, match="removes_50%_of_present"):
+            commands.activate(job("two"), Progress(console), console)
+        assert f"EMAIL_SHA256:{sha('bob@x.example')}" not in fake.state[AUDIENCE]
+        commands.activate(job("three"), Progress(console), console, is_confirmed=True)
+        assert fake.state[AUDIENCE] == {f"EMAIL_SHA256:{sha('ann@x.example')}", f"PHONE_SHA256:{sha('+49301')}"}
+
+        commands.print_queue(job("look"), console)
+        commands.print_reconciliation(job("look"), console, ())
+    assert "completed  4" in out.getvalue()
+    assert "not told" in out.getvalue()

@@ -1,0 +1,265 @@
+"""Klaviyo, HubSpot, Mailchimp, Braze and a webhook's receiver: tools of the retailer's own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from typing import Any
+
+from tests.support.fakes.server import Answer, Fake, Request
+
+TOKEN = "token-of-the-test"
+SECRET = "whsec_" + base64.b64encode(b"a secret of the test").decode()
+
+
+class FakeKlaviyo(Fake):
+    """Import jobs and lists; `state` holds external ids per list. A profile whose address is unusable fails its job."""
+
+    FAULTS = Fake.FAULTS
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.unusable: set[str] = set()
+        self.profiles: dict[str, str] = {}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.asks_until_done = 1
+
+    def handle(self, request: Request) -> Answer:
+        if request.headers.get("authorization") != f"Klaviyo-API-Key {TOKEN}":
+            return Answer(401, {"errors": [{"code": "not_authenticated"}]})
+        self.check(bool(re.fullmatch(r"\d{4}-\d{2}-\d{2}", request.headers.get("revision", ""))), "revision")
+        self.check("subscription" not in request.path and "suppression" not in request.path, "no subscription changes")
+        if (request.method, request.path) == ("POST", "/api/profile-bulk-import-jobs"):
+            return self._import(request)
+        if found := re.fullmatch(r"/api/profile-bulk-import-jobs/([^/]+)(/import-errors)?", request.path):
+            return self._job(found[1], bool(found[2]))
+        if (request.method, request.path) == ("GET", "/api/profiles"):
+            ids = json.loads(re.fullmatch(r"any\(external_id,(\[.*\])\)", request.query["filter"])[1])  # type: ignore[index]
+            self.check(len(ids) <= 100, "at most 100 values in a filter")
+            data = [
+                {"type": "profile", "id": self.profiles[i], "attributes": {"external_id": i}}
+                for i in ids
+                if i in self.profiles
+            ]
+            return Answer(200, {"data": data, "links": {"next": None}})
+        if (found := re.fullmatch(r"/api/lists/([^/]+)/relationships/profiles", request.path)) and (
+            request.method == "DELETE"
+        ):
+            data = request.body["data"]
+            self.check(0 < len(data) <= 1_000, "1 to 1,000 profiles")
+            by_id = {v: k for k, v in self.profiles.items()}
+            self.state.setdefault(found[1], set()).difference_update(by_id[d["id"]] for d in data)
+            return Answer(204)
+        if found := re.fullmatch(r"/api/lists/([^/]+)/profiles", request.path):
+            data = [
+                {"type": "profile", "attributes": {"external_id": i}} for i in sorted(self.state.get(found[1], set()))
+            ]
+            return Answer(200, {"data": data, "links": {"next": None}})
+        self.check(False, f"{request.method} {request.path}")
+        return Answer(404)
+
+    def _import(self, request: Request) -> Answer:
+        data = request.body["data"]
+        profiles = data["attributes"]["profiles"]["data"]
+        if len(profiles) > 10_000 or len(request.raw) > 5_000_000:
+            return Answer(400, {"errors": [{"code": "invalid"}]})
+        (target,) = data["relationships"]["lists"]["data"]
+        failed = []
+        for p in profiles:
+            about = p["attributes"]
+            if about["email"] in self.unusable:
+                failed.append({"attributes": {"code": "invalid_email", "original_payload": about}})
+                continue
+            self.profiles.setdefault(about["external_id"], f"P{len(self.profiles)}")
+            self.state.setdefault(target["id"], set()).add(about["external_id"])
+        job = f"job-{len(self.jobs) + 1}"
+        self.jobs[job] = {"left": self.asks_until_done, "failed": failed}
+        return Answer(202, {"data": {"type": "profile-bulk-import-job", "id": job}})
+
+    def _job(self, job: str, errors: bool) -> Answer:
+        if job not in self.jobs:
+            return Answer(404)
+        known = self.jobs[job]
+        if errors:
+            return Answer(200, {"data": known["failed"]})
+        known["left"] -= 1
+        status = "processing" if known["left"] >= 0 else "complete"
+        return Answer(
+            200, {"data": {"id": job, "attributes": {"status": status, "failed_count": len(known["failed"])}}}
+        )
+
+
+class FakeHubSpot(Fake):
+    """Contacts and manual lists; `state` holds record ids per list."""
+
+    FAULTS = (*Fake.FAULTS, "empty_success", "secondly")
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.unusable: set[str] = set()
+        self.records: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
+
+    def handle(self, request: Request) -> Answer:
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return Answer(401, {"category": "EXPIRED_AUTHENTICATION"})
+        if (request.method, request.path) == ("POST", "/crm/v3/objects/contacts/batch/upsert"):
+            return self._upsert(request.body["inputs"])
+        if (request.method, request.path) == ("POST", "/crm/v3/objects/contacts/batch/read"):
+            name = request.body["idProperty"]
+            asked = [i["id"] for i in request.body["inputs"]]
+            self.check(len(asked) <= 100, "at most 100 inputs")
+            results = [{"id": self.digests[d], "properties": {name: d}} for d in asked if d in self.digests]
+            return Answer(200 if len(results) == len(asked) else 207, {"status": "COMPLETE", "results": results})
+        if found := re.fullmatch(r"/crm/v3/lists/(\d+)/memberships/add-and-remove", request.path):
+            members = self.state.setdefault(found[1], set())
+            known = set(self.records.values())
+            added, removed = request.body["recordIdsToAdd"], request.body["recordIdsToRemove"]
+            self.check(set(added) | set(removed) <= known, "records exist")
+            members.update(added)
+            members.difference_update(removed)
+            return Answer(200, {"recordIdsAdded": added, "recordIdsRemoved": removed})
+        if found := re.fullmatch(r"/crm/v3/lists/(\d+)/memberships", request.path):
+            return Answer(200, {"results": [{"recordId": r} for r in sorted(self.state.get(found[1], set()))]})
+        self.check(False, f"{request.method} {request.path}")
+        return Answer(404)
+
+    def _upsert(self, inputs: list[dict[str, Any]]) -> Answer:
+        if len(inputs) > 100 or len({i["id"] for i in inputs}) < len(inputs):
+            return Answer(400, {"category": "VALIDATION_ERROR"})
+        results, errors = [], []
+        for i in inputs:
+            self.check(i["idProperty"] == "email", "idProperty")
+            if i["id"] in self.unusable:
+                errors.append(
+                    {"category": "VALIDATION_ERROR", "context": {"objectWriteTraceId": [i["objectWriteTraceId"]]}}
+                )
+                continue
+            record = self.records.setdefault(i["id"], str(1000 + len(self.records)))
+            self.digests[i["properties"]["activation_key"]] = record
+            results.append({"id": record, "objectWriteTraceId": i["objectWriteTraceId"]})
+        return Answer(207 if errors else 200, {"status": "COMPLETE", "results": results, "errors": errors})
+
+    def play(self, fault: str, request: Request) -> Answer | None:
+        match fault:
+            case "throttled":
+                headers = {"X-HubSpot-RateLimit-Interval-Milliseconds": "10000"}
+                return Answer(429, {"policyName": "TEN_SECONDLY_ROLLING"}, headers)
+            case "secondly":
+                return Answer(429, {"policyName": "SECONDLY"})
+            case "empty_success":
+                return Answer(200, {"status": "COMPLETE", "results": []})
+        return super().play(fault, request)
+
+
+class FakeMailchimp(Fake):
+    """One audience and its static segments; `state` holds MD5s per segment."""
+
+    FAULTS = (*Fake.FAULTS, "bare_403")
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.unusable: set[str] = set()
+
+    def handle(self, request: Request) -> Answer:
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return Answer(401, {"title": "API Key Invalid"})
+        found = re.fullmatch(r"/3\.0/lists/abc123/segments/(\d+)(/members(/([0-9a-f]{32}))?)?", request.path)
+        if not self.check(bool(found), f"{request.method} {request.path}"):
+            return Answer(404, {"title": "not found"})
+        members = self.state.setdefault(found[1], set())  # type: ignore[index]
+        if request.method == "DELETE":
+            md5 = found[4]  # type: ignore[index]
+            if md5 not in members:
+                return Answer(404, {"title": "not found"})
+            members.discard(md5)
+            return Answer(204)
+        if request.method == "GET":
+            page = sorted(members)[int(request.query["offset"]) :][: int(request.query["count"])]
+            return Answer(200, {"members": [{"id": m} for m in page], "total_items": len(members)})
+        self.check(set(request.body) == {"members_to_add"}, "no subscription changes")
+        if len(request.body["members_to_add"]) > 500:
+            return Answer(400, {"title": "too many"})
+        bad = [a for a in request.body["members_to_add"] if a in self.unusable]
+        good = [a for a in request.body["members_to_add"] if a not in self.unusable]
+        members.update(hashlib.md5(a.encode()).hexdigest() for a in good)
+        errors = [{"email_addresses": bad, "error": "Not subscribed"}] if bad else []
+        return Answer(200, {"total_added": len(good), "errors": errors, "error_count": len(bad)})
+
+    def play(self, fault: str, request: Request) -> Answer | None:
+        match fault:
+            case "throttled":
+                return Answer(429, {"title": "Too Many Requests"})
+            case "bare_403":
+                return Answer(403, [])
+        return super().play(fault, request)
+
+
+class FakeBraze(Fake):
+    """`/users/track` with an array attribute; `state` holds external ids per entry."""
+
+    FAULTS = Fake.FAULTS
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.unusable: set[str] = set()
+
+    def handle(self, request: Request) -> Answer:
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return Answer(401, {"message": "Invalid API key"})
+        self.check((request.method, request.path) == ("POST", "/users/track"), request.path)
+        attributes = request.body["attributes"]
+        if len(attributes) > 75:
+            return Answer(400, {"message": "too many"})
+        errors = []
+        for index, a in enumerate(attributes):
+            self.check(a["_update_existing_only"] is True, "no user is made")
+            if a["external_id"] in self.unusable:
+                errors.append({"type": "invalid external_id", "input_array": "attributes", "index": index})
+                continue
+            for name in a["segments"].get("add", []):
+                self.state.setdefault(name, set()).add(a["external_id"])
+            for name in a["segments"].get("remove", []):
+                self.state.setdefault(name, set()).discard(a["external_id"])
+        return Answer(201, {"message": "success", "attributes_processed": len(attributes), "errors": errors})
+
+    def play(self, fault: str, request: Request) -> Answer | None:
+        if fault == "throttled":
+            return Answer(429, {"message": "rate limit"}, {"X-RateLimit-Reset": str(int(self.now()) + 2)})
+        return super().play(fault, request)
+
+
+class FakeReceiver(Fake):
+    """A webhook's receiver that checks signatures and applies each event once; `state` holds members per segment."""
+
+    FAULTS = Fake.FAULTS
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.unusable: set[str] = set()
+        self.events: set[str] = set()
+        self.repeats = 0
+
+    def handle(self, request: Request) -> Answer:
+        said = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + request.raw
+        key = base64.b64decode(SECRET.removeprefix("whsec_"))
+        right = "v1," + base64.b64encode(hmac.new(key, said, hashlib.sha256).digest()).decode()
+        self.check(request.headers["webhook-signature"] == right, "signature")
+        self.check(abs(int(request.headers["webhook-timestamp"]) - self.now()) < 300, "timestamp")
+        self.check(len(request.body["members"]) <= 4, "rows per message")
+        members = self.state.setdefault(request.body["segment_id"], set())
+        rejected = []
+        for m in request.body["members"]:
+            if m["email_sha256"] in self.unusable:
+                rejected.append({"event_id": m["event_id"], "code": "unknown_member"})
+                continue
+            if m["event_id"] in self.events:
+                self.repeats += 1
+                continue
+            self.events.add(m["event_id"])
+            item = m["member_id"]
+            members.add(item) if request.body["type"] == "segment.entered" else members.discard(item)
+        return Answer(200, {"rejected": rejected})

@@ -1,0 +1,407 @@
+"""What each destination does in its own way: throttling, partial failures, jobs, refusals; and what holds for all."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.ads import datamanager_v1
+from google.protobuf import json_format
+
+from connectors.brakes import Brakes, PlacePlan, flagged_words
+from connectors.destinations import kinds, load_destinations
+from connectors.destinations.google import GoogleDestination
+from connectors.destinations.webhook import sign
+from connectors.engine import Engine
+from connectors.exchange import Halted, NotEligible, Place, cut_batches, next_op, next_status
+from connectors.http import Http, check_url, standard_throttle
+from connectors.pace import Pace, Patience, Rate, retry_after
+from connectors.rest import redact
+from connectors.secret import Secret
+from lakehouse.errors import MachineError, SettingsError
+from lakehouse.tables import activation as declared
+from tests.support.activation import PLACE, WORLDS, Person, World, opened, present, run_once, sha
+from tests.support.clock import FakeClock
+from tests.support.fakes.advertising import FakeGoogle
+from tests.support.fakes.server import Answer, Fake, Request, serve
+from tests.support.memory_ledger import MemoryLedger
+
+PEOPLE = [Person(n) for n in range(6)]
+
+
+def ledger_of(world: World, people: list[Person] = PEOPLE) -> MemoryLedger:
+    return MemoryLedger(world.kind, {PLACE: [world.wanted(p) for p in people]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "seconds"),
+    [
+        ("meta", "throttled", 120.0),  # minutes, in a header of its own
+        ("tiktok", "throttled", 1.0),  # a code in a 200
+        ("tiktok", "throttled_minutes", 300.0),
+        ("google", "exhausted", 2.0),  # nothing told: ours
+        ("klaviyo", "throttled", 3.0),
+        ("hubspot", "throttled", 10.0),
+        ("hubspot", "secondly", 1.0),
+        ("mailchimp", "bare_403", 10.0),
+        ("braze", "throttled", 2.0),  # an instant rather than a duration
+        ("webhook", "unavailable", 7.0),
+    ],
+)
+def test_waits_as_the_destination_asks(kind: str, fault: str, seconds: float) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        fake.faults.append(fault)
+        report = run_once(ledger_of(world, PEOPLE[:1]), destination, clock)
+    assert seconds in clock.slept
+    assert (report.ok + report.accepted, report.left, fake.wrong) == (1, 0, [])
+
+
+@pytest.mark.parametrize("kind", sorted(WORLDS))
+def test_a_refused_row_does_not_take_others_with_it_and_is_not_tried_again(kind: str) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    ledger = ledger_of(world)
+    with opened(world, clock) as (fake, destination):
+        fake.unusable = {world.unusable(PEOPLE[3])}  # type: ignore[attr-defined]
+        for _ in range(4):
+            report = run_once(ledger, destination, clock)
+            clock.sleep(3600)
+        assert (report.planned, fake.wrong) == (0, [])
+        assert present(fake, world) == {i for p in PEOPLE if p.number != 3 for i in world.items(p)}
+        refused = {k[1]: m.code for k, m in ledger.members.items() if m.status == "rejected"}
+        assert list(refused) == [PEOPLE[3].member_id]
+        assert refused[PEOPLE[3].member_id]
+        # Forced, it is tried, and goes through once the destination takes it.
+        fake.unusable = set()  # type: ignore[attr-defined]
+        ledger.forced = True
+        assert run_once(ledger, destination, clock).planned == 1
+
+
+def test_meta_is_halved_where_it_names_no_sample() -> None:
+    world, clock = WORLDS["meta"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        fake.unusable, fake.names_samples = {sha(PEOPLE[2].email)}, False  # type: ignore[attr-defined]
+        report = run_once(ledger_of(world), destination, clock, rows=6)
+    assert (report.ok, report.rejected) == (5, 1)
+
+
+def test_meta_says_limited_data_use_for_every_row() -> None:
+    made = kinds()["meta"].model_validate(
+        {
+            "name": "meta",
+            "kind": "meta",
+            "access_token": "env:X",
+            "audiences": {"vip": "1"},
+            "limited_data_use": [1, 1000],
+        }
+    )
+    (batch,) = cut_batches(PLACE, "add", [row_of("meta", PEOPLE[0])], 10)
+    payload = made.connect(FakeClock()).body(batch)["payload"]  # type: ignore[attr-defined]
+    assert payload["schema"][-3:] == [f"DATA_PROCESSING_OPTIONS{x}" for x in ("", "_COUNTRY", "_STATE")]
+    assert payload["data"][0][-3:] == [["LDU"], 1, 1000]
+
+
+@pytest.mark.parametrize("matches_names", [False, True])
+def test_google_reads_our_bodies_with_its_own_types(matches_names: bool) -> None:
+    world, clock = WORLDS["google"], FakeClock()
+    read: list[Any] = []
+    types = {
+        "ingest": datamanager_v1.IngestAudienceMembersRequest,
+        "remove": datamanager_v1.RemoveAudienceMembersRequest,
+    }
+
+    def parse(verb: str, body: dict[str, Any]) -> None:
+        message = types[verb].pb(types[verb]())
+        read.append(json_format.ParseDict(body, message, ignore_unknown_fields=False))
+
+    ledger = ledger_of(world)
+    if matches_names:
+        for n, w in enumerate(ledger.eligible[PLACE]):
+            address = "\x1f".join([sha("ann"), sha("bell"), "DE", "10115"])
+            ledger.eligible[PLACE][n] = replace(w, keys={**w.keys, "address": address})
+    with opened(world, clock) as (fake, destination):
+        assert isinstance(fake, FakeGoogle)
+        fake.parse = parse
+        run_once(ledger, destination, clock)
+        ledger.eligible[PLACE] = ledger.eligible[PLACE][:1]
+        clock.sleep(3600)
+        run_once(ledger, destination, clock)
+    ingest, remove = read[0], read[-1]
+    assert fake.wrong == []
+    assert (type(ingest).__name__, type(remove).__name__) == tuple(t.pb(t()).DESCRIPTOR.name for t in types.values())
+    first = ingest.audience_members[0].user_data.user_identifiers
+    digests = {(sha(p.email), sha(p.phone)) for p in PEOPLE}
+    assert (first[0].email_address, first[1].phone_number) in digests
+    assert (len(first), ingest.destinations[0].product_destination_id) == (2 + matches_names, "4711")
+    assert {f.name for f, _ in remove.ListFields()} == {"destinations", "audience_members", "encoding"}
+    if matches_names:
+        assert (first[2].address.region_code, first[2].address.given_name) == ("DE", sha("ann"))
+
+
+def test_google_is_asked_until_the_job_ends_and_tells_its_match_rate() -> None:
+    world, clock = WORLDS["google"], FakeClock()
+    ledger = ledger_of(world, PEOPLE[:2])
+    with opened(world, clock) as (fake, destination):
+        fake.asks_until_done = 2  # type: ignore[attr-defined]
+        first = run_once(ledger, destination, clock)
+        assert {m.status for m in ledger.members.values()} == {"adding"}
+        second = run_once(ledger, destination, clock, settle_seconds=0)
+        third = run_once(ledger, destination, clock, settle_seconds=3600)
+        assert (first.accepted, second.planned, third.planned, third.settled) == (2, 0, 0, 0)
+        fourth = run_once(ledger, destination, clock)
+    assert {m.status for m in ledger.members.values()} == {"present"}
+    rates = {*second.match_rates.values(), *third.match_rates.values(), *fourth.match_rates.values()}
+    assert rates == {"MATCH_RATE_RANGE_71_TO_80"}
+
+
+def test_google_wants_its_terms_accepted() -> None:
+    said = {"name": "g", "kind": "google", "account_id": "1", "client_id": "c"}
+    with pytest.raises(ValueError, match="terms_accepted"):
+        GoogleDestination.model_validate({**said, "client_secret": "env:X", "refresh_token": "env:X"})
+
+
+def test_a_validation_changes_nothing() -> None:
+    world, clock = WORLDS["google"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        connector = destination.connect(clock)
+        (batch,) = cut_batches(PLACE, "add", [row_of("google", p) for p in PEOPLE], 10)
+        assert connector.validate(batch) == "valid"  # type: ignore[attr-defined]
+        fake.unusable = {sha(PEOPLE[0].email)}  # type: ignore[attr-defined]
+        assert connector.validate(batch) == "refused: INVALID_FORMAT"  # type: ignore[attr-defined]
+        assert fake.state == {}
+
+
+@pytest.mark.parametrize("kind", sorted(WORLDS))
+def test_a_refused_token_halts_and_leaves_all_to_the_next_run(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    if kind == "webhook":
+        return  # it signs, and has no token
+    ledger = ledger_of(world)
+    with opened(world, clock) as (fake, destination):
+        if isinstance(fake, FakeGoogle):
+            fake.FAULTS = ()  # type: ignore[assignment]
+            handle = fake.handle
+            fake.handle = lambda r: handle(r) if r.path == "/token" else Answer(401)  # type: ignore[method-assign]
+        else:
+            monkeypatch.setenv("TEST_TOKEN", "wrong")
+        report = run_once(ledger, destination, clock)
+        assert (report.state, report.ok, report.left) == ("halted", 0, report.planned)
+        assert {m.status for m in ledger.members.values()} == {"waiting"}
+        assert fake.state == {}
+
+
+def test_a_receiver_that_is_gone_is_left_alone() -> None:
+    world, clock = WORLDS["webhook"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        fake.handle = lambda r: Answer(410)  # type: ignore[method-assign]
+        report = run_once(ledger_of(world), destination, clock)
+    assert (report.state, report.code, report.requests) == ("halted", "410", 1)
+
+
+def test_a_repeated_message_carries_the_same_ids() -> None:
+    world, clock = WORLDS["webhook"], FakeClock()
+    ledger = ledger_of(world, PEOPLE[:3])
+    with opened(world, clock) as (fake, destination):
+        fake.faults.extend(["applied_then_lost"] * 3)
+        run_once(ledger, destination, clock)
+        run_once(ledger, destination, clock)
+        assert len({r.headers["webhook-id"] for r in fake.seen}) == 1
+        assert fake.repeats == 9  # type: ignore[attr-defined]
+        ledger.eligible[PLACE] = []
+        run_once(ledger, destination, clock)
+        ledger.eligible[PLACE] = [world.wanted(p) for p in PEOPLE[:3]]
+        run_once(ledger, destination, clock)
+    # Entered, left and entered again are three changes; none is taken for a repeat of another.
+    assert len({r.headers["webhook-id"] for r in fake.seen}) == 3
+    assert present(fake, world) == {p.member_id for p in PEOPLE[:3]}
+
+
+def test_a_signature_is_that_of_the_standard() -> None:
+    # Values of the Standard Webhooks specification's reference libraries.
+    headers = sign(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        1614265330,
+        b'{"test": 2432232314}',
+    )
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    with pytest.raises(SettingsError, match="whsec_"):
+        sign("not base64!", "m", 1, b"")
+
+
+def test_lists_are_read_back_page_by_page() -> None:
+    for kind in ("klaviyo", "hubspot", "mailchimp"):
+        world, clock = WORLDS[kind], FakeClock()
+        with opened(world, clock) as (fake, destination):
+            run_once(ledger_of(world), destination, clock)
+            connector = destination.connect(clock)
+            assert set(connector.listed(PLACE)) == fake.state[world.place]  # type: ignore[attr-defined]
+
+
+def test_brakes_hold_removals_and_additions_but_never_a_withdrawal() -> None:
+    world, clock = WORLDS["tiktok"], FakeClock()
+    ledger = ledger_of(world)
+    ledger.permitted = {p.member_id for p in PEOPLE}
+    with opened(world, clock) as (fake, destination):
+        run_once(ledger, destination, clock)
+        ledger.eligible[PLACE] = [world.wanted(p) for p in PEOPLE[:3]]
+        ledger.permitted -= {PEOPLE[5].member_id}
+        report = run_once(ledger, destination, clock, brakes=Brakes(max_removed_share=0.3))
+        assert report.held == {PLACE: "removes_33%_of_present"}
+        assert present(fake, world) == {i for p in PEOPLE[:5] for i in world.items(p)}
+        confirmed = run_once(ledger, destination, clock, brakes=Brakes(0.3, is_confirmed=True))
+        assert (confirmed.held, confirmed.ok) == ({}, 2)
+        ledger.eligible[PLACE], ledger.members_of[PLACE] = [], 0
+        assert run_once(ledger, destination, clock, brakes=Brakes(1.0)).held == {PLACE: "segment_empty"}
+
+
+def test_the_switch_stops_a_run_between_windows() -> None:
+    world, clock = WORLDS["meta"], FakeClock()
+    ledger = ledger_of(world)
+    with opened(world, clock) as (fake, destination):
+        report = run_once(ledger, destination, clock, rows=1, is_stopped=lambda: len(fake.seen) >= 2)
+        assert (report.state, report.ok, len(fake.seen)) == ("stopped", 2, 2)
+        assert run_once(ledger, destination, clock).ok == 4
+
+
+def test_names_that_hint_at_health_or_money_are_flagged() -> None:
+    assert flagged_words("Diabetes care", "diabetes_care") == ["health (diabet)"]
+    assert flagged_words("High income households") == ["finance (income)"]
+    assert flagged_words("Illustrated books", "Creditable effort, no: credit") == ["finance (credit)"]
+    assert flagged_words("VIP early access", "win_back", "dairy buyers") == []
+    plan = PlacePlan(Place("shop", "low_income"), "Low income", 10, 10, 0, 0, 0, 10)
+    assert (Brakes(reads_names=True, is_confirmed=True).held(plan) or "").startswith("name_flagged: finance")
+    assert Brakes().held(plan) is None
+
+
+def test_no_address_leads_elsewhere_and_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for bad in ("http://example.com", "ftp://x", "https://user:pw@x.example", "example.com"):
+        with pytest.raises(ValueError, match="address"):
+            check_url(bad)
+    assert check_url("http://127.0.0.1:1/x/") == "http://127.0.0.1:1/x"
+
+    class Away(Fake):
+        def handle(self, request: Request) -> Answer:
+            return Answer(302, {}, {"Location": "http://127.0.0.1:9/steal"})
+
+    clock = FakeClock()
+    with serve(Away()) as url:
+        http = Http(url, headers=dict, clock=clock, pace=Pace((), clock), throttle=standard_throttle)
+        with pytest.raises(Halted, match="redirected"):
+            http.call("POST", "/x", {})
+        with pytest.raises(Halted, match="link_elsewhere"):
+            http.call("GET", "https://elsewhere.example/next")
+    assert http.requests == 1
+
+    monkeypatch.setenv("A_SECRET", "hunter2")
+    (tmp_path / "s").write_text("from a file\n")
+    assert (Secret("env:A_SECRET").reveal(), Secret(f"file:{tmp_path / 's'}").reveal()) == ("hunter2", "from a file")
+    assert f"{Secret('env:A_SECRET')} {Secret('env:A_SECRET')!r}" == "*** ***"
+    with pytest.raises(MachineError, match="env:NOWHERE"):
+        Secret("env:NOWHERE").reveal()
+    with pytest.raises(ValueError, match="never as its value") as raised:
+        Secret("hunter2")
+    assert "hunter2" not in str(raised.value)
+    (tmp_path / "meta.yml").write_text("kind: meta\naccess_token: EAAB-a-real-token\nbase_url: http://x.example\n")
+    with pytest.raises(SettingsError) as said:
+        load_destinations(tmp_path)
+    assert "EAAB" not in str(said.value)
+    assert "2 problem(s)" in str(said.value)
+    made = kinds()["meta"].model_validate({"name": "m", "kind": "meta", "access_token": "env:A_SECRET"})
+    assert "A_SECRET" not in f"{made!r}{made.model_dump()}{made.model_dump_json()}"
+
+
+def test_requests_keep_within_every_limit_and_waits_double() -> None:
+    clock = FakeClock(0)
+    pace = Pace((Rate(2, 1.0), Rate(3, 60.0)), clock)
+    for _ in range(4):
+        pace.take()
+    assert clock.now() == 60.0
+    patience = Patience(attempts=4, first_seconds=2, longest_seconds=5)
+    assert [patience.wait(n, None) for n in (1, 2, 3, 4)] == [2, 4, 5, None]
+    assert [patience.wait(1, s) for s in (0.5, 5.0, 6.0)] == [0.5, 5.0, None]
+    assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 10) == 50
+    assert [retry_after(v, 0) for v in ("7", "soon", None)] == [7, None, None]
+
+
+def test_a_body_too_large_is_halved_before_it_leaves() -> None:
+    world, clock = WORLDS["tiktok"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        connector = destination.connect(clock)
+        connector.http._max_bytes = 1_000  # type: ignore[attr-defined]
+        report = Engine(connector, ledger_of(world), clock).run()
+    assert (report.ok, max(len(r.raw) for r in fake.seen) <= 1_000) == (6, True)
+
+
+def test_what_a_dry_run_shows_names_nobody() -> None:
+    (batch,) = cut_batches(PLACE, "add", [row_of("klaviyo", p) for p in PEOPLE], 10)
+    body = WORLDS["klaviyo"].destination("http://127.0.0.1:1").connect(FakeClock()).body(batch)  # type: ignore[attr-defined]
+    shown = json.dumps(redact(body))
+    assert "x.example" not in shown
+    assert PEOPLE[0].member_id not in shown
+    assert "... 4 more" in shown
+
+
+def test_rules_leave_no_combination_open() -> None:
+    assert exchange_sets() == (declared.STATUSES, declared.VERDICTS, declared.LANES)
+    for op in ("add", "remove"):
+        for verdict in declared.VERDICTS:
+            for status in (None, *declared.STATUSES):
+                assert next_status(op, verdict, status) in declared.STATUSES  # type: ignore[arg-type]
+    # Whoever may be there is taken away; whoever surely is not is not asked for.
+    may_be_there = {"unknown", "adding", "present"}
+    assert {s for s in declared.STATUSES if next_op(False, s) == "remove"} == may_be_there  # type: ignore[arg-type]
+
+
+def exchange_sets() -> tuple[Any, ...]:
+    from connectors import exchange
+
+    return exchange.STATUSES, exchange.VERDICTS, exchange.LANES
+
+
+def test_a_part_of_a_batch_holds_nobody_else() -> None:
+    first, second = cut_batches(PLACE, "add", [row_of("meta", p) for p in PEOPLE[:2]], 1)
+    with pytest.raises(NotEligible):
+        first.only(second.rows)
+
+
+def row_of(kind: str, person: Person) -> Any:
+    from connectors.exchange import Row, event_id
+
+    w = WORLDS[kind].wanted(person)
+    event = event_id(kind, PLACE, "add", w.member_id, w.key_set, 0)
+    return Row(w.member_id, w.key_set, event, w.keys, w.details)
+
+
+def test_no_more_than_a_window_of_rows_is_held_whatever_the_audience() -> None:
+    world, clock = WORLDS["meta"], FakeClock()
+    made: list[weakref.ref[Any]] = []
+    most = 0
+
+    class Streaming(MemoryLedger):
+        """Makes rows as they are asked for, as a ledger that reads a table does."""
+
+        def windows(self, lane: Any, places: Any, *, limit: int, batches: int) -> Any:
+            nonlocal most
+            for first in range(0, 1_000, limit * batches):
+                rows = [row_of("meta", Person(n)) for n in range(first, first + limit * batches)]
+                made.extend(weakref.ref(r) for r in rows)
+                most = max(most, sum(r() is not None for r in made))
+                yield list(cut_batches(PLACE, "add", rows, limit))
+                del rows
+
+        def sending(self, batches: Any) -> None:
+            pass
+
+        def record(self, outcomes: Any) -> None:
+            pass
+
+    ledger = Streaming("meta", {PLACE: [world.wanted(p) for p in PEOPLE]})
+    with opened(world, clock) as (_, destination):
+        report = run_once(ledger, destination, clock, rows=10)
+    assert report.ok == 1_000
+    assert most <= 3 * 20  # windows of two batches of ten: the one being sent, and its neighbours
