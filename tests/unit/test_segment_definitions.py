@@ -11,7 +11,7 @@ from segments.load import load_segments
 CONF = Path(__file__).parents[2] / "conf"
 
 
-SHIPPED = ("behaviour.yml", "clusters.yml", "events.yml", "guests.yml", "lifecycle.yml", "value.yml")
+SHIPPED = ("behaviour.yml", "clusters.yml", "events.yml", "guests.yml", "lifecycle.yml", "outlook.yml", "value.yml")
 """Whoever uses the product adds files of their own, of which nothing is asked but that they are right."""
 
 
