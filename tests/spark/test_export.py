@@ -279,7 +279,7 @@ def test_no_website_name_leads_out_of_the_folder(spark: SparkSession, tmp_path: 
         spark,
         "gold.dim_customer",
         [
-            {"merchant_id": w, "customer_key": i, "email": f"{i}@x.example", "is_current": True}
+            {"merchant_id": w, "customer_key": i, "customer_id": str(i), "email": f"{i}@x.example", "is_current": True}
             for i, w in enumerate(hostile)
         ],
     )
