@@ -130,10 +130,11 @@ def test_training_waits_for_the_month_and_keeps_numbers_and_point_in_time(spark:
     settings = Settings(data_dir=tmp_path / "lake", parallel_steps=1)
     lake = Lake(spark, settings)
     later = date(2018, 2, 1)
+    # The same a month on, and with a hundred people the number of kinds hangs on a few of them.
     lake.write(
         "feature.customer",
         features_of(spark, three_kinds(90))
-        .union(features_of(spark, three_kinds(90, seed=2), as_of=later))
+        .union(features_of(spark, three_kinds(90), as_of=later))
         .union(features_of(spark, np.ones((60, 3)), "all_alike")),
     )
 
