@@ -36,8 +36,8 @@ def failures_told(job: Job, status: Literal["stale", "error"]) -> Iterator[None]
     except SegmentationError as e:
         try:
             _mark(job.lake, status, str(e))
-        except Exception:
-            log.warning("the state of the segments could not be noted", exc_info=True)
+        except Exception as unnoted:  # must not hide the failure itself; an engine's message may show values of a row
+            log.warning("the state of the segments could not be noted", extra={"error": type(unnoted).__name__})
         raise
 
 

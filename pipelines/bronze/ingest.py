@@ -183,9 +183,14 @@ def recover(lake: Lake, run: RunLike) -> list[int]:
 
 
 def _holds(lake: Lake, name: str, files: Sequence[Record]) -> bool:
-    """Whether a table has rows of a batch; files are named too, because tables keep statistics of them."""
+    """Whether a table has rows of a batch."""
+    return bool(_rows_of(lake, name, files).limit(1).count())
+
+
+def _rows_of(lake: Lake, name: str, files: Sequence[Record]) -> DataFrame:
+    """Rows of a batch; its files are named too, because tables keep statistics of them."""
     rows = lake.read(name).where(F.col("file_id").isin(*[r["payload_hash"] for r in files]))
-    return bool(rows.where(F.col("batch_id") == files[0]["batch_id"]).limit(1).count())
+    return rows.where(F.col("batch_id") == files[0]["batch_id"])
 
 
 def _all_refused(lake: Lake, files: Sequence[Record]) -> bool:
@@ -533,10 +538,7 @@ def _count_large(lake: Lake, files: Sequence[Record]) -> list[Record]:
     """Plan rows of a large batch with counts and checksums, from what the tables hold."""
 
     def counted(name: str) -> dict[str, Any]:
-        rows = lake.read(f"bronze.{name}_{files[0]['subject']}")
-        # Files are named too, because tables keep statistics of them.
-        here = rows.where(F.col("file_id").isin(*[r["payload_hash"] for r in files]))
-        here = here.where(F.col("batch_id") == files[0]["batch_id"])
+        here = _rows_of(lake, f"bronze.{name}_{files[0]['subject']}", files)
         found = here.groupBy("file_id").agg(F.count(F.lit(1)).alias("rows"), *_halves()).collect()
         return {r["file_id"]: r.asDict() for r in found}
 
