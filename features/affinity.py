@@ -75,8 +75,9 @@ def breadth(lines: DataFrame, products: DataFrame) -> DataFrame:
             _Fact.customer_key,
             "paid",
             *[_bit_of(c).alias(c) for c in _MARKED],
-            F.explode(F.array_compact(F.array(*[_value(c) for c in _KINDS]))).alias("value"),
+            F.explode(F.array(*[_value(c) for c in _KINDS])).alias("value"),
         )
+        .where(F.col("value").isNotNull())
     )
     is_category = F.col("value") < _of_kind(1)
     per_value = met.groupBy(_Fact.customer_key, "value").agg(

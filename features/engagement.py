@@ -121,7 +121,8 @@ def promoted_lines(lines: DataFrame, promotions: DataFrame, calendar: DataFrame)
         .join(F.broadcast(phases), on="merchant_id", how="inner")
         .select(key, _Fact.customer_key, cents(_Fact.amount).alias("amount"))
     )
-    return bought.join(placed, on="placement", how="inner").drop("placement")
+    # The lines are the fewer: a placement meets them in a map, and neither side is sorted.
+    return bought.hint("shuffle_hash").join(placed, on="placement", how="inner").drop("placement")
 
 
 def promotion_response(lines: DataFrame, promotions: DataFrame) -> DataFrame:

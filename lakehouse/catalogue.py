@@ -170,6 +170,7 @@ def _count(known: list[Table], level: str) -> int:
 
 
 def _write(lake: Lake, name: str, rows: list[dict[str, Any]]) -> None:
+    lake = lake.for_rows(len(rows))
     t = lake.ensure(name)
     frame = lake.spark.createDataFrame([tuple(r[c] for c in t.column_names) for r in rows], struct_of(t))
     lake.write(t, frame.coalesce(1))

@@ -9,6 +9,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -23,6 +24,7 @@ from lakehouse import ddl
 from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
 from lakehouse.errors import SegmentationError
 from lakehouse.scd import rebuild_timeline
+from lakehouse.session import session_for_few_rows
 from lakehouse.settings import Settings
 
 DELETED = "_deleted"
@@ -30,6 +32,9 @@ Which = str | type | Table
 
 _NAMED: dict[tuple[int, str], str] = {}
 """Which folder a name means in a session."""
+
+FEW_ROWS = 250_000
+"""Rows up to which plans are run as they are; compiling them first pays for more rows only."""
 
 _SMALL = 2_000_000
 """Rows up to which a merge goes straight to MERGE; above, a narrow key scan first finds out whether rows match."""
@@ -51,11 +56,28 @@ class Lake:
         """Open the lakehouse of `settings`; nothing is created until a table is first used."""
         self.spark = spark
         self.settings = settings
+        self._few: Lake | None = None
+        self._session = id(spark)
         self._ready: set[str] = set()
         self._counted: dict[str, tuple[int, int]] = {}
         self._schemas: set[str] = set()
         self._lock = threading.Lock()
         self._table_locks: dict[str, threading.Lock] = {}
+
+    def for_rows(self, rows: int) -> Lake:
+        """This lakehouse in the session that is fastest for work on so many rows.
+
+        A run is a hundred small steps and a few large ones, and each engine setting suits one of the two. Frames of one
+        plan come from one session.
+        """
+        if rows > FEW_ROWS or self.settings.spark.engine != "local":
+            return self
+        with self._lock:
+            if self._few is None:
+                self._few = copy(self)
+                self._few._few = self._few
+                self._few.spark = session_for_few_rows(self.spark)
+            return self._few
 
     # Names and places ------------------------------------------------------------------------------------------
 
@@ -233,7 +255,7 @@ class Lake:
     def _register(self, t: Table) -> None:
         """Let `schema.table` mean this lakehouse's table; of two opened by one session, the one that asked last."""
         place = str(self.path(t))
-        said = (id(self.spark), t.name)
+        said = (self._session, t.name)
         if self.settings.catalog or _NAMED.get(said) == place:
             return
         self._schema(t)
@@ -449,7 +471,17 @@ def checksum(which: Which) -> SparkColumn:
     """Aggregate that sums a 64-bit hash per row: equal for equal rows in any order, additive over parts."""
     t = table_of(which)
     hashed = [F.to_json(F.col(c)) if c.spec.type.startswith("map") else F.col(c) for c in t.columns]
-    return F.sum(F.xxhash64(*hashed).cast("decimal(20,0)")).cast("decimal(38,0)")
+    return exact_sum(F.xxhash64(*hashed))
+
+
+def exact_sum(whole: SparkColumn) -> SparkColumn:
+    """Sum of a bigint over up to two thousand million rows as `decimal(38,0)`, null for none.
+
+    The upper and the lower halves are added by themselves, which fits 64 bits and costs a third of adding decimals.
+    """
+    upper = F.sum(F.shiftright(whole, 32)).cast("decimal(38,0)")
+    lower = F.sum(whole.bitwiseAND(F.lit(0xFFFFFFFF))).cast("decimal(38,0)")
+    return (upper * F.lit(2**32).cast("decimal(38,0)") + lower).cast("decimal(38,0)")
 
 
 def _newest_version(path: Path) -> int | None:

@@ -193,7 +193,7 @@ class AuditLog:
     def _newest(self) -> dict[str, dict[str, Any]]:
         if not self._lake.exists("ingest.audit_transforms"):
             return {}
-        audits = self._lake.read("ingest.audit_transforms").where("status = 'succeeded'")
+        audits = self._lake.for_rows(0).read("ingest.audit_transforms").where("status = 'succeeded'")
         newest: dict[str, dict[str, Any]] = {}
         for row in audits.orderBy("ended_at").collect():
             newest[row["step"]] = row.asDict()
@@ -202,6 +202,7 @@ class AuditLog:
 
 def append_rows(lake: Lake, name: str, rows: list[dict[str, Any]]) -> WriteResult:
     """Write a handful of records of the platform itself; not for data."""
+    lake = lake.for_rows(len(rows))
     t = lake.ensure(name)
     values = [tuple(r.get(c) for c in t.column_names) for r in rows]
     return lake.write(t, lake.spark.createDataFrame(values, lake.empty(t).schema))
@@ -335,6 +336,8 @@ def _execute(
     clock: float,
     audit: Audit | None,
 ) -> StepResult:
+    held = [lake.count(r, version=versions.get(str(r))) for r in step.reads]
+    lake = lake.for_rows(sum(held))
     frames = [
         lake.read_changes(r, seen.get(str(r)), until=versions.get(str(r)))
         if isinstance(r, Changes)
@@ -357,8 +360,8 @@ def _execute(
             f"{step.producer}: returned and declared tables differ in {', '.join(sorted(undeclared))}."
         )
     rows_read = sum(
-        int(f.count()) if isinstance(r, Changes) and str(r) in seen else lake.count(r, version=versions.get(str(r)))
-        for f, r in zip(frames, step.reads, strict=True)
+        int(f.count()) if isinstance(r, Changes) and str(r) in seen else rows
+        for f, r, rows in zip(frames, step.reads, held, strict=True)
     )
     ended: list[dict[str, Any]] = []
     total = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -26,17 +27,22 @@ if TYPE_CHECKING:
 
 Engine = Literal["local", "databricks", "connect"]
 
-TEST_CONF: Final[Mapping[str, str]] = {
+FEW_ROWS_CONF: Final[Mapping[str, str]] = {
+    # Making, compiling and loading Java for a thousand rows costs more than reading them.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
+}
+"""What makes small tables fast and large ones slow, and can be set for a session."""
+
+TEST_CONF: Final[Mapping[str, str]] = {
+    **FEW_ROWS_CONF,
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "1",
     "spark.rdd.compress": "false",
     "spark.shuffle.compress": "false",
     "spark.shuffle.spill.compress": "false",
-    # Making, compiling and loading Java for a hundred rows costs more than reading them.
     "spark.buffer.pageSize": "1m",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     # With one tier the JVM reserves 48 MB for compiled code, which a suite fills: then it sweeps and compiles no more.
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
 }
@@ -110,6 +116,14 @@ def build_session(spark: SparkSettings, data_dir: Path, app_name: str = "segment
             return _configure_running(builder.getOrCreate(), spark)
 
 
+def session_for_few_rows(spark: SparkSession) -> SparkSession:
+    """Returns a second session of the local engine, of the same process and catalog, that runs plans as they are."""
+    second = spark.newSession()
+    for name, value in FEW_ROWS_CONF.items():
+        second.conf.set(name, value)
+    return second
+
+
 def quieten_libraries() -> None:
     """Turns off what libraries send home, unless the user has decided otherwise."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -140,6 +154,11 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         # The defaults of the next three are made for a cluster: 200, 50 and 10000 tasks, which on a few cores cost
         # 1.8 times the CPU of a run, 3 times the time of a Delta write and 15 times that of a VACUUM.
         "spark.sql.shuffle.partitions": str(spark.shuffle_partitions or min(8, max(2, os.cpu_count() or 2))),
+        # Few rows stay in one partition; a few million would no longer fit the memory of two, and spilling them costs
+        # more than adding them up.
+        "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "16",
+        "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+        "spark.sql.adaptive.advisoryPartitionSizeInBytes": "32m",
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
         # Wide projections of conditions make the optimizer derive thousands of facts it has no use for.
@@ -162,9 +181,8 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         "spark.pyspark.driver.python": sys.executable,
         **spark.conf,
     }
-    conf["spark.driver.extraJavaOptions"] = " ".join(
-        part for part in (_java_options(), spark.conf.get("spark.driver.extraJavaOptions", "")) if part
-    )
+    wanted = spark.conf.get("spark.driver.extraJavaOptions", "")
+    conf["spark.driver.extraJavaOptions"] = " ".join(part for part in (_java_options(wanted), wanted) if part)
     # On the class path from the start, because the file system is needed before `spark.jars` are looked at.
     paths = [*map(str, ensure_jars()), spark.conf.get("spark.driver.extraClassPath", "")]
     conf["spark.driver.extraClassPath"] = os.pathsep.join(path for path in paths if path)
@@ -302,9 +320,11 @@ def _configure_running(session: SparkSession, spark: SparkSettings) -> SparkSess
     return session
 
 
-def _java_options() -> str:
+def _java_options(wanted: str) -> str:
     quiet = (Path(__file__).with_name("log4j2.properties")).resolve().as_uri()
-    return f"-Dlog4j2.configurationFile={quiet} -Duser.timezone=UTC"
+    # What G1 saves in pauses, which nobody notices here, it costs in work beside the tasks.
+    collector = "" if re.search(r"-XX:\+Use\w+GC\b", wanted) else " -XX:+UseParallelGC"
+    return f"-Dlog4j2.configurationFile={quiet} -Duser.timezone=UTC{collector}"
 
 
 def _use_utc() -> None:

@@ -32,10 +32,10 @@ from pyspark.sql import functions as F
 from lakehouse import ddl
 from lakehouse.declare import table_of
 from lakehouse.errors import SegmentationError, SourceError
-from lakehouse.lake import Lake
+from lakehouse.lake import Lake, exact_sum
 from lakehouse.logs import get_logger
 from pipelines.bronze.preflight import Identity, Inspection, ReadColumn, identify, inspect, unchanged
-from pipelines.bronze.rows import SEQUENCE_STEP, Part, read_delivered, type_rows, union_rows
+from pipelines.bronze.rows import SEQUENCE_STEP, Part, alike, read_delivered, type_rows, union_rows
 from pipelines.bronze.samples import generate
 from pipelines.bronze.scratch import Scratch
 from pipelines.bronze.sources import Feed, Source, locate
@@ -43,11 +43,14 @@ from pipelines.bronze.sources import Feed, Source, locate
 MAX_FILES = 64
 """Files of one batch: each is a branch of the plan Spark makes."""
 
-LARGE_ROWS = 5_000_000
+LARGE_ROWS = 250_000
 """Rows from which a batch of columnar files is not staged as a whole."""
 
 SLICE_ROWS = 10_000_000
 """Rows one task writes of a row group. Each slice decodes the whole group, which costs a tenth of writing it."""
+
+_LEAST_BYTES = 10
+"""Bytes a row of text takes at the least."""
 
 PLAN, MANIFEST, ERRORS = "ingest.stg_raw", "ingest.raw_records", "ingest.ref_parsing_errors"
 SCHEMAS, AUDIT, RETRIES = "ingest.ref_file_schema", "ingest.audit_ingest", "ingest.stage_retries"
@@ -267,6 +270,12 @@ class _Batch:
     def is_large(self) -> bool:
         return self.files[0].plan["staging"] == "refused"
 
+    @property
+    def rows(self) -> int:
+        """Rows it holds, or as many as its bytes can hold when the files do not say."""
+        known = [(f.inspection.rows, f.inspection.identity) for f in self.files]
+        return sum(rows if rows is not None else about.size // _LEAST_BYTES for rows, about in known)
+
 
 @dataclass
 class _Survey:
@@ -420,15 +429,19 @@ def land(
         scratch: Where files that Spark cannot read as they are get rewritten.
     """
     parts = [part for found, number in files for part in scratch.parts(feed, found, number)]
-    frames = [
-        type_rows(read_delivered(lake.spark, feed, part), source, feed, part, batch_id, run.started_at)
-        for part in parts
-    ]
-    return lake.write(f"bronze.stg_{feed.subject}", union_rows(frames)).rows_written
+    typed = _typed(lake, source, feed, parts, batch_id, run)
+    return lake.write(f"bronze.stg_{feed.subject}", typed).rows_written
+
+
+def _typed(lake: Lake, source: Source, feed: Feed, parts: Iterable[Part], batch_id: int, run: RunLike) -> DataFrame:
+    return union_rows(
+        type_rows(read_delivered(lake.spark, feed, group), source, feed, group[0], batch_id, run.started_at)
+        for group in alike(parts)
+    )
 
 
 def _land_wave(
-    lake: Lake,
+    whole: Lake,
     wave: Sequence[_Batch],
     plan: _Plan,
     run: RunLike,
@@ -437,6 +450,7 @@ def _land_wave(
 ) -> list[Record]:
     def work(batch: _Batch) -> list[Record]:
         began = time.monotonic()
+        lake = whole.for_rows(batch.rows)
         if progress and results[batch.name].files_new == 0:
             progress(batch.name, None)
         if batch.is_large:
@@ -459,7 +473,7 @@ def _land_wave(
             progress(batch.name, results[batch.name])
         return landed
 
-    with ThreadPoolExecutor(max_workers=lake.settings.parallel_steps) as pool:
+    with ThreadPoolExecutor(max_workers=whole.settings.parallel_steps) as pool:
         # Largest first, so that the small ones fill the gaps.
         landed = pool.map(work, sorted(wave, key=lambda b: -b.size))
         return [r for rows in landed for r in rows]
@@ -512,12 +526,7 @@ def _land_large(lake: Lake, batch: _Batch, plan: _Plan, run: RunLike) -> list[Re
                 f.inspection,
             )
         ]
-        typed = union_rows(
-            type_rows(
-                read_delivered(lake.spark, batch.feed, p), batch.source, batch.feed, p, batch.batch_id, run.started_at
-            )
-            for p in parts
-        )
+        typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
         refused = lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
         accepted = typed.where(F.col("parse_errors").isNull()).drop("parse_errors")
         written = lake.write(f"bronze.raw_{batch.feed.subject}", accepted, txn=_raw_txn(files[0].plan))
@@ -539,36 +548,26 @@ def _count_large(lake: Lake, files: Sequence[Record]) -> list[Record]:
 
     def counted(name: str) -> dict[str, Any]:
         here = _rows_of(lake, f"bronze.{name}_{files[0]['subject']}", files)
-        found = here.groupBy("file_id").agg(F.count(F.lit(1)).alias("rows"), *_halves()).collect()
+        found = (
+            here.groupBy("file_id")
+            .agg(F.count(F.lit(1)).alias("rows"), exact_sum(F.col("row_hash")).alias("hashes"))
+            .collect()
+        )
         return {r["file_id"]: r.asDict() for r in found}
 
-    refused, taken, none = counted("stg"), counted("raw"), {"rows": 0}
+    refused, taken, none = counted("stg"), counted("raw"), {"rows": 0, "hashes": 0}
     return [
         r
         | {
             "rows_read": refused.get(r["payload_hash"], none)["rows"] + taken.get(r["payload_hash"], none)["rows"],
             "rows_accepted": taken.get(r["payload_hash"], none)["rows"],
             "rows_rejected": refused.get(r["payload_hash"], none)["rows"],
-            "checksum_accepted": _whole(taken.get(r["payload_hash"], none)),
-            "checksum_rejected": _whole(refused.get(r["payload_hash"], none)),
+            "checksum_accepted": int(taken.get(r["payload_hash"], none)["hashes"]),
+            "checksum_rejected": int(refused.get(r["payload_hash"], none)["hashes"]),
             "keys": [],
         }
         for r in files
     ]
-
-
-def _halves(condition: Column | None = None) -> list[Column]:
-    """Sums of the upper and lower halves of row_hash: exact in 64 bits, at a third of the cost of a decimal sum."""
-    value = F.col("row_hash") if condition is None else F.when(condition, F.col("row_hash"))
-    name = "" if condition is None else "refused_"
-    return [
-        F.sum(F.shiftright(value, 32)).alias(f"{name}upper"),
-        F.sum(value.bitwiseAND(F.lit(0xFFFFFFFF))).alias(f"{name}lower"),
-    ]
-
-
-def _whole(sums: Mapping[str, Any], name: str = "") -> int:
-    return int(sums.get(f"{name}upper") or 0) * 2**32 + int(sums.get(f"{name}lower") or 0)
 
 
 def _raw_txn(row: Record) -> tuple[str, int]:
@@ -609,8 +608,8 @@ def _count_rows(staged: DataFrame, *, with_keys: bool) -> list[Any]:
         .agg(
             F.count(F.lit(1)).alias("rows"),
             F.count_if(refused).alias("rejected"),
-            *_halves(),
-            *_halves(refused),
+            exact_sum(F.col("row_hash")).alias("hashes"),
+            exact_sum(F.when(refused, F.col("row_hash"))).alias("refused_hashes"),
             *keys,
         )
         .collect()
@@ -631,8 +630,8 @@ def _counted(row: Any) -> Record:
         "rows_read": row["rows"],
         "rows_accepted": row["rows"] - row["rejected"],
         "rows_rejected": row["rejected"],
-        "checksum_accepted": _whole(row.asDict()) - _whole(row.asDict(), "refused_"),
-        "checksum_rejected": _whole(row.asDict(), "refused_"),
+        "checksum_accepted": int(row["hashes"] or 0) - int(row["refused_hashes"] or 0),
+        "checksum_rejected": int(row["refused_hashes"] or 0),
         "keys": sorted(row["keys"]) if "keys" in row else [],
     }
 
@@ -931,6 +930,7 @@ def _write_records(
 ) -> None:
     t = table_of(name)
     values = [tuple(_stored(c.spec.type, r.get(c)) for c in t.columns) for r in records]
+    lake = lake.for_rows(len(values))
     lake.write(t, lake.spark.createDataFrame(values, ddl.struct_of(t)), txn=txn)
 
 

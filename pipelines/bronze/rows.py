@@ -7,10 +7,11 @@ columns. A refused row keeps what could be typed; its `parse_errors` say why, as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
+from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -30,6 +31,9 @@ SEQUENCE_STEP = 1000
 _ROW = "_row"
 _BAD = "_bad"
 _LINE = "_line"
+_NAME = "_name"
+_ABOUT = {"_file_id": "string", "_file_path": "string", "_delivery": "string", "_delivery_seq": "bigint"}
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 # A delimiter that JSON forbids unescaped, so that the CSV reader hands over whole lines.
 _NEVER_IN_JSON = "\x01"
 
@@ -63,17 +67,48 @@ class Part:
     span: tuple[int, int] | None = None
 
 
-def read_delivered(spark: SparkSession, feed: Feed, part: Part) -> DataFrame:
-    """One row per record: cells `c0`, `c1`, ... in file order (or `_line` for JSON), and `_row`, its position from 0.
+def alike(parts: Iterable[Part]) -> list[tuple[Part, ...]]:
+    """Parts that one read takes: columnar files of one layout that their names tell apart; any other by itself.
+
+    A plan with a branch per file is compiled branch by branch, which for many files costs more than reading them.
+    """
+    groups: list[dict[str, Part]] = []
+    for part in parts:
+        name = Path(part.path).name
+        joins = part.layout == "columns" and part.span is None and _PLAIN.fullmatch(name)
+        for group in groups if joins else ():
+            first = next(iter(group.values()))
+            if first.span is None and first.columns == part.columns and name not in group:
+                group[name] = part
+                break
+        else:
+            groups.append({name: part})
+    return [tuple(group.values()) for group in groups]
+
+
+def read_delivered(spark: SparkSession, feed: Feed, parts: Sequence[Part]) -> DataFrame:
+    """One row per record of some parts that are `alike`.
 
     A text file is one partition however large it is, which makes positions exact; columnar files carry them.
+
+    Returns:
+        Cells `c0`, `c1`, ... in file order (or `_line` for JSON); `_row`, the position in the part from 0; and of the
+        part `_file_id`, `_file_path`, `_delivery` and `_delivery_seq`.
     """
+    part = parts[0]
+    about = [(p.file_id, p.file_path, p.delivery, p.delivery_seq) for p in parts]
+    known = list(zip(_ABOUT, about[0], strict=True))
     if part.layout == "columns":
         stored = StructType([StructField(c.header, DataType.fromDDL(c.stored or "string")) for c in part.columns])
         cells = [F.col(ddl.quote(c.header)).alias(f"c{i}") for i, c in enumerate(part.columns)]
-        frame = spark.read.schema(stored).parquet(part.path)
-        positioned = frame.select(*cells, F.col("_metadata.row_index").alias(_ROW))
-        return positioned.where(F.col(_ROW).between(part.span[0], part.span[1] - 1)) if part.span else positioned
+        cells.append(F.col("_metadata.row_index").alias(_ROW))
+        frame = spark.read.schema(stored).parquet(*[p.path for p in parts])
+        if len(parts) == 1:
+            rows = frame.select(*cells, *[F.lit(value).alias(name) for name, value in known])
+            return rows.where(F.col(_ROW).between(part.span[0], part.span[1] - 1)) if part.span else rows
+        named = [(Path(p.path).name, *said) for p, said in zip(parts, about, strict=True)]
+        files = spark.createDataFrame(named, ", ".join(f"{n} {t}" for n, t in {_NAME: "string", **_ABOUT}.items()))
+        return frame.select(*cells, F.col("_metadata.file_name").alias(_NAME)).join(F.broadcast(files), on=_NAME)
     is_json = part.layout == "jsonl"
     names = [_LINE] if is_json else [f"c{i}" for i in range(len(part.columns))]
     options = {
@@ -92,7 +127,8 @@ def read_delivered(spark: SparkSession, feed: Feed, part: Part) -> DataFrame:
     }
     text = ", ".join(f"{ddl.quote(n)} string" for n in [*names, _BAD])
     frame = spark.read.schema(text).options(**options).csv(part.path)
-    return frame.select(*names, _BAD, F.monotonically_increasing_id().alias(_ROW))
+    position = F.monotonically_increasing_id().alias(_ROW)
+    return frame.select(*names, _BAD, position, *[F.lit(value).alias(name) for name, value in known])
 
 
 def type_rows(
@@ -104,7 +140,7 @@ def type_rows(
         delivered: From `read_delivered`.
         source: Gives the zone of times.
         feed: Gives columns, types and mapping.
-        part: What was read.
+        part: What was read; any one of several parts.
         batch_id: Ingest batch.
         loaded_at: Start of the run, UTC.
 
@@ -285,8 +321,8 @@ def _origin(source: Source, feed: Feed, part: Part, batch_id: int, loaded_at: da
         "feed": F.lit(feed.name),
         "delivery": delivery,
         "delivery_seq": sequence,
-        "file_id": F.lit(part.file_id),
-        "file_path": F.lit(part.file_path),
+        "file_id": F.col("_file_id"),
+        "file_path": F.col("_file_path"),
         "row_number": (F.col(_ROW) + 1).cast("bigint"),
         "row_hash": _row_hash(feed, part),
         "payload": _payload(feed, part),
@@ -297,10 +333,10 @@ def _origin(source: Source, feed: Feed, part: Part, batch_id: int, loaded_at: da
 
 
 def _delivery(feed: Feed, part: Part) -> tuple[Column, Column]:
-    base = F.lit(part.delivery_seq).cast("bigint")
+    base = F.col("_delivery_seq").cast("bigint")
     position = next((i for i, c in enumerate(part.columns) if c.declared == feed.delivery.column), None)
     if feed.delivery.by != "column" or (position is None and part.layout != "jsonl"):
-        return F.lit(part.delivery), base
+        return F.col("_delivery"), base
     if position is None:
         keys = _json_keys(feed, part, str(feed.delivery.column))
         named = F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys])
@@ -311,7 +347,7 @@ def _delivery(feed: Feed, part: Part) -> tuple[Column, Column]:
     else:
         rank = F.regexp_replace(named, r"\.0+$", "").try_cast("bigint")
     within = F.when(rank.between(0, SEQUENCE_STEP - 1), rank).otherwise(0)
-    return F.coalesce(named, F.lit(part.delivery)), base + F.coalesce(within, F.lit(0))
+    return F.coalesce(named, "_delivery"), base + F.coalesce(within, F.lit(0))
 
 
 def _row_hash(feed: Feed, part: Part) -> Column:

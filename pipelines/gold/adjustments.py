@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.lake import exact_sum
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.gold_finance import AuditTxnIngest as I
 from lakehouse.tables.gold_finance import StageAdjustments as A
@@ -37,14 +38,19 @@ def stage_adjustments(fact_changes: DataFrame) -> DataFrame:
 
 def audit_transaction_ingest(raw_changes: DataFrame) -> DataFrame:
     """Rows, checksum and period of each delivered piece that is new. A piece lands in one batch, so it comes whole."""
-    return raw_changes.groupBy(I.file_id, I.delivery).agg(
-        F.min("source").alias(I.source),
-        F.min("feed").alias(I.feed),
-        F.min("delivery_seq").alias(I.delivery_seq),
-        F.min("batch_id").alias(I.batch_id),
+    # A text in what is aggregated makes Spark sort the rows; as a part of the key it is hashed with them.
+    pieces = raw_changes.groupBy(I.file_id, I.delivery, I.source, I.feed).agg(
+        F.min(I.delivery_seq).alias(I.delivery_seq),
+        F.min(I.batch_id).alias(I.batch_id),
         F.count(F.lit(1)).alias(I.row_count),
-        F.sum(F.col("row_hash").cast("decimal(20,0)")).cast("decimal(38,0)").alias(I.checksum),
+        exact_sum(F.col("row_hash")).alias(I.checksum),
         F.min("sold_at").alias(I.first_sold_at),
         F.max("sold_at").alias(I.last_sold_at),
-        F.min("loaded_at").alias(I.loaded_at),
+        F.min(I.loaded_at).alias(I.loaded_at),
+    )
+    return pieces.groupBy(I.file_id, I.delivery).agg(
+        *[F.min(c).alias(c) for c in (I.source, I.feed, I.delivery_seq, I.batch_id)],
+        *[F.sum(c).cast(t).alias(c) for c, t in ((I.row_count, "bigint"), (I.checksum, "decimal(38,0)"))],
+        *[F.min(c).alias(c) for c in (I.first_sold_at, I.loaded_at)],
+        F.max(I.last_sold_at).alias(I.last_sold_at),
     )

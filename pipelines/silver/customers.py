@@ -64,10 +64,13 @@ def conform_customers(
     about = named if named is not None else known
     master = _master(touched(master_rows, about, previous, *_KEY))
     reached = _contacts(touched(contact_rows, about, previous, *_KEY), of_contact.where(lambda r: r.is_sample))
+    # A text in what is aggregated makes Spark sort the lines; as a part of the key it is hashed with them.
     bought = (
         touched(known, about, previous, *_KEY)
+        .groupBy(*_KEY, "country")
+        .agg(F.min("sold_at").alias("_first_sale"))
         .groupBy(*_KEY)
-        .agg(F.min("sold_at").alias("_first_sale"), F.max("country").alias("_line_country"))
+        .agg(F.min("_first_sale").alias("_first_sale"), F.max("country").alias("_line_country"))
     )
     # Each of the three names a customer at most once.
     everybody = bought.join(master, on=list(_KEY), how="full_outer").join(reached, on=list(_KEY), how="full_outer")

@@ -24,8 +24,7 @@ def reject_subjects(*raw_changes: DataFrame, sources: Any) -> DataFrame:
     for subject, raw in zip(LISTED, raw_changes, strict=True):
         book = rule_book(sources, subject)
         codes = [F.when(c, F.lit(reason)) for reason, c in SUBJECTS[subject].reasons(book).items()]
-        reasons = F.array_compact(F.array(*codes))
-        listed = raw.select(
+        listed = raw.where(SUBJECTS[subject].is_refused(book)).select(
             F.lit(subject).alias(R.subject),
             R.source,
             R.feed,
@@ -33,8 +32,8 @@ def reject_subjects(*raw_changes: DataFrame, sources: Any) -> DataFrame:
             R.file_id,
             R.row_number,
             R.row_hash,
-            reasons.alias(R.reasons),
+            F.array_compact(F.array(*codes)).alias(R.reasons),
             R.batch_id,
         )
-        refused.append(listed.where(F.size(R.reasons) > 0))
+        refused.append(listed)
     return union_all(refused)

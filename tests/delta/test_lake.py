@@ -55,6 +55,16 @@ def test_changes_since_a_version_name_each_key_once_with_its_last_state(lake: La
     assert lake.read_changes(which, None).count() == 3
 
 
+def test_work_on_few_rows_sees_and_writes_the_same_tables(lake: Lake) -> None:
+    few = lake.for_rows(10)
+    assert few is lake.for_rows(10).for_rows(10)
+    assert lake.for_rows(10**9) is lake
+    few.write(CONSENT, rows(few.spark, CONSENT, [consent("1", True)]))
+    assert lake.count(CONSENT) == few.count(CONSENT) == 1
+    lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", False)]))
+    assert stored(few, CONSENT, "is_granted") == [(False,)]
+
+
 def test_a_replayed_append_is_ignored(lake: Lake) -> None:
     which = "bronze.raw_campaigns"
     frame = rows(lake.spark, which, [{"campaign_id": "1", "row_number": 1}])

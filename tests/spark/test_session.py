@@ -38,7 +38,12 @@ def test_the_users_settings_win_and_java_options_add_up(tmp_path: Path) -> None:
     conf = local_conf(SparkSettings(shuffle_partitions=3, driver_memory="3g", conf=extra), tmp_path)
     assert conf["spark.sql.ansi.enabled"] == "false"
     assert (conf["spark.sql.shuffle.partitions"], conf["spark.driver.memory"]) == ("3", "3g")
-    assert conf["spark.driver.extraJavaOptions"].endswith("-Duser.timezone=UTC -Dmine=1")
+    assert conf["spark.driver.extraJavaOptions"].endswith("-Duser.timezone=UTC -XX:+UseParallelGC -Dmine=1")
+
+
+def test_java_is_started_with_one_collector_the_users_if_there_is_one(tmp_path: Path) -> None:
+    asked = SparkSettings(conf={"spark.driver.extraJavaOptions": "-XX:+UseG1GC"})
+    assert "UseParallelGC" not in local_conf(asked, tmp_path)["spark.driver.extraJavaOptions"]
 
 
 def test_memory_stays_within_its_bounds() -> None:
