@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
+from rich.text import Text
 
 from jobs.context import Job
 from lakehouse.declare import Changes, table_of, tables
@@ -94,9 +95,10 @@ def print_status(job: Job, console: Console) -> None:
         console.print("Nothing has run yet. Start with: segmentation run")
         return
     now = datetime.now(UTC).replace(tzinfo=None)
-    grid = Grid(
-        "table", "status", "age", "rows written", "seconds", "run", box=None, pad_edge=False, header_style="bold"
-    )
+    grid = Grid(box=None, pad_edge=False, header_style="bold")
+    for title in ("table", "status", "age", "rows written", "seconds", "run"):
+        # On a narrow terminal the number of the run is cut, and nothing before it.
+        grid.add_column(title, no_wrap=title != "run", overflow="ellipsis")
     for r in rows:
         hours = (now - r["ended_at"]).total_seconds() / 3600
         promised = table_of(r["table_name"]).freshness_hours if r["table_name"] in tables() else None
@@ -146,10 +148,13 @@ def print_table(
         shown = frame.select(
             *[F.lit("***").alias(str(c)) if c.spec.pii else F.col(str(c)) for c in t.columns]
         ).collect()
-        content = Grid(*t.column_names, box=None, pad_edge=False, header_style="bold")
+        # One under the other: tables are wider than terminals.
         for found in shown:
-            content.add_row(*["" if v is None else str(v) for v in found])
-        console.print(content)
+            content = Grid(box=None, pad_edge=False, show_header=False)
+            for c, value in zip(t.column_names, found, strict=True):
+                content.add_row(c, Text("" if value is None else str(value)))
+            console.print()
+            console.print(content)
 
 
 def _print_balance(job: Job, console: Console) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -35,6 +36,9 @@ _NAMED: dict[tuple[int, str], str] = {}
 
 FEW_ROWS = 250_000
 """Rows up to which plans are run as they are; compiling them first pays for more rows only."""
+
+_KEPT = timedelta(days=7)
+"""How long Delta keeps files that no newest version needs."""
 
 _SMALL = 2_000_000
 """Rows up to which a merge goes straight to MERGE; above, a narrow key scan first finds out whether rows match."""
@@ -338,8 +342,11 @@ class Lake:
         self.spark.sql(f"OPTIMIZE {self.name(self.ensure(which))}")
 
     def vacuum(self, which: Which) -> None:
-        """Delete files no version of the last seven days needs."""
-        self.spark.sql(f"VACUUM {self.name(self.ensure(which))}")
+        """Delete files no version of the last seven days needs; a younger table has none."""
+        t = self.ensure(which)
+        if not self.settings.catalog and _age_of(self.path(t)) < _KEPT:
+            return
+        self.spark.sql(f"VACUUM {self.name(t)}")
 
     def _write(
         self, t: Table, rows: DataFrame, txn: tuple[str, int] | None, slice_of: Mapping[str, Any] | None
@@ -490,6 +497,12 @@ def _newest_version(path: Path) -> int | None:
         return None
     versions = [int(p.name[:20]) for p in log.iterdir() if len(p.name) == 25 and p.name.endswith(".json")]
     return max(versions, default=None)
+
+
+def _age_of(path: Path) -> timedelta:
+    """Time since the oldest commit of a folder's log that is still there."""
+    oldest = min(p.stat().st_mtime for p in (path / "_delta_log").glob("*.json"))
+    return timedelta(seconds=time.time() - oldest)
 
 
 def _typed_literal(value: object) -> str:

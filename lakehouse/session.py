@@ -156,7 +156,7 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         "spark.sql.shuffle.partitions": str(spark.shuffle_partitions or min(8, max(2, os.cpu_count() or 2))),
         # Few rows stay in one partition; a few million would no longer fit the memory of two, and spilling them costs
         # more than adding them up.
-        "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "16",
+        "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "8",
         "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
         "spark.sql.adaptive.advisoryPartitionSizeInBytes": "32m",
         "spark.databricks.delta.snapshotPartitions": "2",
