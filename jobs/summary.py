@@ -40,7 +40,8 @@ def print_summary(job: Job, outcome: Outcome, console: Console, seconds: float) 
 
 def print_segments(job: Job, console: Console) -> None:
     """The newest size of every active segment beside the size before."""
-    sizes = job.lake.read("gold.customer_segment_size")
+    lake = job.lake.for_rows(0)
+    sizes = lake.read("gold.customer_segment_size")
     per_segment = Window.partitionBy("segment_id", "website_id")
     by_day = per_segment.orderBy("as_of")
     latest = (
@@ -48,7 +49,7 @@ def print_segments(job: Job, console: Console) -> None:
         .withColumn("newest", F.max("as_of").over(Window.partitionBy("website_id")))
         .where(F.col("as_of") == F.col("newest"))
         .join(
-            job.lake.read("gold.customer_segment").where("is_active").select("segment_id", "name", "priority"),
+            lake.read("gold.customer_segment").where("is_active").select("segment_id", "name", "priority"),
             "segment_id",
         )
         .orderBy("website_id", "priority", "segment_id")
@@ -82,7 +83,7 @@ def print_segments(job: Job, console: Console) -> None:
 
 def print_status(job: Job, console: Console) -> None:
     """Last run per step, failures, freshness, files waiting for a retry."""
-    lake = job.lake
+    lake = job.lake.for_rows(0)
     newest = Window.partitionBy("step", "table_name").orderBy(F.col("ended_at").desc())
     rows = (
         lake.read("ingest.audit_transforms")
@@ -158,7 +159,7 @@ def print_table(
 
 
 def _print_balance(job: Job, console: Console) -> None:
-    recon = job.lake.read("gold.audit_recon")
+    recon = job.lake.for_rows(0).read("gold.audit_recon")
     counted = recon.agg(
         F.count(F.lit(1)).alias("n"), F.sum((~F.col("is_balanced")).cast("int")).alias("bad")
     ).collect()[0]

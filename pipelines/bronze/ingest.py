@@ -155,7 +155,7 @@ def recover(lake: Lake, run: RunLike) -> list[int]:
     Batches that never reached `bronze.stg_` are closed as dropped: nothing of them is anywhere, and their files are
     new to the next survey.
     """
-    rows = [r.asDict() for r in lake.read(PLAN).collect()] if lake.exists(PLAN) else []
+    rows = [r.asDict() for r in lake.for_rows(0).read(PLAN).collect()] if lake.exists(PLAN) else []
     opened = [r for r in rows if r["status"] == "planned"]
     if not opened:
         return []
@@ -209,7 +209,7 @@ class _Book:
 
     def __init__(self, lake: Lake, run: RunLike, sources: set[str]) -> None:
         self.run = run
-        self._lake = lake
+        self._lake = lake.for_rows(0)
         self._next: int | None = None
         self._files: dict[tuple[str, str], list[Record]] = {}
         for r in self._rows(MANIFEST, "source_system_id", sources):
