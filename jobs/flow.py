@@ -15,7 +15,7 @@ from lakehouse.errors import SourceError
 from lakehouse.runner import Step, StepResult, plan_steps, run_steps
 
 if TYPE_CHECKING:
-    from pipelines.bronze.ingest import FeedResult
+    from pipelines.bronze.records import FeedResult
 
 FACT_LAYERS = ("bronze", "silver", "gold")
 """`bronze` are the registers made from the manifest; landing files is `ingest`."""

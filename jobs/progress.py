@@ -15,7 +15,7 @@ from lakehouse.logs import get_logger
 from lakehouse.runner import Step, StepResult
 
 if TYPE_CHECKING:
-    from pipelines.bronze.ingest import FeedResult
+    from pipelines.bronze.records import FeedResult
 
 log = get_logger(__name__)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from pyspark.sql import DataFrame
 
 from lakehouse.lake import Lake
-from pipelines.bronze.ingest import FeedResult, RunLike, land_source
+from pipelines.bronze.ingest import land_source
+from pipelines.bronze.records import FeedResult, RunLike
 from pipelines.bronze.sources import Feed, Source, inbox, place_of
 
 MAX_FILES_PER_TRIGGER = 200

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
-from pipelines.bronze.ingest import FeedResult, Progress, RunLike, land_source
+from pipelines.bronze.ingest import land_source
 from pipelines.bronze.preflight import identify, inspect
+from pipelines.bronze.records import FeedResult, Progress, RunLike
 from pipelines.bronze.sources import Feed, Source, inbox, is_hidden
 
 _SUFFIXES = {

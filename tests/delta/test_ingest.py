@@ -15,8 +15,9 @@ from pyspark.sql import functions as F
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
 from lakehouse.runner import Run, plan_steps, run_steps
-from pipelines.bronze import ingest
-from pipelines.bronze.ingest import FeedResult, land_source
+from pipelines.bronze import landing, survey
+from pipelines.bronze.ingest import land_source
+from pipelines.bronze.records import FeedResult
 from pipelines.bronze.sources import Sources, load_sources
 from pipelines.bronze.stream import stream_feed
 from tests.support.feeds import make_source, put
@@ -145,7 +146,7 @@ def test_a_file_that_moves_while_it_is_read_leaves_nothing_half_read(
     deleted = put(sales, "a.csv", text(*(line(f"A{n}") for n in range(50))))
     changed = put(sales, "b.csv", text(*(line(f"B{n}") for n in range(50))))
     put(sales, "c.csv", text(line("C")))
-    really = ingest.land
+    really = landing.land
 
     def land_late(*args: Any, **kwargs: Any) -> int:
         deleted.unlink(missing_ok=True)
@@ -153,7 +154,7 @@ def test_a_file_that_moves_while_it_is_read_leaves_nothing_half_read(
         return really(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ingest, "land", land_late)
+        patched.setattr(landing, "land", land_late)
         landed = land(lake, shop)
     assert receipts(lake) == ["C"]
     assert sorted(Path(p).name for p, _ in landed.refused_files) == ["a.csv", "b.csv"]
@@ -192,7 +193,7 @@ def test_a_landing_that_dies_before_any_write_is_finished_by_the_next(
 def test_large_columnar_files_land_once_without_being_staged(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: str | None
 ) -> None:
-    monkeypatch.setattr(ingest, "LARGE_ROWS", 3)
+    monkeypatch.setattr(survey, "LARGE_ROWS", 3)
     source = make_source(tmp_path / "in" / "*.parquet", format="parquet")
     (tmp_path / "in").mkdir()
     for name, ids in (("a", ["1", "2", None]), ("b", ["3", "4", "5"])):

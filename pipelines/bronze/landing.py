@@ -1,0 +1,312 @@
+"""How a batch of files gets in: read, typed, staged in `bronze.stg_`, appended to `bronze.raw_`, counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lakehouse.errors import SegmentationError, SourceError
+from lakehouse.lake import Lake, exact_sum
+from pipelines.bronze.preflight import Inspection, unchanged
+from pipelines.bronze.records import PLAN, FeedResult, Progress, Record, RunLike, write_records
+from pipelines.bronze.rows import Part, alike, read_delivered, type_rows, union_rows
+from pipelines.bronze.scratch import Scratch
+from pipelines.bronze.sources import Feed, Source
+from pipelines.bronze.survey import Batch, File
+
+SLICE_ROWS = 10_000_000
+"""Rows one task writes of a row group. Each slice decodes the whole group, which costs a tenth of writing it."""
+
+CHANGED = "the file changed or disappeared while it was being read; nothing of it was kept."
+
+
+class Plan:
+    """The open plan as stored. Batches land side by side, so changes are made one at a time."""
+
+    def __init__(self, lake: Lake, rows: Sequence[Record], *, write: bool = True) -> None:
+        self._lake = lake
+        self._lock = threading.Lock()
+        self.rows = {r["record_key"]: r for r in rows}
+        if write:
+            self.store()
+
+    def close(self, files: Iterable[Record], status: str, reason: str | None, *, store: bool = False) -> None:
+        """Set the status of files."""
+        with self._lock:
+            for r in files:
+                self.rows[r["record_key"]] = self.rows[r["record_key"]] | {"status": status, "reason": reason}
+            if store:
+                self.store()
+
+    def store(self) -> None:
+        """Write the plan."""
+        write_records(self._lake, PLAN, self.rows.values())
+
+    def is_partly_refused(self, batch_id: int) -> bool:
+        """Whether `stg_` may hold rows of files that were refused since."""
+        return any(r["batch_id"] == batch_id and r["status"] != "planned" for r in self.rows.values())
+
+
+def land(
+    lake: Lake,
+    source: Source,
+    feed: Feed,
+    files: Sequence[tuple[Inspection, int]],
+    batch_id: int,
+    run: RunLike,
+    scratch: Scratch,
+) -> int:
+    """Read and type the files of one batch into `bronze.stg_<subject>`; returns the number of rows.
+
+    Args:
+        lake: Where tables are.
+        source: Source of the feed.
+        feed: What the files are.
+        files: What preflight found of each, and its delivery number.
+        batch_id: Number of the batch.
+        run: Its start becomes `loaded_at`.
+        scratch: Where files that Spark cannot read as they are get rewritten.
+    """
+    parts = [part for found, number in files for part in scratch.parts(feed, found, number)]
+    typed = _typed(lake, source, feed, parts, batch_id, run)
+    return lake.write(f"bronze.stg_{feed.subject}", typed).rows_written
+
+
+def _typed(lake: Lake, source: Source, feed: Feed, parts: Iterable[Part], batch_id: int, run: RunLike) -> DataFrame:
+    return union_rows(
+        type_rows(read_delivered(lake.spark, feed, group), source, feed, group[0], batch_id, run.started_at)
+        for group in alike(parts)
+    )
+
+
+def land_wave(
+    whole: Lake,
+    wave: Sequence[Batch],
+    plan: Plan,
+    run: RunLike,
+    results: dict[str, FeedResult],
+    progress: Progress | None,
+) -> list[Record]:
+    """Land batches side by side; returns the plan rows of what got in, with counts and checksums.
+
+    `results` is brought up to date per feed, and `progress` is told of each start and end.
+    """
+
+    def work(batch: Batch) -> list[Record]:
+        began = time.monotonic()
+        lake = whole.for_rows(batch.rows)
+        if progress and results[batch.name].files_new == 0:
+            progress(batch.name, None)
+        if batch.is_large:
+            landed = _land_large(lake, batch, plan, run)
+        else:
+            kept = _stage(lake, batch, plan, run)
+            landed = append(lake, plan, kept) if kept else []
+        before = results[batch.name]
+        keys = {r["record_key"] for r in landed}
+        lost = [f.plan for f in batch.files if f.plan["record_key"] not in keys]
+        results[batch.name] = replace(
+            before,
+            files_new=before.files_new + len(landed),
+            rows_accepted=before.rows_accepted + sum(r["rows_accepted"] for r in landed),
+            rows_rejected=before.rows_rejected + sum(r["rows_rejected"] for r in landed),
+            refused_files=(*before.refused_files, *((r["file_path"], CHANGED) for r in lost)),
+            seconds=before.seconds + time.monotonic() - began,
+        )
+        if progress:
+            progress(batch.name, results[batch.name])
+        return landed
+
+    with ThreadPoolExecutor(max_workers=whole.settings.parallel_steps) as pool:
+        # Largest first, so that the small ones fill the gaps.
+        landed = pool.map(work, sorted(wave, key=lambda b: -b.size))
+        return [r for rows in landed for r in rows]
+
+
+def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
+    """Write `stg_` with the files that stay as they were inspected; returns their plan rows."""
+    files = list(batch.files)
+    with Scratch(lake.settings.data_dir, batch.batch_id) as scratch:
+        while files:
+            rows = 0
+            failure: Exception | None = None
+            wanted = [(f.inspection, f.plan["delivery_seq"]) for f in files]
+            try:
+                rows = land(lake, batch.source, batch.feed, wanted, batch.batch_id, run, scratch)
+            except SegmentationError:
+                raise
+            except Exception as e:
+                failure = e
+            moved = [f for f in files if not unchanged(f.inspection.identity)]
+            if not moved and failure is not None:
+                names = ", ".join(Path(f.inspection.identity.path).name for f in files[:5])
+                raise SourceError(
+                    f"source '{batch.source.name}', feed '{batch.feed.name}': Spark could not read {names}: "
+                    f"{_first_line(failure)}. Nothing of the batch was kept."
+                ) from failure
+            if not moved:
+                _expect_rows(batch, files, rows)
+                return [f.plan for f in files]
+            plan.close([f.plan for f in moved], "refused", CHANGED, store=True)
+            files = [f for f in files if f not in moved]
+    return []
+
+
+def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
+    """Refused rows to `stg_`, the others straight to `raw_`; returns the plan rows with counts and checksums."""
+    with Scratch(lake.settings.data_dir, batch.batch_id) as scratch:
+        copies = [(f, scratch.copy(f.inspection)) for f in batch.files]
+        if moved := [f.plan for f, copy in copies if copy is None]:
+            plan.close(moved, "refused", CHANGED, store=True)
+        files = [f for f, copy in copies if copy is not None]
+        if not files:
+            return []
+        parts = [
+            part
+            for f, copy in copies
+            if copy is not None
+            for part in _slices(
+                replace(scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])[0], path=str(copy)),
+                f.inspection,
+            )
+        ]
+        typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
+        refused = lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
+        accepted = typed.where(F.col("parse_errors").isNull()).drop("parse_errors")
+        written = lake.write(f"bronze.raw_{batch.feed.subject}", accepted, txn=_raw_txn(files[0].plan))
+    if written.rows_written:
+        _expect_rows(batch, files, written.rows_written + refused.rows_written)
+    return count_large(lake, [f.plan for f in files])
+
+
+def _slices(part: Part, found: Inspection) -> list[Part]:
+    """Spark reads a row group in one task, so a large one is read by several, each taking a span of its rows."""
+    count = max(1, round(found.largest_group / SLICE_ROWS))
+    rows = found.rows or 0
+    edges = [rows * i // count for i in range(count + 1)]
+    return [replace(part, span=(a, b)) for a, b in pairwise(edges)] if count > 1 else [part]
+
+
+def count_large(lake: Lake, files: Sequence[Record]) -> list[Record]:
+    """Plan rows of a large batch with counts and checksums, from what the tables hold."""
+
+    def counted(name: str) -> dict[str, Any]:
+        here = _rows_of(lake, f"bronze.{name}_{files[0]['subject']}", files)
+        found = (
+            here.groupBy("file_id")
+            .agg(F.count(F.lit(1)).alias("rows"), exact_sum(F.col("row_hash")).alias("hashes"))
+            .collect()
+        )
+        return {r["file_id"]: r.asDict() for r in found}
+
+    refused, taken, none = counted("stg"), counted("raw"), {"rows": 0, "hashes": 0}
+    return [
+        r
+        | {
+            "rows_read": refused.get(r["payload_hash"], none)["rows"] + taken.get(r["payload_hash"], none)["rows"],
+            "rows_accepted": taken.get(r["payload_hash"], none)["rows"],
+            "rows_rejected": refused.get(r["payload_hash"], none)["rows"],
+            "checksum_accepted": int(taken.get(r["payload_hash"], none)["hashes"]),
+            "checksum_rejected": int(refused.get(r["payload_hash"], none)["hashes"]),
+            "keys": [],
+        }
+        for r in files
+    ]
+
+
+def _raw_txn(row: Record) -> tuple[str, int]:
+    return f"ingest:{row['source']}.{row['feed']}", row["batch_id"]
+
+
+def _expect_rows(batch: Batch, files: Sequence[File], rows: int) -> None:
+    expected = [f.inspection.rows for f in files]
+    if None not in expected and rows != sum(n or 0 for n in expected):
+        raise SourceError(
+            f"source '{batch.source.name}', feed '{batch.feed.name}': the files say they hold "
+            f"{sum(n or 0 for n in expected):,} rows but {rows:,} were read; nothing of the batch was kept."
+        )
+
+
+def append(lake: Lake, plan: Plan, files: Sequence[Record]) -> list[Record]:
+    """Append the accepted rows of a staged batch once; returns its plan rows with counts and checksums."""
+    first = files[0]
+    staged = staged_rows(lake, plan, first["subject"], first["batch_id"], files)
+    counts = {r["file_id"]: r for r in _count_rows(staged, with_keys=first["file_type"].startswith("jsonl"))}
+    accepted = staged.where(F.col("parse_errors").isNull()).drop("parse_errors")
+    lake.write(f"bronze.raw_{first['subject']}", accepted, txn=_raw_txn(first))
+    return [r | _counted(counts.get(r["payload_hash"])) for r in files]
+
+
+def staged_rows(lake: Lake, plan: Plan, subject: str, batch_id: int, files: Sequence[Record]) -> DataFrame:
+    """Rows of a batch in `bronze.stg_<subject>` without those of files that were refused since."""
+    staged = lake.read(f"bronze.stg_{subject}").where(F.col("batch_id") == batch_id)
+    if plan.is_partly_refused(batch_id):
+        staged = staged.where(F.col("file_id").isin(*[r["payload_hash"] for r in files]))
+    return staged
+
+
+def _count_rows(staged: DataFrame, *, with_keys: bool) -> list[Any]:
+    refused = F.col("parse_errors").isNotNull()
+    keys = [F.array_distinct(F.flatten(F.collect_set(F.map_keys("extra")))).alias("keys")] if with_keys else []
+    return (
+        staged.groupBy("file_id")
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.count_if(refused).alias("rejected"),
+            exact_sum(F.col("row_hash")).alias("hashes"),
+            exact_sum(F.when(refused, F.col("row_hash"))).alias("refused_hashes"),
+            *keys,
+        )
+        .collect()
+    )
+
+
+def _counted(row: Any) -> Record:
+    if row is None:
+        return {
+            "rows_read": 0,
+            "rows_accepted": 0,
+            "rows_rejected": 0,
+            "checksum_accepted": 0,
+            "checksum_rejected": 0,
+            "keys": [],
+        }
+    return {
+        "rows_read": row["rows"],
+        "rows_accepted": row["rows"] - row["rejected"],
+        "rows_rejected": row["rejected"],
+        "checksum_accepted": int(row["hashes"] or 0) - int(row["refused_hashes"] or 0),
+        "checksum_rejected": int(row["refused_hashes"] or 0),
+        "keys": sorted(row["keys"]) if "keys" in row else [],
+    }
+
+
+def holds(lake: Lake, name: str, files: Sequence[Record]) -> bool:
+    """Whether a table has rows of a batch."""
+    return bool(_rows_of(lake, name, files).limit(1).count())
+
+
+def _rows_of(lake: Lake, name: str, files: Sequence[Record]) -> DataFrame:
+    """Rows of a batch; its files are named too, because tables keep statistics of them."""
+    rows = lake.read(name).where(F.col("file_id").isin(*[r["payload_hash"] for r in files]))
+    return rows.where(F.col("batch_id") == files[0]["batch_id"])
+
+
+def all_refused(lake: Lake, files: Sequence[Record]) -> bool:
+    """Whether every row of a batch was refused, so that `raw_` holds none of a batch that is in."""
+    staged = lake.read(f"bronze.stg_{files[0]['subject']}").where(F.col("batch_id") == files[0]["batch_id"])
+    return bool(staged.count() == sum(r["expected_rows"] for r in files))
+
+
+def _first_line(e: Exception) -> str:
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return f"{type(e).__name__}: {lines[0][:300]}" if lines else type(e).__name__

@@ -1,0 +1,234 @@
+"""What is new: the files of a feed against the manifest, and the batches in which the new ones land."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pyspark.sql import functions as F
+
+from lakehouse.errors import SourceError
+from lakehouse.lake import Lake
+from pipelines.bronze.preflight import Inspection, identify, inspect
+from pipelines.bronze.records import (
+    ACCEPTED,
+    MANIFEST,
+    PLAN,
+    RETRIES,
+    SCHEMAS,
+    FeedResult,
+    Record,
+    RunLike,
+    manifest_row,
+    plan_row,
+    record_key,
+    retry_row,
+)
+from pipelines.bronze.rows import SEQUENCE_STEP
+from pipelines.bronze.samples import generate
+from pipelines.bronze.sources import Feed, Source, locate
+
+MAX_FILES = 64
+"""Files of one batch: each text file is a branch of the plan Spark makes."""
+
+LARGE_ROWS = 250_000
+"""Rows from which a batch of columnar files is not staged as a whole."""
+
+_LEAST_BYTES = 10
+"""Bytes a row of text takes at the least."""
+
+
+class Book:
+    """What the manifest knows of some sources, and the numbers it gives out."""
+
+    def __init__(self, lake: Lake, run: RunLike, sources: set[str]) -> None:
+        self.run = run
+        self._lake = lake.for_rows(0)
+        self._next: int | None = None
+        self._files: dict[tuple[str, str], list[Record]] = {}
+        for r in self._rows(MANIFEST, "source_system_id", sources):
+            self._files.setdefault((r["source_system_id"], r["feed"]), []).append(r)
+        self.retries = {(r["source"], r["feed"], r["file_path"]): r for r in self._rows(RETRIES, "source", sources)}
+        layouts = self._rows(SCHEMAS, "source", sources, "source", "feed", "schema_hash")
+        self.layouts = {(r["source"], r["feed"], r["schema_hash"]) for r in layouts}
+
+    def files(self, source: Source, feed: Feed) -> list[Record]:
+        """Manifest rows of a feed."""
+        return self._files.get((source.name, feed.name), [])
+
+    def next_batch(self) -> int:
+        """A number that no batch had before."""
+        if self._next is None:
+            newest = [
+                self._lake.read(name).agg(F.max("batch_id").alias("n")).collect()[0]["n"]
+                for name in (PLAN, MANIFEST)
+                if self._lake.exists(name)
+            ]
+            self._next = max((n for n in newest if n is not None), default=0)
+        self._next += 1
+        return self._next
+
+    def _rows(self, name: str, column: str, sources: set[str], *only: str) -> list[Record]:
+        if not sources or not self._lake.exists(name):
+            return []
+        rows = self._lake.read(name).where(F.col(column).isin(*sorted(sources)))
+        return [r.asDict() for r in (rows.select(*only).distinct() if only else rows).collect()]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to land and its row of the plan."""
+
+    inspection: Inspection
+    plan: Record
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Files of one feed that land together."""
+
+    source: Source
+    feed: Feed
+    batch_id: int
+    files: tuple[File, ...]
+
+    @property
+    def name(self) -> str:
+        """`source.feed`."""
+        return f"{self.source.name}.{self.feed.name}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(f.inspection.identity.size for f in self.files)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether only its refused rows are staged."""
+        return bool(self.files[0].plan["staging"] == "refused")
+
+    @property
+    def rows(self) -> int:
+        """Rows it holds, or as many as its bytes can hold when the files do not say."""
+        known = [(f.inspection.rows, f.inspection.identity) for f in self.files]
+        return sum(rows if rows is not None else about.size // _LEAST_BYTES for rows, about in known)
+
+
+@dataclass
+class Survey:
+    """What one look at a feed's files found: files to land, manifest rows of others, and what to try again."""
+
+    source: Source
+    feed: Feed
+    files: list[File] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    retries: list[Record] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """`source.feed`."""
+        return f"{self.source.name}.{self.feed.name}"
+
+    def result(self) -> FeedResult:
+        """What is known before anything lands."""
+        notes = tuple(f"{Path(f.inspection.identity.path).name}: {n}" for f in self.files for n in f.inspection.notes)
+        return FeedResult(
+            self.source.name, self.feed.name, refused_files=tuple(self.refused), seconds=self.seconds, notes=notes
+        )
+
+    def batches(self, book: Book) -> list[Batch]:
+        """Batches of up to `MAX_FILES` files, in their order."""
+        made: list[Batch] = []
+        for chunk in (self.files[i : i + MAX_FILES] for i in range(0, len(self.files), MAX_FILES)):
+            is_large = self.feed.format == "parquet" and sum(f.inspection.rows or 0 for f in chunk) > LARGE_ROWS
+            number, staging = book.next_batch(), "refused" if is_large else "all"
+            files = tuple(replace(f, plan=f.plan | {"batch_id": number, "staging": staging}) for f in chunk)
+            made.append(Batch(self.source, self.feed, number, files))
+        return made
+
+
+def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
+    """Look at the files of a feed: which are new, which are known, which cannot be read."""
+    began = time.monotonic()
+    found = Survey(source, feed)
+    try:
+        if feed.generator:
+            generate(feed.generator, source, feed, lake.settings.conf_dir, lake.settings.data_dir)
+        paths = locate(source, feed, lake.settings.conf_dir, lake.settings.data_dir)
+    except SourceError as e:
+        found.refused.append((feed.location, str(e)))
+        return found
+    known = book.files(source, feed)
+    known_paths = {r["file_path"] for r in known}
+    done = {(r["file_path"], r["payload_hash"]) for r in known if _is_done(r, feed)}
+    accepted = {r["payload_hash"] for r in known if r["status_id"] in ACCEPTED}
+    landed_paths = {r["file_path"] for r in known if r["status_id"] in ACCEPTED}
+    numbered = [r["delivery_seq"] for r in known if r["delivery_seq"] is not None]
+    last = max(numbered, default=0) // SEQUENCE_STEP
+    for path in sorted(paths, key=lambda p: (_natural(p.name), str(p))):
+        seen = identify(path) if str(path) in known_paths else None
+        if seen and (seen.path, seen.sha256) in done:
+            continue
+        looked = inspect(path, feed)
+        here = looked.identity
+        if looked.refusal:
+            found.refused.append((here.path or str(path), looked.refusal[1]))
+            found.retries.append(_retry(book, source, feed, here.path, here.sha256, looked.refusal))
+            if not any(r["record_key"] == record_key(source, feed, here) for r in known):
+                found.records.append(manifest_row(book.run, source, feed, looked, "refused"))
+        elif here.sha256 in accepted:
+            found.records.append(manifest_row(book.run, source, feed, looked, "redelivered"))
+        else:
+            accepted.add(here.sha256)
+            last += 1
+            number = _digits(path.name) if feed.delivery.order == "name" else last
+            change = "changed" if here.path in landed_paths else "new"
+            row = plan_row(book.run, source, feed, looked, change, number * SEQUENCE_STEP)
+            found.files.append(File(looked, row))
+    present = {str(p) for p in paths}
+    found.retries += [
+        r | {"status": "withdrawn", "last_tried_at": book.run.started_at, "run_id": book.run.run_id}
+        for (s, f, path), r in book.retries.items()
+        if (s, f) == (source.name, feed.name) and r["status"] == "waiting" and path not in present
+    ]
+    found.seconds = time.monotonic() - began
+    return found
+
+
+def _retry(book: Book, source: Source, feed: Feed, path: str, payload_hash: str, refusal: tuple[str, str]) -> Record:
+    key = (source.name, feed.name, path)
+    return retry_row(book.retries.get(key), book.run, key, payload_hash, refusal)
+
+
+def _is_done(record: Record, feed: Feed) -> bool:
+    """Whether a delivery needs no further look; one rejected whole gets one when its feed is declared anew."""
+    if record["status_id"] == "rejected":
+        return bool(record["declaration"] == feed.fingerprint)
+    return record["status_id"] in (*ACCEPTED, "redelivered")
+
+
+def waves(batches: Sequence[Batch]) -> list[list[Batch]]:
+    """Batches side by side, no subject twice in one wave: a subject has one `stg_` table."""
+    waves: list[list[Batch]] = []
+    for b in batches:
+        for wave in waves:
+            if all(w.feed.subject != b.feed.subject for w in wave):
+                wave.append(b)
+                break
+        else:
+            waves.append([b])
+    return waves
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts `file9` before `file10`."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def _digits(name: str) -> int:
+    return int("".join(re.findall(r"\d", name))[:15] or 0)
