@@ -271,7 +271,7 @@ def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: 
     errors = {
         "parse_errors": column("array<string>", "Why the row was refused; null when it was accepted.", optional=True)
     }
-    producer = "pipelines.bronze.ingest:land"
+    producer = "pipelines.bronze.landing:land"
     stg = type(f"Stg_{subject}", (), {**canonical, **origin, **errors})
     raw = type(f"Raw_{subject}", (), {**canonical, **origin})
     table(
