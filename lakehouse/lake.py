@@ -34,7 +34,7 @@ Which = str | type | Table
 _NAMED: dict[tuple[int, str], str] = {}
 """Which folder a name means in a session."""
 
-FEW_ROWS = 250_000
+FEW_ROWS = 100_000
 """Rows up to which plans are run as they are; compiling them first pays for more rows only."""
 
 _KEPT = timedelta(days=7)
