@@ -58,7 +58,7 @@ def build_customer_segment(
                 s.is_active,
                 s.conditions_json,
                 list(s.website_ids),
-                list(s.customer_group_ids),
+                list(s.customer_group_ids) or None,
                 s.priority,
                 s.refresh_mode,
                 s.max_change_share,

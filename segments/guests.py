@@ -249,12 +249,12 @@ def _matched(guests: DataFrame, events: DataFrame, active: Sequence[Segment], as
 
 def _guest_rows(matched: DataFrame, placed: DataFrame, as_of: date) -> DataFrame:
     keys: list[str] = [S.visitor_id, S.segment_id]
-    told: list[str] = [S.version, S.first_visit_at, S.last_visit_at, S.page_views, S.email]
-    now = matched.select(*keys, S.website_id, *told, S.is_sample)
+    told: list[str] = [S.version, S.first_visit_at, S.last_visit_at, S.page_views, S.email, S.is_sample]
+    now = matched.select(*keys, S.website_id, *told)
     before = placed.select(*keys, F.col(S.added_on).alias("_added_on"), F.struct(*told).alias("_was"))
     # One row per guest and segment on either side.
     both = now.join(before, on=keys, how="left")
-    changed = both.where(F.col("_was").isNull() | (F.col("_was") != F.struct(*told)))
+    changed = both.where(~F.col("_was").eqNullSafe(F.struct(*told)))
     made = {str(S.added_on): F.coalesce("_added_on", F.lit(as_of))}
     columns = S.__table__.column_names  # type: ignore[attr-defined]
     entered = changed.select(*[made.get(c, F.col(c)).alias(c) for c in columns], F.lit(False).alias("_deleted"))

@@ -366,7 +366,7 @@ class CustomerSegmentGuest:
     first_visit_at = instant("First time seen, UTC.")
     last_visit_at = instant("Last time seen, UTC.")
     page_views = bigint("Pages viewed; null for a guest known from a sale alone.", optional=True)
-    is_sample = flag("True when the visits come from a labelled sample feed.")
+    is_sample = flag("True when the visits come from a labelled sample feed.", optional=True)
     version = text("Content hash of the definition.")
     added_on = day("`as_of` of the evaluation that found the guest in.")
 
@@ -449,9 +449,7 @@ class CustomerSegment:
     is_active = flag("Whether it is evaluated.")
     conditions = text("The rule as JSON; loads back into the same definition.")
     website_ids = column("array<string>", "Retailers it applies to; empty means all.")
-    customer_group_ids = column(
-        "array<string>", "Customer groups it applies to; null or empty means all.", optional=True
-    )
+    customer_group_ids = column("array<string>", "Customer groups it applies to; null means all.", optional=True)
     priority = integer("Lower wins when one primary segment must be chosen.", check="priority >= 0")
     refresh_mode = text("auto: with every run; manual: only when asked.", values=("auto", "manual"))
     max_change_share = double("Share of members that may change in one refresh; null for no limit.", optional=True)
