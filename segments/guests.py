@@ -315,12 +315,10 @@ def _stay_rows(
         str(H.entry_run_id): F.lit(run_id),
         str(H.entered_at): F.lit(started_at),
     }
-    entered = wanted.join(stays.where(is_open).select(*keys), on=keys, how="left_anti")
-    return (
-        entered.select(*keys, *[c.alias(name) for name, c in begun.items()])
-        .unionByName(changed, allowMissingColumns=True)
-        .select(*columns)
+    entered = wanted.join(stays.where(is_open).select(*keys), on=keys, how="left_anti").select(
+        *keys, *[c.alias(name) for name, c in begun.items()]
     )
+    return changed.unionByName(entered, allowMissingColumns=True)
 
 
 def _promotion_rows(matched: DataFrame, stays: DataFrame, promoted: DataFrame) -> DataFrame:
