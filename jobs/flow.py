@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.context import Job
 from jobs.progress import Progress
-from jobs.segment_status import PUBLISHER, failures_told, needs_republishing
+from jobs.segment_status import PUBLISHER, Announced, begin_refresh, failures_told, needs_republishing
 from lakehouse.errors import SourceError
 from lakehouse.runner import Step, StepResult, plan_steps, run_steps
 
@@ -83,13 +83,14 @@ def build(
 def build_steps(
     job: Job, progress: Progress, steps: list[Step], *, force: bool = False, **params: Any
 ) -> list[StepResult]:
-    """Run some producers, with checks before each publish."""
+    """Run some producers, with checks before each publish; a refresh of segments says so when it begins."""
     from lakehouse.quality import load_rules, quality_gate
 
     gate = quality_gate(job.lake, load_rules(job.settings.conf_dir))
+    announced = Announced(gate, lambda: begin_refresh(job.lake, params["segments"]))
     run = type(job.run)(job.run.run_id, job.run.started_at, {**job.configuration, **params})
     try:
-        return run_steps(job.lake, steps, run, force=force, progress=progress.step, audit=gate, log=job.audit_log)
+        return run_steps(job.lake, steps, run, force=force, progress=progress.step, audit=announced, log=job.audit_log)
     finally:
         gate.finish()
 
@@ -129,6 +130,7 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
     with failures_told(job, "error"):
         results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)
     if needs_republishing(job.lake, results):
+        begin_refresh(job.lake, segments)
         publisher = [s for s in plan_steps(SEGMENT_LAYERS) if s.producer == PUBLISHER]
         results += build_steps(job, progress, publisher, force=True, **offered)
     return results

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lakehouse.errors import MachineError
+from lakehouse.errors import MachineError, SettingsError
 
 
-def draw_sizes(sizes: Sequence[Any], path: Path) -> None:
+def draw_sizes(sizes: Sequence[Any], path: Path, title: str) -> None:
     """Draw members per day, a line per website.
 
     Args:
         sizes: Rows of `gold.customer_segment_size` of one segment, in order of days.
         path: Picture to write; the ending says the format.
+        title: Name of the segment.
     """
-    figure, axes = _figure(8, 4)
+    figure, axes = _figure(8, 4, f"{title}: members per day", path)
     for website in dict.fromkeys(r["website_id"] for r in sizes):
         own = [r for r in sizes if r["website_id"] == website]
         axes.plot([r["as_of"] for r in own], [r["members"] for r in own], marker="o", label=website)
@@ -40,7 +41,8 @@ def draw_overlap(pairs: Sequence[Any], path: Path) -> None:
     for r in pairs:
         a, b = place[r["segment_a"]], place[r["segment_b"]]
         cells[a][b] = cells[b][a] = max(cells[a][b], r["jaccard"])
-    figure, axes = _figure(2 + 0.35 * len(names), 2 + 0.35 * len(names))
+    side = 2 + 0.35 * len(names)
+    figure, axes = _figure(side, side, "How alike segments are", path)
     image = axes.imshow(cells, vmin=0, vmax=1, cmap="Blues")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
@@ -55,7 +57,7 @@ def draw_flows(moves: Sequence[Any], path: Path) -> None:
         moves: Rows with left, entered and customers, the largest first.
         path: Picture to write; the ending says the format.
     """
-    figure, axes = _figure(8, 1 + 0.3 * len(moves))
+    figure, axes = _figure(8, 1.3 + 0.3 * len(moves), "Who left one segment and entered another", path)
     names = [f"{r['left']} \u2192 {r['entered']}" for r in moves]
     axes.barh(range(len(moves)), [r["customers"] for r in moves])
     axes.set_yticks(range(len(moves)), names)
@@ -64,10 +66,20 @@ def draw_flows(moves: Sequence[Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def _figure(width: float, height: float) -> Any:
+FORMATS = (".svg", ".png", ".pdf")
+
+
+def _figure(width: float, height: float, title: str, path: Path) -> Any:
+    if path.suffix.lower() not in FORMATS:
+        raise SettingsError(f"A picture ends in {', '.join(FORMATS)}, not in '{path.suffix}': {path.name}")
+    if not path.parent.is_dir():
+        raise SettingsError(f"There is no folder {path.parent} to draw {path.name} in")
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MachineError("Pictures need matplotlib: uv sync --extra notebooks") from None
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

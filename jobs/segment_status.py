@@ -1,26 +1,68 @@
-"""What a failed run leaves readers to see: the last good members, and that they are no more than that."""
+"""The state of segments while they refresh and after a failure, as readers see it: the last good members stay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.context import Job
+from lakehouse.declare import Table
 from lakehouse.errors import SegmentationError
-from lakehouse.lake import Lake
+from lakehouse.lake import Lake, WriteResult
 from lakehouse.logs import get_logger
-from lakehouse.runner import StepResult
+from lakehouse.runner import Audit, Run, StepResult
+from segments.language import Segment
+from segments.states import move
 
 log = get_logger(__name__)
 
 TABLE = "gold.customer_segment"
 PUBLISHER = "segments.definitions:build_customer_segment"
+REFRESHING = frozenset({"gold.customer_evaluation", "gold.customer_membership", "gold.customer_segment_guest"})
+"""Tables a refresh begins with; which of them comes first depends on what is new."""
 
 _MARK = "The last run failed: "
 """How a message of ours begins, so that a run that goes well knows which to take back."""
+
+
+class Announced:
+    """A quality gate that also says `processing` when the first table of a refresh is about to be written.
+
+    Steps with nothing new never come to be written, so a run that changes nothing announces nothing.
+    """
+
+    def __init__(self, gate: Audit, begin: Callable[[], None]) -> None:
+        """Wrap a gate; `begin` is called once."""
+        self._gate, self._begin, self._is_begun = gate, begin, False
+
+    def before_publish(self, run: Run, table: Table) -> Callable[[DataFrame], None] | None:
+        """As the gate."""
+        return self._gate.before_publish(run, table)
+
+    def watch(self, run: Run, table: Table, frame: DataFrame) -> DataFrame:
+        """As the gate."""
+        if table.name in REFRESHING and not self._is_begun:
+            self._is_begun = True
+            self._begin()
+        return self._gate.watch(run, table, frame)
+
+    def published(self, run: Run, table: Table, written: WriteResult) -> None:
+        """As the gate."""
+        self._gate.published(run, table, written)
+
+    def refused(self, run: Run, table: Table, error: Exception) -> SegmentationError | None:
+        """As the gate."""
+        return self._gate.refused(run, table, error)
+
+
+def begin_refresh(lake: Lake, segments: Sequence[Segment]) -> None:
+    """Note that the active segments that refresh by themselves are being refreshed; those not yet published are not."""
+    ids = [s.segment_id for s in segments if s.is_active and (s.refresh_mode == "auto" or s.entity == "guest")]
+    _move(lake, F.col("segment_id").isin(ids), "processing", None)
 
 
 @contextmanager
@@ -35,24 +77,25 @@ def failures_told(job: Job, status: Literal["stale", "error"]) -> Iterator[None]
         yield
     except SegmentationError as e:
         try:
-            _mark(job.lake, status, str(e))
+            concerned = F.expr("is_active AND (refresh_mode = 'auto' OR refresh_status = 'processing')")
+            _move(job.lake, concerned, status, (_MARK + str(e))[:1000])
         except Exception as unnoted:  # must not hide the failure itself; an engine's message may show values of a row
             log.warning("the state of the segments could not be noted", extra={"error": type(unnoted).__name__})
         raise
 
 
 def needs_republishing(lake: Lake, results: list[StepResult]) -> bool:
-    """Whether a failure is still noted although the run went well and had no reason to publish states again."""
+    """Whether a failure, or a refresh that was killed, is still noted although the run had no reason to publish."""
     published = any(r.step.producer == PUBLISHER and r.status == "succeeded" for r in results)
     if published or not lake.exists(TABLE):
         return False
-    noted = lake.read(TABLE).where(F.startswith("refresh_message", F.lit(_MARK))).limit(1)
-    return bool(noted.collect())
+    is_noted = F.startswith("refresh_message", F.lit(_MARK)) | (F.col("refresh_status") == "processing")
+    return bool(lake.read(TABLE).where(is_noted).limit(1).collect())
 
 
-def _mark(lake: Lake, status: str, reason: str) -> None:
+def _move(lake: Lake, concerned: Column, status: str, message: str | None) -> None:
     if not lake.exists(TABLE):
         return
-    said = F.lit((_MARK + reason)[:1000])
-    concerned = lake.read(TABLE).where("is_active AND refresh_mode = 'auto'")
-    lake.write(TABLE, concerned.withColumn("refresh_status", F.lit(status)).withColumn("refresh_message", said))
+    rows = lake.read(TABLE).where(concerned)
+    state = move(F.col("refresh_status"), F.lit(status))
+    lake.write(TABLE, rows.withColumns({"refresh_status": state, "refresh_message": F.lit(message).cast("string")}))

@@ -20,10 +20,11 @@ from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import WriteResult
 from lakehouse.runner import append_rows
-from segments.catalogue import FEATURE_TABLES, declared_features
+from segments.catalogue import CUSTOMERS, FEATURE_TABLES, declared_features
 from segments.evaluate import add_cuts, join_features
 from segments.evaluation import evaluate_changed
-from segments.events import EVENTS, SOURCES
+from segments.events import EVENTS, SOURCES, VISITS
+from segments.guests import build_visitors, preview_guests
 from segments.inspect import answer_customers, preview_segment
 from segments.language import Segment
 from segments.load import load_segments, parse_segments, segment_of_row
@@ -93,7 +94,16 @@ def refreshed_day(job: Job) -> date:
 
 
 def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
-    """What publishing a definition would give, per website; see `segments.inspect.preview_segment`."""
+    """What publishing a definition would give, per website.
+
+    See `segments.inspect.preview_segment`, and `segments.guests.preview_guests` for a segment of guests.
+    """
+    if segment.entity == "guest":
+        events, as_of = job.lake.read(VISITS), newest_day(job)
+        sales, placed = job.lake.read("gold.guest_visit"), job.lake.read("gold.customer_segment_guest")
+        visitors = build_visitors(events, as_of=as_of)
+        shown = preview_guests(sales, visitors, events, placed, segment, as_of=as_of)
+        return [r.asDict() for r in shown.collect()]
     channels = table_of("silver.consent").column("channel").spec.values
     shown = preview_segment(
         _answered(job, {"is_in": segment}),
@@ -107,6 +117,7 @@ def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
 
 def sample(job: Job, segment: Segment, count: int) -> list[Any]:
     """Keys of some members, the same ones every time; keys, because a customer number is personal."""
+    _of_customers(segment)
     answered = _answered(job, {"is_in": segment}).where("is_in")
     ranked = answered.orderBy(F.xxhash64("customer_key")).limit(count)
     return [(r["website_id"], r["customer_key"]) for r in ranked.select("website_id", "customer_key").collect()]
@@ -114,6 +125,7 @@ def sample(job: Job, segment: Segment, count: int) -> list[Any]:
 
 def diff(job: Job, now: Segment, then: Segment) -> list[dict[str, Any]]:
     """Customers per website who are in by both, only by the one, or only by the other definition."""
+    _of_customers(now)
     answered = _answered(job, {"is_now": now, "was_then": replace(then, segment_id=f"{then.segment_id}_then")})
     counted = answered.groupBy("website_id").agg(
         F.count_if(F.col("is_now") & ~F.col("was_then")).alias("entering"),
@@ -129,6 +141,7 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
     Raises:
         SettingsError: The customer is not known on that day, or is known to several websites.
     """
+    _of_customers(segment)
     lake, as_of, catalogue = job.lake, newest_day(job), declared_features()
     needed = with_referenced([segment], definitions(job))
     rules = [s.rule for s in needed]
@@ -195,6 +208,7 @@ def pin(
     Raises:
         SettingsError: The website does not know the customer.
     """
+    _of_customers(segment)
     known = job.lake.read("gold.customer_evaluation").where(
         (F.col("website_id") == F.lit(website_id)) & (F.col("customer_id") == F.lit(customer_id))
     )
@@ -258,8 +272,36 @@ def reconcile(job: Job) -> list[dict[str, Any]]:
     return found
 
 
+def unprocessed_events(job: Job, segment_id: str | None = None) -> DataFrame:
+    """Entries and exits nobody has acted on yet: rows of `gold.customer_segment_event`, oldest first."""
+    found = job.lake.read(EVENT_TABLE).where(~F.col("is_processed"))
+    if segment_id is not None:
+        found = found.where(F.col("segment_id") == F.lit(segment_id))
+    return found.orderBy("created_at", "event_id")
+
+
+def mark_processed(job: Job, events: DataFrame) -> WriteResult:
+    """Note that events have been acted on; `maintain` then removes them when they are old enough.
+
+    Args:
+        job: A job that holds the lakehouse.
+        events: Rows of `gold.customer_segment_event`; marked again, nothing changes.
+    """
+    return job.lake.write(EVENT_TABLE, events.withColumn("is_processed", F.lit(True)))
+
+
+EVENT_TABLE = "gold.customer_segment_event"
+
+
+def _of_customers(segment: Segment) -> None:
+    if segment.entity != "customer":
+        raise SettingsError(
+            f"'{segment.segment_id}' is made of guests, and this is asked of customers; `segments preview` takes both."
+        )
+
+
 def _more_features(job: Job) -> dict[str, DataFrame]:
-    return {name: job.lake.read(name) for name in FEATURE_TABLES if name != "feature.customer"}
+    return {name: job.lake.read(name) for name in (*FEATURE_TABLES, CUSTOMERS) if name != "feature.customer"}
 
 
 def _answered(job: Job, segments: Mapping[str, Segment]) -> DataFrame:
@@ -284,5 +326,5 @@ def _happenings(job: Job, events: Sequence[str], customer_key: int) -> list[Happ
         own = EVENTS[name].build(tables).where(F.col("customer_key") == F.lit(customer_key))
         for r in own.collect():
             fields = r.asDict()
-            found.append(Happening(name, fields["at"], fields["day"], fields))
+            found.append(Happening(name, fields["at"], fields["day"], fields, fields.get("known_on")))
     return found

@@ -21,6 +21,9 @@ app = typer.Typer(
 
 SegmentId = Annotated[str, typer.Argument(metavar="SEGMENT", help="segment_id of a definition.")]
 CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="Customer number.")]
+AnySegment = Annotated[str | None, typer.Argument(metavar="[SEGMENT]", help="segment_id of a definition.")]
+WebsiteNeeded = Annotated[str, typer.Option("--website", help="Retailer.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Also draw it to this file: .svg, .png or .pdf.")]
 Website = Annotated[str | None, typer.Option("--website", help="Retailer, when several know the number.")]
 File = Annotated[Path | None, typer.Option("--file", help="A definition that is not in conf/segments yet.")]
 
@@ -77,7 +80,7 @@ def list_segments(target: Target = "local", data_dir: DataDir = None, verbose: V
 
 @app.command()
 def preview(
-    segment_id: Annotated[str | None, typer.Argument(metavar="[SEGMENT]", help="segment_id of a definition.")] = None,
+    segment_id: AnySegment = None,
     file: File = None,
     target: Target = "local",
     data_dir: DataDir = None,
@@ -87,26 +90,31 @@ def preview(
 ) -> None:
     """What a definition gives: size, waterfall, reach and change against what is published. Writes nothing."""
     from jobs import segments as work
-    from segments.inspect import parts_of
+    from segments.rules import parts_of
     from segments.tell import words
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         segment = _chosen(job, segment_id, file)
+        is_guest = segment.entity == "guest"
+        whom = "guests" if is_guest else "customers"
         for r in work.preview(job, segment):
-            share = r["members"] / r["customers"] if r["customers"] else 0
+            share = r["members"] / r[whom] if r[whom] else 0
             console.print(
                 f"[bold]{escape(segment.name)}[/] in {escape(r['website_id'])}: {r['members']:,} of "
-                f"{r['customers']:,} customers ({share:.1%}); published {r['published']:,}, "
+                f"{r[whom]:,} {whom} ({share:.1%}); published {r['published']:,}, "
                 f"{r['entering']:,} would enter, {r['leaving']:,} leave",
                 highlight=False,
             )
+            if is_guest:
+                console.print(f"  {r['logged_in']:,} visitors have logged in and count as customers", highlight=False)
             grid = _grid("condition", "alone", "left")
             for n, part in enumerate(parts_of(segment.rule)):
                 grid.add_row(f"  {escape(_short(words(part), part))}", f"{r[f'alone_{n}']:,}", f"{r[f'left_{n}']:,}")
             console.print(grid)
             reach = [f"{c.removeprefix('reachable_')} {n:,}" for c, n in r.items() if c.startswith("reachable_")]
-            console.print(f"  reachable: {', '.join(reach)}", highlight=False)
-        if rows:
+            if reach:
+                console.print(f"  reachable: {', '.join(reach)}", highlight=False)
+        if rows and not is_guest:
             keys = [f"{website}/{key}" for website, key in work.sample(job, segment, rows)]
             console.print(f"  some members (customer_key): {', '.join(keys) or 'none'}", highlight=False)
 
@@ -165,7 +173,7 @@ def overlap(
     data_dir: DataDir = None,
     rows: Annotated[int, typer.Option("--rows", help="Most alike pairs to show.")] = 20,
     primary: Annotated[bool, typer.Option("--primary", help="Instead: which segment wins members of which.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Also write a heat map to this PNG or SVG.")] = None,
+    plot: Plot = None,
     verbose: Verbose = False,
 ) -> None:
     """How many customers are in two segments at once, and how alike these are."""
@@ -197,7 +205,7 @@ def history(
     segment_id: SegmentId,
     target: Target = "local",
     data_dir: DataDir = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw sizes over time to this PNG or SVG.")] = None,
+    plot: Plot = None,
     verbose: Verbose = False,
 ) -> None:
     """Size, entries and exits of a segment per day, and why customers left."""
@@ -225,7 +233,7 @@ def history(
         if plot is not None:
             from jobs.segment_plots import draw_sizes
 
-            draw_sizes(sizes, plot)
+            draw_sizes(sizes, plot, segment_id)
             console.print(str(plot), highlight=False)
 
 
@@ -237,7 +245,7 @@ def flows(
         datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Only moves found on this day.")
     ] = None,
     rows: Annotated[int, typer.Option("--rows", help="Largest flows to show.")] = 20,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw them to this PNG or SVG.")] = None,
+    plot: Plot = None,
     verbose: Verbose = False,
 ) -> None:
     """Between which segments customers moved: who left one and entered another on the same day."""
@@ -266,7 +274,7 @@ def flows(
 def pin(
     customer_id: CustomerId,
     segment_id: SegmentId,
-    website: Annotated[str, typer.Option("--website", help="Retailer.")],
+    website: WebsiteNeeded,
     out: Annotated[bool, typer.Option("--out", help="Keep the customer out instead of in.")] = False,
     note: Annotated[str | None, typer.Option("--note", help="Why.")] = None,
     target: Target = "local",
@@ -285,7 +293,7 @@ def pin(
 def unpin(
     customer_id: CustomerId,
     segment_id: SegmentId,
-    website: Annotated[str, typer.Option("--website", help="Retailer.")],
+    website: WebsiteNeeded,
     target: Target = "local",
     data_dir: DataDir = None,
     wait: Wait = None,
@@ -296,6 +304,35 @@ def unpin(
 
     with job_of(target, data_dir, None, verbose, wait) as (job, _):
         work.pin(job, work.find(job, segment_id), customer_id, website, is_in=None)
+
+
+@app.command()
+def events(
+    segment_id: AnySegment = None,
+    rows: Annotated[int, typer.Option("--rows", help="Oldest events to show, and to mark.")] = 20,
+    processed: Annotated[bool, typer.Option("--processed", help="Mark the events shown as processed.")] = False,
+    target: Target = "local",
+    data_dir: DataDir = None,
+    wait: Wait = None,
+    verbose: Verbose = False,
+) -> None:
+    """Entries and exits that nothing has acted on yet, oldest first; whoever acts on them marks them."""
+    from jobs import segments as work
+
+    with job_of(target, data_dir, None, verbose, wait, writes=processed) as (job, _):
+        waiting = work.unprocessed_events(job, segment_id)
+        shown = waiting.limit(rows).collect()
+        grid = _grid("event", "segment", "website", "what", "day", "customer_key", "visitor")
+        for r in shown:
+            who = ("", r["visitor_id"][:12]) if r["customer_key"] is None else (f"{r['customer_key']}", "")
+            day = f"{r['occurred_on']}"
+            grid.add_row(f"{r['event_id']}", r["segment_id"], r["website_id"], r["event_type"], day, *who)
+        console.print(grid)
+        console.print(f"{waiting.count():,} are not processed", highlight=False)
+        if processed:
+            of_shown = waiting["event_id"].isin([r["event_id"] for r in shown])
+            done = work.mark_processed(job, waiting.where(of_shown))
+            console.print(f"{done.rows_written:,} marked as processed", highlight=False)
 
 
 @app.command()

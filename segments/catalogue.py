@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lakehouse.declare import table_of
+from lakehouse.tables.gold import DimCustomer
 from segments.operators import Family
 
 FEATURE_TABLES = (
@@ -16,8 +17,15 @@ FEATURE_TABLES = (
 )
 """Tables with one row per customer and `as_of`, whose columns declared as features a rule may name."""
 
-GUEST_TABLES = ("gold.guest_visit",)
-"""The same for guests."""
+GUEST_TABLES = ("gold.visitor", "gold.guest_visit")
+"""The same for guests: visitors of a web shop, and sales without a customer; the one has no features of the other."""
+
+
+CUSTOMERS = "gold.dim_customer"
+GROUP = "customer_group_id"
+GROUP_COLUMN = DimCustomer.household_composition
+"""What stands for a customer's group: the retailers of the demo have none of their own, and their data tell
+households apart by composition. Point it at another column of `gold.dim_customer` where a shop has groups."""
 
 
 @dataclass(frozen=True)
@@ -55,4 +63,6 @@ def declared_features(tables: tuple[str, ...] = FEATURE_TABLES) -> Mapping[str, 
             is_plain = not c.spec.type.startswith("map") and "struct" not in c.spec.type
             if c.spec.feature is not None and is_plain:
                 found.setdefault(str(c), Feature(str(c), c.spec.type, name, c.spec.comment, c.spec.values))
+    if "feature.customer" in tables:
+        found[GROUP] = Feature(GROUP, "string", CUSTOMERS, f"Customer group: {GROUP_COLUMN} as of the day.")
     return found

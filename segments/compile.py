@@ -102,6 +102,8 @@ def compile_segment(
         names: As in `compile_rule`.
     """
     inside = compile_rule(segment.rule, features, as_of, names)
+    if segment.group_condition is not None:
+        inside = compile_rule(segment.group_condition, features, as_of, names) & inside
     if segment.website_ids:
         inside = F.col(website_id).isin([F.lit(w) for w in segment.website_ids]) & inside
     return F.coalesce(inside, F.lit(False))

@@ -55,7 +55,7 @@ class ConditionReader(NodeReader):
         features: What rules may name, by name.
         lists: Customer numbers of each static list, by name.
         asked: Segments that rules ask for, with who asks and where.
-        is_guest: Whether rules are about guests, who have no events and are in no list.
+        is_guest: Whether rules are about guests, whose events are those of visitors and who are in no list.
         subject: What conditions name: features, or fields within `where` of an event.
         logic: Looks for contradictions.
     """
@@ -190,9 +190,6 @@ class ConditionReader(NodeReader):
         if got is None:
             return None
         listed = got["sequence"]
-        if self.is_guest:
-            self.complain("guests have no events to follow one another", listed)
-            return None
         if not isinstance(listed, yaml.SequenceNode) or not 2 <= len(listed.value) <= MAX_STEPS:
             self.complain(f"'sequence' needs a list of 2 to {MAX_STEPS} events", listed)
             return None
@@ -228,6 +225,9 @@ class ConditionReader(NodeReader):
             return None
         at = self.place(named)
         made: Rule
+        if what == "segment" and self.is_guest:
+            self.complain("segments are asked of customers, and a guest is none", named)
+            return None
         if what == "segment":
             self.asked.append((self.segment_id, name, at))
             made = InSegment(name, at=self.place(node))
@@ -247,20 +247,20 @@ class ConditionReader(NodeReader):
 
     def step(self, got: Mapping[str, yaml.Node], at: yaml.Node) -> EventStep | None:
         """Returns which events are meant."""
-        if self.is_guest:
-            self.complain("guests have no events; ask for features of their visit", at)
-            return None
         name = self.text(got.get("event"))
         if name is None:
             if "event" not in got:
                 self.complain("an 'event' is needed", at)
             return None
-        known = EVENTS.get(name)
-        if known is None:
+        events = [e.name for e in EVENTS.values() if e.is_of_visitors or not self.is_guest]
+        if name not in events:
+            of = " of guests" if self.is_guest else ""
             self.complain(
-                f"'{short(name)}' is not an event; events are {', '.join(EVENTS)}.{suggest(name, EVENTS)}", got["event"]
+                f"'{short(name)}' is not an event{of}; events{of} are {', '.join(events)}.{suggest(name, events)}",
+                got["event"],
             )
             return None
+        known = EVENTS[name]
         if "where" not in got:
             return EventStep(name)
         features, self.features, self.subject = self.features, known.fields, "field"

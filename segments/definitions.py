@@ -15,6 +15,7 @@ from lakehouse.tables.segment import CustomerSegmentRefresh as R
 from lakehouse.tables.segment import CustomerSegmentSize as Z
 from segments.language import Segment
 from segments.rows import literal_rows
+from segments.states import move
 
 VALUE_FEATURE = "monetary_net"
 """What a segment's value is measured by: net spend before `as_of`."""
@@ -43,7 +44,7 @@ def build_customer_segment(
 
     Returns:
         Every defined segment, and those no longer defined as inactive. One website in error makes the segment an
-        error, or stale, and leaves `last_refresh_at` alone.
+        error, or stale, and leaves `last_refresh_at` alone. States follow one another as `segments.states` says.
     """
     defined = literal_rows(
         members.agg(F.count(F.lit(1)).alias("_total")).select(),
@@ -57,6 +58,7 @@ def build_customer_segment(
                 s.is_active,
                 s.conditions_json,
                 list(s.website_ids),
+                list(s.customer_group_ids) or None,
                 s.priority,
                 s.refresh_mode,
                 s.max_change_share,
@@ -101,7 +103,9 @@ def build_customer_segment(
     for c, value in now.items():
         is_edited = is_edited | ~value.eqNullSafe(F.col(f"_was_{c}"))
     state = {
-        S.refresh_status: F.when(is_graded, status).otherwise(F.coalesce(f"_was_{S.refresh_status}", F.lit("pending"))),
+        S.refresh_status: F.when(is_graded, move(F.col(f"_was_{S.refresh_status}"), status)).otherwise(
+            F.coalesce(f"_was_{S.refresh_status}", F.lit("pending"))
+        ),
         S.refresh_message: F.when(is_graded, F.when(status != F.lit("completed"), F.col("_grade")["why"])).otherwise(
             F.col(f"_was_{S.refresh_message}")
         ),
@@ -188,6 +192,7 @@ _DEFINITION_TYPES = {
     str(S.is_active): "boolean",
     str(S.conditions): "string",
     str(S.website_ids): "array<string>",
+    str(S.customer_group_ids): "array<string>",
     str(S.priority): "int",
     str(S.refresh_mode): "string",
     str(S.max_change_share): "double",

@@ -10,7 +10,8 @@ from typing import Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from segments.catalogue import Feature
+from lakehouse.tables.gold import DimCustomer as D
+from segments.catalogue import CUSTOMERS, GROUP, GROUP_COLUMN, Feature
 from segments.compile import Names, compile_rule, compile_segment
 from segments.events import Tables
 from segments.language import Segment
@@ -182,22 +183,33 @@ def join_features(
 
     Args:
         features: `feature.customer`, any number of days.
-        more: The other feature tables by name, any number of days each.
+        more: The other feature tables by name, any number of days each, and `gold.dim_customer`.
         segments: The segments whose features are needed.
         as_of: The day.
         catalogue: The features by name, with the table each comes from.
     """
     keys = ["merchant_id", "customer_key"]
-    named = {c.feature for s in segments for c in conditions_of(s.rule)}
+    named = {c.feature for s in segments for c in s.conditions}
     elsewhere = {table: sorted(n for n in named if catalogue[n].table == table) for table in more}
     from_features = sorted(named.difference(*elsewhere.values()))
     joined = features.where(F.col("as_of") == F.lit(as_of)).select(*keys, "customer_id", *from_features)
     for table, names in elsewhere.items():
         if names:
-            theirs = more[table].where(F.col("as_of") == F.lit(as_of)).select(*keys, *names)
+            theirs = _groups(more[table], as_of) if table == CUSTOMERS else _slice(more[table], as_of, names)
             # Does not multiply: every feature table has one row per customer and day.
             joined = joined.join(theirs, on=keys, how="left")
     return joined
+
+
+def _slice(features: DataFrame, as_of: date, names: Sequence[str]) -> DataFrame:
+    return features.where(F.col("as_of") == F.lit(as_of)).select("merchant_id", "customer_key", *names)
+
+
+def _groups(customers: DataFrame, as_of: date) -> DataFrame:
+    """One row per customer with the group at the start of a day, from the version valid then."""
+    start = F.lit(as_of).cast("timestamp")
+    is_valid = (F.col(D.valid_from) < start) & (F.col(D.valid_to).isNull() | (F.col(D.valid_to) >= start))
+    return customers.where(is_valid).select(D.merchant_id, D.customer_key, F.col(GROUP_COLUMN).alias(GROUP))
 
 
 def by_priority(segments: Sequence[Segment]) -> list[Segment]:

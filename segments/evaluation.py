@@ -18,7 +18,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.tables.segment import CustomerEvaluation as E
-from segments.catalogue import Feature, declared_features
+from segments.catalogue import CUSTOMERS, Feature, declared_features
 from segments.compile import Names, compile_rule
 from segments.evaluate import add_branches, add_cuts, add_events, add_referenced, join_features, matches
 from segments.events import SOURCES, Tables
@@ -62,7 +62,7 @@ class Plan:
         needed = with_referenced(evaluated, active)
         decides = [[s.segment_id, s.version, s.priority, s.refresh_mode] for s in (*active, *needed)]
         mark = hashlib.sha256(canonical(sorted(decides)).encode()).hexdigest()[:12]
-        leaves = list(dict.fromkeys(leaf for s in needed for leaf in leaves_of(s.rule)))
+        leaves = list(dict.fromkeys(leaf for s in needed for leaf in _leaves(s)))
         on_features = tuple(leaf for leaf in leaves if isinstance(leaf, Condition))
         on_events = tuple(leaf for leaf in leaves if isinstance(leaf, EventCondition | SequenceCondition))
         asked = Asked.by([s.rule for s in needed])
@@ -74,16 +74,19 @@ def evaluate_customers(
     clusters: DataFrame,
     outlooks: DataFrame,
     audiences: DataFrame,
+    customers: DataFrame,
     facts: DataFrame,
     products: DataFrame,
     campaigns: DataFrame,
     contacts: DataFrame,
     redemptions: DataFrame,
+    visits: DataFrame,
     fact_changes: DataFrame,
     product_changes: DataFrame,
     campaign_changes: DataFrame,
     contact_changes: DataFrame,
     redemption_changes: DataFrame,
+    visit_changes: DataFrame,
     evaluated: DataFrame,
     *,
     segments: Sequence[Segment],
@@ -97,16 +100,19 @@ def evaluate_customers(
         clusters: `feature.customer_cluster`, any number of days.
         outlooks: `feature.customer_outlook`, any number of days.
         audiences: `feature.customer_audience`, any number of days.
+        customers: `gold.dim_customer`, for customer groups.
         facts: `gold.fact_transactions`.
         products: `gold.dim_product`.
         campaigns: `silver.campaign`.
         contacts: `silver.campaign_contact`.
         redemptions: `silver.coupon_redemption`.
+        visits: `silver.visitor_event`.
         fact_changes: Rows of `gold.fact_transactions` that changed since the last evaluation, also those gone.
         product_changes: The same of `gold.dim_product`.
         campaign_changes: The same of `silver.campaign`.
         contact_changes: The same of `silver.campaign_contact`.
         redemption_changes: The same of `silver.coupon_redemption`.
+        visit_changes: The same of `silver.visitor_event`.
         evaluated: `gold.customer_evaluation` as it is.
         segments: All definitions.
         as_of: The day evaluated for, exclusive edge.
@@ -116,20 +122,16 @@ def evaluate_customers(
         `gold.customer_evaluation` rows of those evaluated again; `_deleted` for customers who have no features that
         day. A website without any features that day, and a customer evaluated for a later day, are left alone.
     """
-    whole = dict(zip(SOURCES, (facts, products, campaigns, contacts, redemptions), strict=True))
-    changed = dict(
-        zip(
-            SOURCES,
-            (fact_changes, product_changes, campaign_changes, contact_changes, redemption_changes),
-            strict=True,
-        )
-    )
+    whole = dict(zip(SOURCES, (facts, products, campaigns, contacts, redemptions, visits), strict=True))
+    changes = (fact_changes, product_changes, campaign_changes, contact_changes, redemption_changes, visit_changes)
+    changed = dict(zip(SOURCES, changes, strict=True))
     return evaluate_changed(
         features,
         {
             "feature.customer_cluster": clusters,
             "feature.customer_outlook": outlooks,
             "feature.customer_audience": audiences,
+            CUSTOMERS: customers,
         },
         whole,
         changed,
@@ -308,7 +310,12 @@ def _with_reasons(fresh: DataFrame, evaluated: DataFrame, plan: Plan) -> DataFra
 
 def _positions(segment: Segment, by_id: Mapping[str, Segment], position: Mapping[Leaf, int]) -> set[int]:
     everyone = with_referenced([segment], by_id.values())
-    return {position[leaf] for s in everyone for leaf in leaves_of(s.rule) if leaf in position}
+    return {position[leaf] for s in everyone for leaf in _leaves(s) if leaf in position}
+
+
+def _leaves(segment: Segment) -> tuple[Leaf, ...]:
+    group = segment.group_condition
+    return (*leaves_of(segment.rule), *((group,) if group else ()))
 
 
 def _written(answers: Sequence[Column]) -> Column:

@@ -1,7 +1,7 @@
 """The events a rule may ask about: what each is made from, and its fields.
 
-Every event has a customer, an instant `at` (order, UTC) and a business day `day` (windows). Frames are made only of
-events that a rule names.
+Every event has a customer, an instant `at` (order, UTC) and a business day `day` (windows). Those of visitors have a
+`known_on` besides: the day from which the customer is known. Frames are made only of events that a rule names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.silver import Campaign as K
 from lakehouse.tables.silver import CampaignContact as N
 from lakehouse.tables.silver import CouponRedemption as R
+from lakehouse.tables.silver import VisitorEvent as V
 from segments.catalogue import Feature
 
 FACTS: Final = "gold.fact_transactions"
@@ -25,7 +26,8 @@ PRODUCTS: Final = "gold.dim_product"
 CAMPAIGNS: Final = "silver.campaign"
 CONTACTS: Final = "silver.campaign_contact"
 REDEMPTIONS: Final = "silver.coupon_redemption"
-SOURCES: Final = (FACTS, PRODUCTS, CAMPAIGNS, CONTACTS, REDEMPTIONS)
+VISITS: Final = "silver.visitor_event"
+SOURCES: Final = (FACTS, PRODUCTS, CAMPAIGNS, CONTACTS, REDEMPTIONS, VISITS)
 """Tables events are made from, in the order a producer reads them."""
 
 Tables = Mapping[str, DataFrame]
@@ -40,12 +42,14 @@ class Event:
         comment: What one event is.
         fields: What a rule may filter by or measure, by name.
         build: The tables of `SOURCES` to one row per event: merchant_id, customer_key, at, day and the fields.
+        is_of_visitors: Whether visitors do it, who may be known as customers only from a later day, `known_on`.
     """
 
     name: str
     comment: str
     fields: Mapping[str, Feature]
     build: Callable[[Tables], DataFrame]
+    is_of_visitors: bool = False
 
 
 def _fields(*fields: tuple[str, str, str]) -> Mapping[str, Feature]:
@@ -139,10 +143,40 @@ def _redemptions(tables: Tables) -> DataFrame:
     )
 
 
+def _visitor_events(kind: str) -> Callable[[Tables], DataFrame]:
+    def build(tables: Tables) -> DataFrame:
+        of_kind = (F.col(V.event_type) == F.lit(kind)) & F.col(V.customer_id).isNotNull()
+        return (
+            tables[VISITS]
+            .where(of_kind)
+            .select(
+                V.merchant_id,
+                customer_key(),
+                F.col(V.happened_at).alias("at"),
+                F.col(V.happened_on).alias("day"),
+                V.known_on,
+                V.page,
+                V.product_id,
+                V.quantity,
+                V.amount,
+            )
+        )
+
+    return build
+
+
+def as_visitors(events: DataFrame) -> DataFrame:
+    """`silver.visitor_event` with every visitor in the place of a customer, for rules about guests."""
+    return events.withColumns({str(V.customer_id): F.col(V.visitor_id), str(V.known_on): F.col(V.happened_on)})
+
+
 def customer_key() -> Column:
     """The key of a customer from merchant_id and customer_id, as in gold.dim_customer."""
     return F.xxhash64("merchant_id", "customer_id").alias("customer_key")
 
+
+_PAGE = ("page", "string", "Kind of page.")
+_PRODUCT = ("product_id", "string", "Product code.")
 
 _WHERE = (("store_id", "string", "Store number."), ("channel_id", "string", "Sales channel."))
 
@@ -202,5 +236,38 @@ EVENTS: Final[Mapping[str, Event]] = {
             _fields(("coupon_id", "string", "Coupon code."), ("campaign_id", "string", "Campaign.")),
             _redemptions,
         ),
+        Event(
+            "visit",
+            "The start of a visit to the web shop.",
+            _fields(_PAGE),
+            _visitor_events("visit"),
+            is_of_visitors=True,
+        ),
+        Event(
+            "page_view",
+            "One page viewed.",
+            _fields(_PAGE, _PRODUCT),
+            _visitor_events("page_view"),
+            is_of_visitors=True,
+        ),
+        Event(
+            "cart_add",
+            "One product put into the cart.",
+            _fields(
+                _PRODUCT,
+                ("quantity", "decimal(18,3)", "Pieces."),
+                ("amount", "decimal(18,2)", "Value, in merchant currency."),
+            ),
+            _visitor_events("cart_add"),
+            is_of_visitors=True,
+        ),
+        Event(
+            "checkout",
+            "One order placed in the web shop.",
+            _fields(("amount", "decimal(18,2)", "Value, in merchant currency.")),
+            _visitor_events("checkout"),
+            is_of_visitors=True,
+        ),
+        Event("login", "One login.", _fields(_PAGE), _visitor_events("login"), is_of_visitors=True),
     )
 }

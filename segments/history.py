@@ -13,7 +13,7 @@ from lakehouse.tables.segment import CustomerSegmentCustomer as C
 from lakehouse.tables.segment import CustomerSegmentEvent as E
 from lakehouse.tables.segment import CustomerSegmentHistory as H
 from segments.language import Segment
-from segments.membership import BARRED, PINNED
+from segments.membership import BARRED, PINNED, PROMOTED
 
 
 def record_history(
@@ -81,7 +81,9 @@ def record_history(
         F.when(is_exit, version).alias(H.exit_version),
         F.coalesce(
             H.entry_reason,
-            F.when(entry_detail == F.lit(PINNED), F.lit("pinned")).otherwise(F.lit("rule_true")),
+            F.when(entry_detail == F.lit(PINNED), F.lit("pinned"))
+            .when(F.startswith(entry_detail, F.lit(PROMOTED)), F.lit("promoted"))
+            .otherwise(F.lit("rule_true")),
         ).alias(H.entry_reason),
         F.when(is_exit, reason).alias(H.exit_reason),
         F.when(is_entry, entry_detail).otherwise(F.col(H.entry_detail)).alias(H.entry_detail),
@@ -121,27 +123,36 @@ def publish_members(changed: DataFrame, *, started_at: datetime) -> DataFrame:
     return entered.unionByName(removed, allowMissingColumns=True)
 
 
-def emit_events(changed: DataFrame, events: DataFrame, *, as_of: date) -> DataFrame:
+def emit_events(changed: DataFrame, guests_changed: DataFrame, events: DataFrame, *, as_of: date) -> DataFrame:
     """One event per entry and exit not yet recorded; an event already there is left as it is, processed or not.
 
     Args:
         changed: Changed rows of `gold.customer_segment_history`.
+        guests_changed: Changed rows of `gold.customer_segment_guest_history`.
         events: `gold.customer_segment_event` as published.
         as_of: Day of the run; older entries and exits than events are kept for are not brought back.
     """
     kept_days = E.__table__.retention_days or 0  # type: ignore[attr-defined]
-    stays = changed.where(~F.col("_deleted"))
+    edge = F.lit(as_of - timedelta(days=kept_days))
+    who: list[str] = [E.customer_key, E.customer_id, E.visitor_id]
+    of_customers = changed.select(*_STAY, E.customer_key, E.customer_id, F.lit(None).cast("string").alias(E.visitor_id))
+    of_guests = guests_changed.withColumn(H.entry_reason, F.lit("rule_true")).select(
+        *_STAY,
+        F.lit(None).cast("bigint").alias(E.customer_key),
+        F.lit(None).cast("string").alias(E.customer_id),
+        E.visitor_id,
+    )
+    stays = of_customers.unionByName(of_guests).where(~F.col("_deleted"))
 
     def of(kind: str, day: str, at: str, version: str, reason: str, run: str) -> DataFrame:
-        happened = stays.where(F.col(day) > F.lit(as_of - timedelta(days=kept_days)))
         details = F.struct(F.col(version).alias("version"), F.col(reason).alias("reason"), F.col(run).alias("run_id"))
-        return happened.select(
-            F.xxhash64(H.segment_id, H.website_id, H.customer_key, F.lit(kind), H.entered_on).alias(E.event_id),
+        # The hash passes over null, so a customer and a visitor stand in the same place.
+        event_id = F.xxhash64(H.segment_id, H.website_id, H.customer_key, E.visitor_id, F.lit(kind), H.entered_on)
+        return stays.where(F.col(day) > edge).select(
+            event_id.alias(E.event_id),
             H.segment_id,
             H.website_id,
-            H.customer_key,
-            H.customer_id,
-            F.lit(None).cast("string").alias(E.visitor_id),
+            *who,
             F.lit(kind).alias(E.event_type),
             F.to_json(details).alias(E.event_data),
             F.col(day).alias(E.occurred_on),
@@ -152,3 +163,21 @@ def emit_events(changed: DataFrame, events: DataFrame, *, as_of: date) -> DataFr
     entries = of("segment_entered", H.entered_on, H.entered_at, H.entry_version, H.entry_reason, H.entry_run_id)
     exits = of("segment_exited", H.exited_on, H.exited_at, H.exit_version, H.exit_reason, H.exit_run_id)
     return entries.unionByName(exits).join(events.select(E.event_id), on=E.event_id, how="left_anti")
+
+
+_STAY = (
+    H.segment_id,
+    H.website_id,
+    H.entered_on,
+    H.exited_on,
+    H.entered_at,
+    H.exited_at,
+    H.entry_version,
+    H.exit_version,
+    H.entry_reason,
+    H.exit_reason,
+    H.entry_run_id,
+    H.exit_run_id,
+    "_deleted",
+)
+"""What an event tells of a stay, of a customer's and a guest's alike."""

@@ -17,13 +17,8 @@ from segments.evaluate import add_branches, add_cuts, add_events, add_referenced
 from segments.events import Tables
 from segments.language import Segment
 from segments.references import with_referenced
-from segments.rules import All, Rule
+from segments.rules import parts_of
 from segments.timelines import Asked
-
-
-def parts_of(rule: Rule) -> tuple[Rule, ...]:
-    """Returns the steps of a waterfall: what must all be true at the top of a rule, or the rule itself."""
-    return rule.rules if isinstance(rule, All) else (rule,)
 
 
 def answer_customers(

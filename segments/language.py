@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Literal
 
+from segments.catalogue import GROUP
 from segments.rules import (
     EVER,
     Aggregate,
@@ -85,6 +86,7 @@ class Segment:
         entity: Whom it is made of; customers and guests have features of their own.
         is_active: Whether it is evaluated; the members of an inactive segment leave it.
         website_ids: Retailers it applies to; empty means all.
+        customer_group_ids: Customer groups it applies to; empty means all, also customers of no group.
         priority: Lower wins when one primary segment must be chosen; ties go to the smaller `segment_id`.
         refresh_mode: `auto` with every run, `manual` only when asked.
         max_change_share: Largest part of the members that may enter and leave in one refresh of a website before the
@@ -98,18 +100,32 @@ class Segment:
     entity: Entity = "customer"
     is_active: bool = True
     website_ids: tuple[str, ...] = ()
+    customer_group_ids: tuple[str, ...] = ()
     priority: int = 100
     refresh_mode: RefreshMode = "auto"
     max_change_share: float | None = None
 
     @property
     def version(self) -> str:
-        """Content hash of what decides membership: rule, lists and websites. Renaming a segment keeps its version."""
+        """Content hash of what decides membership: rule, lists, websites, groups. A new name keeps the version."""
         content: dict[str, Any] = {"rule": self.rule.to_dict(), "website_ids": sorted(self.website_ids)}
+        if self.customer_group_ids:
+            content["customer_group_ids"] = sorted(self.customer_group_ids)
         lists = {leaf.name: leaf.digest for leaf in leaves_of(self.rule) if isinstance(leaf, InList)}
         if lists:
             content["lists"] = lists
         return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+
+    @property
+    def group_condition(self) -> Condition | None:
+        """The restriction to customer groups as a condition; None when there is none."""
+        return Condition(GROUP, "in", self.customer_group_ids) if self.customer_group_ids else None
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every condition on features, that on the customer group included."""
+        group = self.group_condition
+        return (*conditions_of(self.rule), *((group,) if group else ()))
 
     @property
     def conditions_json(self) -> str:
@@ -125,6 +141,7 @@ class Segment:
             "entity": self.entity,
             "is_active": self.is_active,
             "website_ids": list(self.website_ids),
+            "customer_group_ids": list(self.customer_group_ids),
             "priority": self.priority,
             "refresh_mode": self.refresh_mode,
             "max_change_share": self.max_change_share,

@@ -115,6 +115,7 @@ def segment_of_row(
         entity=row["entity"],
         is_active=row["is_active"],
         website_ids=tuple(row["website_ids"]),
+        customer_group_ids=tuple(row["customer_group_ids"] or ()),
         priority=row["priority"],
         refresh_mode=row["refresh_mode"],
         max_change_share=row["max_change_share"],
@@ -128,6 +129,7 @@ _FIELDS: Final = (
     "entity",
     "is_active",
     "website_ids",
+    "customer_group_ids",
     "priority",
     "refresh_mode",
     "max_change_share",
@@ -222,6 +224,7 @@ class _Reader(ConditionReader):
             "entity": self.choice(got.get("entity"), ("customer", "guest"), "customer"),
             "is_active": self.typed(got.get("is_active"), bool, "true or false", True),
             "website_ids": self.names(got.get("website_ids")),
+            "customer_group_ids": self.names(got.get("customer_group_ids")),
             "priority": self.number(got.get("priority"), 0, 1_000_000, 100, whole=True),
             "refresh_mode": self.choice(got.get("refresh_mode"), ("auto", "manual"), "auto"),
             "max_change_share": self.number(got.get("max_change_share"), 0, 1_000_000, None),
@@ -230,6 +233,8 @@ class _Reader(ConditionReader):
         self.is_guest = made["entity"] == "guest"
         if self.is_guest:
             self.features = declared_features(GUEST_TABLES)
+            if made["customer_group_ids"]:
+                self.complain("groups are of customers, and a guest is none", got["customer_group_ids"])
         rule = self.rule(got["rule"]) if "rule" in got else None
         self.features, self.is_guest = of_customers, False
         if len(self.problems) == before and rule is not None:

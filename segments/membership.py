@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from lakehouse.tables.segment import CustomerEvaluation as E
 from lakehouse.tables.segment import CustomerMembership as M
 from lakehouse.tables.segment import CustomerSegmentPin as P
+from lakehouse.tables.segment import CustomerSegmentPromotion as L
 from lakehouse.tables.segment import CustomerSegmentRefresh as R
 from segments.evaluate import by_priority
 from segments.language import Segment
@@ -28,6 +29,8 @@ def plan_membership(
     evaluated_changes: DataFrame,
     pins: DataFrame,
     pin_changes: DataFrame,
+    promotions: DataFrame,
+    promotion_changes: DataFrame,
     features: DataFrame,
     previous: DataFrame,
     *,
@@ -38,7 +41,8 @@ def plan_membership(
 ) -> Mapping[str, DataFrame]:
     """Plan what the answers of the rules change in the published membership.
 
-    A pin puts a customer in, or keeps them out, whatever the rule says. Manual segments keep their members (see
+    A pin puts a customer in, or keeps them out, whatever the rule says. Guest segments of a visitor who logged in are
+    the customer's, and are never the primary one. Manual segments keep their members (see
     `ask_for`). A segment that would change by more than its limit keeps its last good members of that website, and
     its refresh is an error. A website without any features that day is stale, and a customer changed by a later
     `as_of` is left alone.
@@ -48,6 +52,8 @@ def plan_membership(
         evaluated_changes: Its rows that changed since the last refresh, also those gone.
         pins: `gold.customer_segment_pin`.
         pin_changes: Its rows that changed since then, also those gone.
+        promotions: `gold.customer_segment_promotion`: guest segments of customers who logged in as visitors.
+        promotion_changes: Its rows that changed since then, also those gone.
         features: `feature.customer`; says which websites have features that day.
         previous: `gold.customer_membership` as published.
         segments: All definitions.
@@ -62,14 +68,16 @@ def plan_membership(
     active = [s for s in segments if s.is_active and s.entity == "customer"]
     refreshed = [s for s in active if s.refresh_mode == "auto"]
     limited = [s for s in refreshed if s.max_change_share is not None]
-    touched = evaluated_changes.select(*_KEYS).unionByName(pin_changes.select(*_KEYS)).distinct()
+    touched = evaluated_changes.select(*_KEYS).unionByName(pin_changes.select(*_KEYS))
+    touched = touched.unionByName(promotion_changes.select(*_KEYS)).distinct()
     if limited:
         # What a limit held back last time has not changed since, and is to be looked at again.
         touched = evaluated.select(*_KEYS).unionByName(touched).distinct()
     websites = (
         features.where(F.col("as_of") == F.lit(as_of)).select(F.col("merchant_id").alias(M.website_id)).distinct()
     )
-    both = _compare(touched, evaluated, pins, previous, active, as_of)
+    carried = _carried(promotions, [s for s in segments if s.is_active and s.entity == "guest"])
+    both = _compare(touched, evaluated, pins, carried, previous, active, as_of)
     held = _find_held(both, previous, limited) if limited else None
     membership = _changed_rows(both, held, active, as_of=as_of, run_id=run_id, started_at=started_at)
     return {MEMBERSHIP: membership, REFRESH: _refresh_rows(websites, previous, both, held, refreshed, as_of)}
@@ -82,10 +90,25 @@ def ask_for(segments: Sequence[Segment], asked: Collection[str]) -> tuple[Segmen
     )
 
 
+def _carried(promotions: DataFrame, of_guests: Sequence[Segment]) -> DataFrame:
+    """One row per customer with a map of guest segments, by way of their visitors, to why they are in."""
+    ids = [s.segment_id for s in of_guests]
+    since = F.concat(F.lit(f"{PROMOTED}: as a visitor in since "), F.min(L.visitor_since).cast("string"))
+    each = (
+        promotions.where(F.col(L.segment_id).isin(ids))
+        .groupBy(*_KEYS, L.segment_id)
+        .agg(F.coalesce(since, F.lit(PROMOTED)).alias("_why"))
+    )
+    return each.groupBy(*_KEYS).agg(
+        F.map_from_entries(F.collect_list(F.struct(L.segment_id, "_why"))).alias("_carried")
+    )
+
+
 def _compare(
     touched: DataFrame,
     evaluated: DataFrame,
     pins: DataFrame,
+    carried: DataFrame,
     previous: DataFrame,
     active: Sequence[Segment],
     as_of: date,
@@ -121,6 +144,7 @@ def _compare(
         touched.join(now, on=keys, how="left")
         .join(before, on=keys, how="left")
         .join(F.broadcast(pinned), on=keys, how="left")
+        .join(carried, on=keys, how="left")
     )
     manual = F.array(*[F.lit(s.segment_id) for s in active if s.refresh_mode == "manual"]).cast("array<string>")
     was, is_found = F.coalesce("_was", none), F.col("_evaluated").isNotNull()
@@ -128,7 +152,8 @@ def _compare(
     by_rule = F.array_union(F.array_except("_evaluated", manual), F.array_intersect(was, manual))
     if not [s for s in active if s.refresh_mode == "manual"]:
         by_rule = F.col("_evaluated")
-    settled = F.array_except(F.array_union(by_rule, pinned_in), barred)
+    promoted = F.coalesce(F.map_keys("_carried"), none)
+    settled = F.array_except(F.array_union(F.array_union(by_rule, promoted), pinned_in), barred)
     is_later = F.coalesce(F.col("_was_changed_on") > F.lit(as_of), F.lit(False))
     # Keys of evaluations and pins that are gone and were never published have nothing to compare.
     return both.where(~is_later & (is_found | F.col("_was").isNotNull())).select(
@@ -140,6 +165,7 @@ def _compare(
         is_found.alias("_is_found"),
         F.when(is_found, F.array_sort(settled)).otherwise(none).alias("_now"),
         "_reasons",
+        "_carried",
         F.array_intersect(pinned_in, F.array_except(settled, by_rule)).alias("_put_in"),
         F.array_intersect(barred, by_rule).alias("_kept_out"),
     )
@@ -237,7 +263,11 @@ def _reasons() -> Column:
         return (
             F.when(F.array_contains("_put_in", segment_id), F.lit(PINNED))
             .when(F.array_contains("_kept_out", segment_id), F.lit(BARRED))
-            .otherwise(F.coalesce(F.try_element_at("_reasons", segment_id), F.lit("")))
+            .otherwise(
+                F.coalesce(
+                    F.try_element_at("_carried", segment_id), F.try_element_at("_reasons", segment_id), F.lit("")
+                )
+            )
         )
 
     told = F.map_from_arrays(moved, F.transform(moved, why))
@@ -247,6 +277,8 @@ def _reasons() -> Column:
 PINNED = "pinned"
 BARRED = "barred"
 """What a reason says when a person decided."""
+PROMOTED = "promoted"
+"""What a reason begins with when a visitor logged in."""
 
 
 def _refresh_rows(

@@ -42,12 +42,14 @@ class Happening:
         at: Instant, UTC.
         day: Business day.
         fields: Its fields by name.
+        known_on: Day from which it is known whose it is, when that is later than `day`.
     """
 
     event: str
     at: datetime
     day: date
     fields: Mapping[str, Any] = field(default_factory=dict)
+    known_on: date | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ def explain(rule: Rule, customer: Observed) -> Finding:
             end = _end_of(rule, customer)
             return Finding(rule, end is not None, end)
         case InSegment(segment_id):
-            part = explain(customer.segments[segment_id].rule, customer)
-            return Finding(rule, is_in(customer.segments[segment_id], customer), parts=(part,))
+            asked = customer.segments[segment_id]
+            group = (explain(asked.group_condition, customer),) if asked.group_condition is not None else ()
+            return Finding(rule, is_in(asked, customer), parts=(*group, explain(asked.rule, customer)))
         case InList():
             return Finding(rule, customer.customer_id in rule.customer_ids)
 
@@ -123,6 +126,9 @@ def explain(rule: Rule, customer: Observed) -> Finding:
 def is_in(segment: Segment, customer: Observed) -> bool:
     """Whether a customer is in a segment: only when the rule is true, on a website it applies to."""
     if segment.website_ids and customer.website_id not in segment.website_ids:
+        return False
+    group = segment.group_condition
+    if group is not None and explain(group, customer).truth is not True:
         return False
     return explain(segment.rule, customer).truth is True
 
@@ -197,7 +203,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Any, Any, date], Any]]] = {
 def _events(step: EventStep, customer: Observed) -> list[Happening]:
     """Events before `as_of` that pass the filter, in order."""
     fields = EVENTS[step.event].fields
-    found = [e for e in customer.events if e.event == step.event and e.day < customer.as_of]
+    found = [e for e in customer.events if e.event == step.event and max(e.day, e.known_on or e.day) < customer.as_of]
     if step.where is not None:
         where = step.where
         found = [e for e in found if explain(where, Observed(customer.as_of, fields, e.fields)).truth is True]

@@ -18,7 +18,11 @@ def literal_rows(frame: DataFrame, types: Mapping[str, str], rows: Sequence[Sequ
         rows: Constant values in the order of `types`; lists become arrays.
     """
     struct = "array<struct<" + ",".join(f"`{name}`:{kind}" for name, kind in types.items()) + ">>"
-    values = [F.struct(*[_literal(v).alias(n) for n, v in zip(types, row, strict=True)]) for row in rows]
+    # Each of its own type, so that a null in one row and a list in another make one array.
+    values = [
+        F.struct(*[_literal(v).cast(kind).alias(n) for (n, kind), v in zip(types.items(), row, strict=True)])
+        for row in rows
+    ]
     exploded = frame.select("*", F.explode(F.array(*values).cast(struct)).alias("_row"))
     return exploded.select("*", *[F.col(f"_row.`{name}`") for name in types]).drop("_row")
 

@@ -248,6 +248,11 @@ Leaf = Condition | EventCondition | SequenceCondition | InSegment | InList
 Rule = All | AnyOf | Not | Leaf
 
 
+def parts_of(rule: Rule) -> tuple[Rule, ...]:
+    """Returns the steps of a waterfall: what must all be true at the top of a rule, or the rule itself."""
+    return rule.rules if isinstance(rule, All) else (rule,)
+
+
 def leaves_of(rule: Rule) -> Iterator[Leaf]:
     """Yields every condition of a rule, in reading order."""
     match rule:

@@ -10,7 +10,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from segments.events import EVENTS, FACTS, PRODUCTS, Tables
+from segments.events import EVENTS, FACTS, PRODUCTS, VISITS, Tables
 from segments.measures import Measure, Span, measures_in, sequences_in
 from segments.rules import MAX_STEPS, EventStep, Rule, SequenceCondition
 
@@ -106,7 +106,9 @@ def customers_with_changes(changed: Tables, tables: Tables, asked: Asked) -> Dat
         asked: What is asked of events.
     """
     found: list[DataFrame] = []
-    for name in asked.events:
+    # What visitors do is one table, and its changes name the same customers whatever they did.
+    of_visitors = [name for name in asked.events if EVENTS[name].is_of_visitors]
+    for name in [n for n in asked.events if n not in of_visitors[1:]]:
         found += [frame.select("customer_key") for frame in _changes_of(name, changed, tables)]
     if not found:
         return None
@@ -124,6 +126,14 @@ def _changes_of(event: str, changed: Tables, tables: Tables) -> Iterable[DataFra
             yield contacts.select(customer_key())
         case "coupon_redemption":
             yield changed[REDEMPTIONS].select(customer_key())
+        case _ if EVENTS[event].is_of_visitors:
+            yield changed[VISITS].where(F.col("customer_id").isNotNull()).select(customer_key())
+            # A late login takes events from another customer of the same browser.
+            moved = changed[VISITS].select("merchant_id", "visitor_id").distinct()
+            theirs = tables[VISITS].where(F.col("customer_id").isNotNull())
+            yield theirs.join(F.broadcast(moved), on=["merchant_id", "visitor_id"], how="left_semi").select(
+                customer_key()
+            )
         case _:
             yield changed[FACTS]
             if event == "item":
@@ -143,11 +153,15 @@ def _events_of(
 
     event = EVENTS[name]
     edges = [F.date_add("day", age + 1) for age in asked.edges(name)]
+    is_known = F.lit(True)
+    if event.is_of_visitors:
+        edges.append(F.date_add("known_on", 1))
+        is_known = F.col("known_on") < F.lit(as_of)
     ahead = [F.when(edge > F.lit(as_of), edge) for edge in edges]
     passes = {
         c: F.lit(None).cast("boolean")
         if step.event != name
-        else (F.lit(True) if step.where is None else compile_rule(step.where, event.fields, as_of))
+        else (is_known if step.where is None else is_known & compile_rule(step.where, event.fields, as_of))
         for step, c in filters.items()
     }
     measured = {

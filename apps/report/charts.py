@@ -363,25 +363,6 @@ def timeline(steps: Sequence[StepTiming]) -> Markup:
     return _svg(width, height, parts, "Steps of the run by time")
 
 
-def sparkline(values: Sequence[float]) -> Markup:
-    """A line without axes, for the side of a number."""
-    width, height = 108, 30
-    if len(values) < 2:
-        return Markup("")
-    low, high = min(values), max(values)
-    spread = (high - low) or 1.0
-    points = [
-        (2 + (width - 6) * i / (len(values) - 1), height - 4 - (height - 8) * (v - low) / spread)
-        for i, v in enumerate(values)
-    ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    x, y = points[-1]
-    return Markup(  # noqa: S704 - numbers only
-        f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<polyline class="line" points="{line}"/><circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/></svg>'
-    )
-
-
 def slug(name: str | None) -> str:
     """A name as a CSS class ends: `won_back` becomes `won-back`."""
     return "".join(c if c.isalnum() else "-" for c in (name or "none").lower())

@@ -127,6 +127,23 @@ landing(
     owner="marketing",
 )
 landing(
+    "visitor_events",
+    {
+        "event_id": text("Number of the event, unique for the visitor."),
+        "visitor_id": text("The web shop's number of a visitor: a browser, not a person.", pii=Pii.IDENTIFIER),
+        "event_type": text("visit, page_view, cart_add, checkout or login."),
+        "happened_at": instant("When, UTC."),
+        "customer_id": text("Customer who logged in; of logins only.", pii=Pii.IDENTIFIER),
+        "email": text("Address the visitor left.", pii=Pii.CONTACT),
+        "page": text("Kind of page: home, category, product, ..."),
+        "product_id": text("Product viewed or put into the cart."),
+        "quantity": quantity("Pieces put into the cart."),
+        "amount": money("Value put into the cart, or ordered, in merchant currency."),
+    },
+    comment="What visitors of a web shop did (the demo's are a labelled sample).",
+    owner="crm-data",
+)
+landing(
     "promotions",
     {
         "product_id": text("Product promoted."),

@@ -30,6 +30,8 @@ RECONCILED = (
     "silver.coupon_redemption",
     "bronze.raw_promotions",
     "silver.promotion",
+    "bronze.raw_visitor_events",
+    "silver.visitor_event",
 )
 _SETTLEMENT_STATUSES = ("matched", "short", "over", "unsettled", "unsold")
 

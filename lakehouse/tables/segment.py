@@ -8,13 +8,17 @@ Producers that compare with what is published read their own table.
 
 from __future__ import annotations
 
-from lakehouse.columns import Pii, bigint, column, day, double, feature, flag, instant, integer, money, text
-from lakehouse.declare import Merge, ReplaceSlice, changes, table
+from typing import Any
 
-ENTRY_REASONS = ("rule_true", "pinned")
+from lakehouse.columns import Pii, bigint, column, day, double, feature, flag, instant, integer, money, text
+from lakehouse.declare import Merge, Replace, ReplaceSlice, changes, table
+
+ENTRY_REASONS = ("rule_true", "pinned", "promoted")
 EXIT_REASONS = ("rule_not_true", "definition_changed", "segment_inactive", "customer_absent", "barred")
+GUEST_EXIT_REASONS = ("rule_not_true", "definition_changed", "segment_inactive", "visitor_absent", "logged_in")
 REFRESH_STATUSES = ("pending", "processing", "completed", "stale", "error")
 REFRESH_OUTCOMES = ("completed", "stale", "error")
+_VISITS = "silver.visitor_event"
 
 
 @table(
@@ -28,16 +32,19 @@ REFRESH_OUTCOMES = ("completed", "stale", "error")
         "feature.customer_cluster",
         "feature.customer_outlook",
         "feature.customer_audience",
+        "gold.dim_customer",
         "gold.fact_transactions",
         "gold.dim_product",
         "silver.campaign",
         "silver.campaign_contact",
         "silver.coupon_redemption",
+        "silver.visitor_event",
         changes("gold.fact_transactions"),
         changes("gold.dim_product"),
         changes("silver.campaign"),
         changes("silver.campaign_contact"),
         changes("silver.coupon_redemption"),
+        changes("silver.visitor_event"),
         "gold.customer_evaluation",
     ),
     cluster_by=("customer_key",),
@@ -95,6 +102,8 @@ class CustomerSegmentPin:
         changes("gold.customer_evaluation"),
         "gold.customer_segment_pin",
         changes("gold.customer_segment_pin"),
+        "gold.customer_segment_promotion",
+        changes("gold.customer_segment_promotion"),
         "feature.customer",
         "gold.customer_membership",
     ),
@@ -130,6 +139,8 @@ class CustomerMembership:
         changes("gold.customer_evaluation"),
         "gold.customer_segment_pin",
         changes("gold.customer_segment_pin"),
+        "gold.customer_segment_promotion",
+        changes("gold.customer_segment_promotion"),
         "feature.customer",
         "gold.customer_membership",
     ),
@@ -215,12 +226,16 @@ class CustomerSegmentCustomer:
     kind=Merge(),
     key=("event_id",),
     producer="segments.history:emit_events",
-    reads=(changes("gold.customer_segment_history"), "gold.customer_segment_event"),
+    reads=(
+        changes("gold.customer_segment_history"),
+        changes("gold.customer_segment_guest_history"),
+        "gold.customer_segment_event",
+    ),
     retention_days=30,
     owner="crm-data",
 )
 class CustomerSegmentEvent:
-    event_id = bigint("xxhash64 of segment, website, customer, event type and the day the stay began.")
+    event_id = bigint("xxhash64 of segment, website, customer or visitor, event type and the day the stay began.")
     segment_id = text("Segment.")
     website_id = text("Retailer.")
     customer_key = bigint("xxhash64(merchant_id, customer_id); null for a guest.", optional=True)
@@ -290,26 +305,125 @@ class GuestVisit:
 
 
 @table(
-    "gold.customer_segment_guest",
-    comment="One row per guest and guest segment they are in.",
-    kind=Merge(),
-    key=("visitor_id", "segment_id"),
-    producer="segments.guests:place_guests",
-    reads=("gold.guest_visit", "gold.customer_segment_guest"),
-    cluster_by=("segment_id",),
-    retention_days=180,
+    "gold.visitor",
+    comment="One row per visitor of a web shop seen before the day of the run: visits, and who they turned out to be.",
+    kind=Replace(),
+    key=("merchant_id", "visitor_id"),
+    producer="segments.guests:build_visitors",
+    reads=("silver.visitor_event",),
     owner="crm-data",
 )
+class Visitor:
+    merchant_id = text("Retailer.")
+    visitor_id = text("SHA-256 of merchant and delivered visitor number, hex.")
+    first_visit_at = instant("First event, UTC.")
+    last_visit_at = instant("Last event, UTC.")
+    first_visit_on = feature(
+        "date", "Day of the first event.", family="guests", unit="business day", source=_VISITS, optional=False
+    )
+    last_visit_on = feature(
+        "date", "Day of the last event.", family="guests", unit="business day", source=_VISITS, optional=False
+    )
+    visits = feature("bigint", "Visits.", family="guests", unit="visits", source=_VISITS, optional=False)
+    page_views = feature("bigint", "Pages viewed.", family="guests", unit="pages", source=_VISITS, optional=False)
+    has_email = feature(
+        "boolean", "Whether the visitor left an address.", family="guests", unit="flag", source=_VISITS, optional=False
+    )
+    email = text("The address left last, lower case.", optional=True, pii=Pii.CONTACT)
+    customer_key = bigint("xxhash64(merchant_id, customer_id) of the last login; null before any.", optional=True)
+    customer_id = text("Customer of the last login; null before any.", optional=True, pii=Pii.IDENTIFIER)
+    is_sample = flag("True when it comes from a labelled sample feed.")
+
+
+_GUESTS: dict[str, Any] = {
+    "producer": "segments.guests:place_guests",
+    "reads": (
+        "gold.guest_visit",
+        "gold.visitor",
+        "silver.visitor_event",
+        "gold.customer_segment_guest",
+        "gold.customer_segment_guest_history",
+        "gold.customer_segment_promotion",
+    ),
+    "owner": "crm-data",
+}
+
+
+@table(
+    "gold.customer_segment_guest",
+    comment="One row per guest and guest segment they are in; a guest who logs in goes on as a customer.",
+    kind=Merge(),
+    key=("visitor_id", "segment_id"),
+    cluster_by=("segment_id",),
+    retention_days=180,
+    **_GUESTS,
+)
 class CustomerSegmentGuest:
-    visitor_id = text("Visitor; see gold.guest_visit.")
+    visitor_id = text("Guest; see gold.visitor and gold.guest_visit.")
     segment_id = text("Segment.", references="gold.customer_segment.segment_id")
     website_id = text("Retailer.")
-    email = text("Address, when the guest left one; no feed delivers it yet.", optional=True, pii=Pii.CONTACT)
+    email = text("Address, when the visitor left one.", optional=True, pii=Pii.CONTACT)
     first_visit_at = instant("First time seen, UTC.")
     last_visit_at = instant("Last time seen, UTC.")
-    page_views = bigint("Pages viewed; null for a visitor known from a sale alone.", optional=True)
+    page_views = bigint("Pages viewed; null for a guest known from a sale alone.", optional=True)
+    is_sample = flag("True when the visits come from a labelled sample feed.", optional=True)
     version = text("Content hash of the definition.")
     added_on = day("`as_of` of the evaluation that found the guest in.")
+
+
+@table(
+    "gold.customer_segment_guest_history",
+    comment="One row per stay of a guest in a guest segment, half-open [entered_on, exited_on); null exit = still in.",
+    kind=Merge(),
+    key=("segment_id", "visitor_id", "entered_on"),
+    cluster_by=("visitor_id",),
+    change_feed=True,
+    checks={"stay_runs_forward": "exited_on IS NULL OR exited_on >= entered_on"},
+    retention_days=1095,
+    **_GUESTS,
+)
+class CustomerSegmentGuestHistory:
+    segment_id = text("Segment.")
+    website_id = text("Retailer.")
+    visitor_id = text("Guest.")
+    customer_key = bigint(
+        "Whom a login showed the visitor to be, also for stays before it; null so far.", optional=True
+    )
+    customer_id = text("Their customer number.", optional=True, pii=Pii.IDENTIFIER)
+    entered_on = day("`as_of` of the evaluation that found the guest in.")
+    exited_on = day("`as_of` of the evaluation that found the guest out; null while in.", optional=True)
+    entry_version = text("Content hash of the definition that let the guest in.")
+    exit_version = text(
+        "Content hash of the definition at the exit; null while in or when the segment is no longer active.",
+        optional=True,
+    )
+    exit_reason = text(
+        "Why the stay ended; logged_in: the customer goes on in the guest's place.",
+        optional=True,
+        values=GUEST_EXIT_REASONS,
+    )
+    entry_run_id = text("Run that recorded the entry.")
+    exit_run_id = text("Run that recorded the exit; null while in.", optional=True)
+    entered_at = instant("When the entry was recorded, UTC.")
+    exited_at = instant("When the exit was recorded, UTC; null while in.", optional=True)
+
+
+@table(
+    "gold.customer_segment_promotion",
+    comment="One row per guest segment and visitor who logged in, while its rule is true of them: the customer is in.",
+    kind=Merge(),
+    key=("segment_id", "website_id", "customer_key", "visitor_id"),
+    change_feed=True,
+    **_GUESTS,
+)
+class CustomerSegmentPromotion:
+    segment_id = text("Guest segment.")
+    website_id = text("Retailer.")
+    customer_key = bigint("xxhash64(merchant_id, customer_id).")
+    customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
+    visitor_id = text("Visitor who logged in.")
+    version = text("Content hash of the definition.")
+    visitor_since = day("Since when the visitor was in before the login; null when they were not.", optional=True)
 
 
 @table(
@@ -335,10 +449,11 @@ class CustomerSegment:
     is_active = flag("Whether it is evaluated.")
     conditions = text("The rule as JSON; loads back into the same definition.")
     website_ids = column("array<string>", "Retailers it applies to; empty means all.")
+    customer_group_ids = column("array<string>", "Customer groups it applies to; null means all.", optional=True)
     priority = integer("Lower wins when one primary segment must be chosen.", check="priority >= 0")
     refresh_mode = text("auto: with every run; manual: only when asked.", values=("auto", "manual"))
     max_change_share = double("Share of members that may change in one refresh; null for no limit.", optional=True)
-    version = text("Content hash of rule and websites.")
+    version = text("Content hash of rule, lists, websites and groups.")
     refresh_status = text("State of the last refresh.", values=REFRESH_STATUSES)
     refresh_message = text("Why the last refresh did not publish.", optional=True)
     matched_customers_count = bigint("Customers or guests in the segment now.")

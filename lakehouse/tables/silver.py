@@ -243,6 +243,43 @@ class CouponRedemption:
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 
 
+VISITOR_EVENTS = ("visit", "page_view", "cart_add", "checkout", "login")
+
+
+@table(
+    "silver.visitor_event",
+    comment="One row per thing a visitor of a web shop did, with the customer a login shows the visitor to be.",
+    kind=Merge(),
+    key=("merchant_id", "visitor_id", "event_id"),
+    producer="pipelines.silver.visitors:conform_visitor_events",
+    reads=("bronze.raw_visitor_events", changes("bronze.raw_visitor_events")),
+    cluster_by=("visitor_id",),
+    change_feed=True,
+    owner="crm-data",
+)
+class VisitorEvent:
+    merchant_id = text("Retailer.")
+    visitor_id = text("SHA-256 of merchant and delivered visitor number, hex.")
+    event_id = text("Number of the event, unique for the visitor.")
+    event_type = text("What happened; a visit is the start of one.", values=VISITOR_EVENTS)
+    happened_at = instant("When, UTC.")
+    happened_on = day("Business day.")
+    customer_id = text(
+        "Customer of the visitor's last login up to the event, else of the first one after; null before any.",
+        optional=True,
+        pii=Pii.IDENTIFIER,
+    )
+    known_on = day("Business day from which on that is known: of the event or of the login, the later.", optional=True)
+    email = text("Lower-cased address the visitor left with it.", optional=True, pii=Pii.CONTACT)
+    page = text("Kind of page.", optional=True)
+    product_id = text("Conformed product code.", optional=True)
+    quantity = quantity("Pieces put into the cart.", optional=True)
+    amount = money("Value put into the cart, or ordered, in merchant currency.", optional=True)
+    is_sample = flag("True when it comes from a labelled sample feed.")
+    delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
+    delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
+
+
 @table(
     "silver.promotion",
     comment="One row per product, store and week with a display or mailer placement.",
@@ -274,6 +311,7 @@ SUBJECTS = (
     "coupons",
     "coupon_redemptions",
     "promotions",
+    "visitor_events",
 )
 """Subjects beside transactions whose delivered rows are accounted for the same way."""
 

@@ -1,4 +1,4 @@
-"""Sample feeds made from the demo's own transactions: contact details, consents and settlements of nobody.
+"""Sample feeds made from the demo's own transactions: contact details, consents, settlements and web visits of nobody.
 
 The published data have none of these. What is made here is the same bytes every time, is labelled as a sample
 wherever it goes, and cannot reach a person: addresses are at domains reserved for documentation (RFC 2606), phone
@@ -11,8 +11,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
-from datetime import date, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,82 @@ def make_settlements(origin: Path) -> str:
     return _csv(header, rows)
 
 
+def make_visitor_events(origin: Path) -> str:
+    """CSV with one row per event of made-up visitors of a web shop, which the demo's grocer does not have.
+
+    Four households in ten have a visitor who logs in now and then, some of them a second one (another browser), and
+    half as many visitors never do. A visit is the visit itself, pages viewed, in 45 of 100 a cart, in 40 of 100 of
+    those an order. Half the visits lie in the last 60 days of the transactions. No order is one of the transactions.
+    """
+    households = _households(origin)
+    last_day = _daily_sales(origin)[-1][0]
+    products = _priced_products(origin)
+    online = [h for h in households if _number(h, "online", 100) < 40]
+    second = [h for h in online if _number(h, "second browser", 100) < 20]
+    people: list[tuple[str, int | None]] = [(f"browser-{h}", h) for h in online]
+    people += [(f"browser-{h}-2", h) for h in second]
+    people += [(f"browser-guest-{n}", None) for n in range(len(online) // 2)]
+    rows: list[Sequence[Any]] = []
+    for name, household in people:
+        visitor = hashlib.sha256(name.encode()).hexdigest()[:20]
+        rows += [
+            (f"{n:04d}", visitor, *told) for n, told in enumerate(_visits(visitor, household, last_day, products), 1)
+        ]
+    header = (
+        "event_id",
+        "visitor_id",
+        "event_type",
+        "happened_at",
+        "customer_id",
+        "email",
+        "page",
+        "product_id",
+        "quantity",
+        "amount",
+    )
+    return _csv(header, rows)
+
+
+def _visits(
+    visitor: str, household: int | None, last_day: date, products: Sequence[tuple[str, Decimal]]
+) -> Iterator[Sequence[Any]]:
+    """The events of one visitor in order of time: type, time, household, address, page, product, pieces, value."""
+    count = 1 + _number(visitor, "visits", 5)
+    starts = sorted({_start(visitor, k, last_day) for k in range(count)})
+    for k, start in enumerate(starts):
+        at = start
+        yield "visit", at, "", "", "home", "", "", ""
+        pages = _number(visitor, f"pages {k}", 6)
+        viewed = [products[_number(visitor, f"view {k} {n}", len(products))] for n in range(pages)]
+        for product, _ in viewed:
+            at += timedelta(minutes=2)
+            yield "page_view", at, "", "", "product", product, "", ""
+        logs_in = household is not None and _number(visitor, f"login {k}", 100) < 60
+        has_cart = bool(viewed) and _number(visitor, f"cart {k}", 100) < 45
+        if household is None and _number(visitor, f"letter {k}", 100) < 20:
+            at += timedelta(minutes=1)
+            yield "page_view", at, "", f"visitor.{visitor[:8]}@example.com", "newsletter", "", "", ""
+        value = Decimal(0)
+        for product, price in viewed[-2:] if has_cart else ():
+            at += timedelta(minutes=1)
+            pieces = 1 + _number(visitor, f"pieces {k} {product}", 3)
+            value += pieces * price
+            yield "cart_add", at, "", "", "product", product, pieces, pieces * price
+        if logs_in:
+            at += timedelta(minutes=1)
+            yield "login", at, household, "", "account", "", "", ""
+        if has_cart and _number(visitor, f"order {k}", 100) < 40:
+            at += timedelta(minutes=3)
+            yield "checkout", at, "", "", "checkout", "", "", value
+
+
+def _start(visitor: str, k: int, last_day: date) -> datetime:
+    # By day, so that the hour a clock skips or repeats is never named; visits of one visitor are two hours apart.
+    within = 60 if _number(visitor, f"recent {k}", 2) else 365
+    day = last_day - timedelta(days=_number(visitor, f"day {k}", within))
+    return datetime.combine(day, time(8 + 2 * _number(visitor, f"hour {k}", 7)))
+
+
 _DIFFERENCES = (
     "sample difference: settled short",
     "sample difference: not settled",
@@ -243,6 +319,7 @@ _GENERATORS: dict[str, Callable[[Path], str]] = {
     "complete_journey_contacts": make_contacts,
     "complete_journey_consents": make_consents,
     "complete_journey_settlements": make_settlements,
+    "complete_journey_visitors": make_visitor_events,
 }
 
 GENERATORS = tuple(_GENERATORS)
@@ -308,7 +385,23 @@ def _daily_sales(origin: Path) -> list[tuple[date, Decimal]]:
     return [(r["day"], Decimal(r["cents_sum"]) / 100) for r in summed.to_pylist()]
 
 
-def _number(household: int, what: str, below: int) -> int:
+def _priced_products(origin: Path) -> list[tuple[str, Decimal]]:
+    """The 300 products bought most often, with what a piece cost on average."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    table = parquet.read_table(origin, columns=["product_id", "sales_value", "quantity"])
+    # In cents, for sums of doubles differ with the order they are added in.
+    cents = pc.round(pc.multiply(table["sales_value"], 100)).cast(pa.int64())
+    lines = table.drop_columns(["sales_value"]).append_column("cents", cents)
+    summed = lines.group_by("product_id").aggregate([("cents", "count"), ("cents", "sum"), ("quantity", "sum")])
+    found = [r for r in summed.to_pylist() if r["quantity_sum"] > 0 and r["cents_sum"] > 0]
+    often = sorted(found, key=lambda r: (-r["cents_count"], str(r["product_id"])))[:300]
+    return [(str(r["product_id"]), Decimal(max(round(r["cents_sum"] / r["quantity_sum"]), 1)) / 100) for r in often]
+
+
+def _number(household: int | str, what: str, below: int) -> int:
     digest = hashlib.sha256(f"{what}:{household}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % below
 

@@ -23,6 +23,7 @@ _ACCOUNTED = {
     "coupons": ("silver.coupon", "delivered_count", "delivered_hash"),
     "coupon_redemptions": ("silver.coupon_redemption", "delivered_count", "delivered_hash"),
     "promotions": ("silver.promotion", "delivered_count", "delivered_hash"),
+    "visitor_events": ("silver.visitor_event", "delivered_count", "delivered_hash"),
 }
 
 

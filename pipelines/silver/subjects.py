@@ -16,6 +16,7 @@ from typing import Final
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lakehouse.tables.silver import VISITOR_EVENTS
 from pipelines.silver.rules import RuleBook, any_of, blank_is_null, code
 
 MERCHANT: Final = "merchant_id"
@@ -61,6 +62,10 @@ def _channel_unknown() -> Column:
 
 def _choice_unknown() -> Column:
     return ~F.lower(F.trim("status")).isin("granted", "denied")
+
+
+def _event_type() -> Column:
+    return F.lower(F.trim("event_type"))
 
 
 _CUSTOMER: Final = {"customer_id": text_key("customer_id")}
@@ -109,6 +114,14 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "week": lambda: F.col("week"),
         },
         {"week_out_of_range": lambda: ~F.col("week").between(1, 6000)},
+    ),
+    "visitor_events": Subject(
+        {"visitor_id": text_key("visitor_id"), "event_id": text_key("event_id")},
+        {
+            "unknown_event": lambda: F.col("event_type").isNull() | ~_event_type().isin(*VISITOR_EVENTS),
+            "missing_happened_at": lambda: F.col("happened_at").isNull(),
+            "login_without_customer": lambda: (_event_type() == "login") & blank_is_null("customer_id").isNull(),
+        },
     ),
 }
 

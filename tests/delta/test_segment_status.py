@@ -10,10 +10,13 @@ from rich.console import Console
 
 from jobs.maintain import maintain
 from jobs.progress import Progress
-from jobs.segment_status import failures_told, needs_republishing
+from jobs.segment_status import Announced, begin_refresh, failures_told, needs_republishing
+from jobs.segments import mark_processed, unprocessed_events
+from lakehouse.declare import table_of
 from lakehouse.errors import DeclarationError, StepFailed
 from lakehouse.lake import Lake
 from lakehouse.runner import AuditLog, Run
+from segments.language import Segment, feature
 from tests.support.rows import rows
 
 pytestmark = [pytest.mark.spark, pytest.mark.delta]
@@ -50,11 +53,57 @@ def test_a_failed_run_leaves_the_members_and_says_so(lake: Lake) -> None:
     assert needs_republishing(lake, [])
 
 
+def test_a_refresh_that_was_killed_is_taken_up(lake: Lake) -> None:
+    rule = feature("recency_days").at_most(30)
+    auto, manual = Segment("auto", "A", rule), Segment("manual", "M", rule, refresh_mode="manual")
+    published = [
+        {"segment_id": s.segment_id, "refresh_mode": s.refresh_mode, "is_active": True, "refresh_status": "completed"}
+        for s in (auto, manual)
+    ]
+    begin_refresh(lake, [auto])
+    assert not lake.exists(SEGMENT)
+    lake.write(SEGMENT, rows(lake.spark, SEGMENT, published))
+
+    begin_refresh(lake, [auto, manual])
+    assert {k: v[0] for k, v in states(lake).items()} == {"auto": "processing", "manual": "completed"}
+    assert needs_republishing(lake, [])
+    begin_refresh(lake, [auto, manual])
+    job: Any = SimpleNamespace(lake=lake)
+    with pytest.raises(StepFailed), failures_told(job, "error"):
+        raise StepFailed("Step segments failed")
+    assert {k: v[0] for k, v in states(lake).items()} == {"auto": "error", "manual": "completed"}
+
+
+def test_a_refresh_is_announced_once_and_only_when_something_is_written() -> None:
+    told: list[str] = []
+    gate: Any = SimpleNamespace(watch=lambda run, table, frame: frame)
+    announced = Announced(gate, lambda: told.append("begun"))
+    run: Any = None
+    announced.watch(run, table_of("gold.fact_transactions"), run)
+    assert told == []
+    announced.watch(run, table_of("gold.customer_evaluation"), run)
+    announced.watch(run, table_of("gold.customer_membership"), run)
+    assert told == ["begun"]
+
+
 def test_a_retention_of_no_table_is_refused(lake: Lake) -> None:
     settings = lake.settings.model_copy(update={"retention_days": {"gold.customer_segment_histroy": 3}})
     job: Any = SimpleNamespace(lake=lake, settings=settings)
     with pytest.raises(DeclarationError, match="Did you mean"):
         maintain(job, None)  # type: ignore[arg-type]
+
+
+def test_whoever_acts_on_events_marks_them(lake: Lake) -> None:
+    event = "gold.customer_segment_event"
+    days = [datetime(2020, 1, day) for day in (3, 1, 2)]
+    told = [{"event_id": n, "created_at": at, "segment_id": "ab"[n % 2]} for n, at in enumerate(days)]
+    lake.write(event, rows(lake.spark, event, told))
+    job: Any = SimpleNamespace(lake=lake)
+    assert [r["event_id"] for r in unprocessed_events(job).collect()] == [1, 2, 0]
+
+    acted_on = unprocessed_events(job, "a")
+    assert mark_processed(job, acted_on.where("event_id = 2")).rows_written == 1
+    assert [r["event_id"] for r in unprocessed_events(job).collect()] == [1, 0]
 
 
 def test_only_events_somebody_acted_on_are_removed_and_the_count_is_audited(lake: Lake) -> None:

@@ -52,6 +52,20 @@ def test_members_of_segments_are_customers_with_features(shop_run: Ran) -> None:
     assert members.join(lake.read("feature.customer"), on="customer_key", how="left_anti").count() == 0
 
 
+def test_visitors_are_in_guest_segments_until_they_log_in(shop_run: Ran) -> None:
+    lake = shop_run.job.lake
+    cart = F.col("segment_id") == "visitors_abandoned_cart"
+    guests = lake.read("gold.customer_segment_guest").where(cart).collect()
+    # Of eight browsers the odd ones never log in, and of these the third orders.
+    assert len(guests) == 3
+    assert {(g["page_views"], g["is_sample"]) for g in guests} == {(1, True)}
+    assert all(g["email"].endswith("@example.com") for g in guests)
+    members = lake.read("gold.customer_segment_customer").where(cart).collect()
+    assert {m["customer_id"] for m in members} == {"C002", "C004"}
+    stays = lake.read("gold.customer_segment_history").where(cart).collect()
+    assert {s["entry_reason"] for s in stays} == {"promoted"}
+
+
 def test_the_report_and_the_exports_are_there_and_the_summary_names_them(shop_run: Ran) -> None:
     assert shop_run.outcome.report is not None
     page = shop_run.outcome.report.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,11 +9,14 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from segments.catalogue import CUSTOMERS, GROUP, declared_features
 from segments.compile import compile_rule
 from segments.evaluate import evaluate_segments, join_features
-from segments.language import Rule, Segment, all_of, any_of, conditions_of, feature, in_segment
+from segments.evaluation import Plan
+from segments.language import Condition, Rule, Segment, all_of, any_of, conditions_of, feature, in_segment
 from segments.operators import OPERATORS
-from segments.reference import Observed, explain
+from segments.reference import Observed, explain, is_in
+from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
 
 pytestmark = pytest.mark.spark
@@ -274,3 +277,36 @@ def test_features_of_the_day_meet_clusters_of_the_day(spark: SparkSession) -> No
 
     assert joined.columns == ["merchant_id", "customer_key", "customer_id", "frequency", "cluster_name"]
     assert sorted((r.customer_key, r.cluster_name) for r in joined.collect()) == [(1, "a"), (2, None)]
+
+
+def test_a_customer_group_is_the_one_of_the_day_and_no_group_is_in_none(spark: SparkSession) -> None:
+    def version(key: int, group: str | None, start: datetime, end: datetime | None = None) -> dict[str, Any]:
+        of = {"merchant_id": "shop", "customer_key": key, "household_composition": group}
+        return of | {"valid_from": start, "valid_to": end, "is_current": end is None}
+
+    then, moved, after = datetime(2017, 1, 1), datetime(2017, 6, 1), datetime(AS_OF.year, AS_OF.month, AS_OF.day)
+    versions = [
+        version(1, "Single", then, moved),
+        version(1, "Family", moved),
+        version(2, "Family", then, moved),
+        version(2, "Single", moved),
+        version(3, "Single", then, after + timedelta(days=1)),
+        version(3, "Family", after + timedelta(days=1)),
+        version(4, None, then),
+    ]
+    families = Segment("families", "Families", feature("frequency").at_least(1), customer_group_ids=("Family",))
+    others = Segment("others", "Others", feature("frequency").at_least(1))
+    catalogue = FEATURES | {GROUP: declared_features()[GROUP]}
+    features = customers(spark, *[{"frequency": 2}] * 5).withColumn("as_of", F.lit(AS_OF))
+    more = {CUSTOMERS: rows(spark, CUSTOMERS, versions)}
+
+    joined = join_features(features, more, [families, others], as_of=AS_OF, catalogue=catalogue)
+    found = evaluate_segments(joined, [families, others], as_of=AS_OF, catalogue=catalogue).collect()
+    assert {int(r.customer_id): r.segment_ids for r in found} == {
+        1: ["families", "others"],
+        **{n: ["others"] for n in (2, 3, 4, 5)},
+    }
+    seen = {r.customer_id: Observed(AS_OF, catalogue, r.asDict(), (), "shop") for r in joined.collect()}
+    assert {int(n) for n, observed in seen.items() if is_in(families, observed)} == {1}
+    plan = Plan.of([families, others])
+    assert Condition(GROUP, "in", ("Family",)) in plan.on_features

@@ -41,6 +41,7 @@ class Evaluations:
             "silver.coupon_redemption": {
                 n: {k: v for k, v in r.items() if k != "customer_key"} for n, r in self.world.redemptions.items()
             },
+            "silver.visitor_event": self.world.visits(),
         }
 
     def refresh(self, segments: list[Segment], as_of: date, *, is_full: bool = False) -> int:
@@ -107,7 +108,7 @@ class KeyedWorld(World):
     def observe(self, key: int, as_of: date, segments: list[Segment]) -> Any:
         hashed = {n: line for n, line in self.lines.items() if line["customer_key"] == KEYS[key]}
         lines = {n: line | {"customer_key": key} for n, line in hashed.items()}
-        plain = World(self.pick, self.features, lines, self.redemptions)
+        plain = World(self.pick, self.features, lines, self.redemptions, self.clicks)
         return plain.observe(key, as_of, segments)
 
 
@@ -133,8 +134,10 @@ def test_only_those_are_asked_again_whose_answer_can_have_changed(spark: SparkSe
     world = KeyedWorld(random.Random(0))
     world.begin(0)
     world.features = {1: {"frequency": 1}, 2: {"frequency": 1}, 3: {"frequency": 1}}
-    world.happen(1, DAY - timedelta(days=1))
+    while not any(line["is_valid_purchase"] for line in world.lines.values()):
+        world.happen(1, DAY - timedelta(days=1))
     world.redemptions.clear()
+    world.clicks.clear()
     rule = event("item").within_last_days(7).did() | feature("frequency").at_least(3)
     segments = [Segment("s", "S", rule)]
     kept = Evaluations(spark, world)

@@ -18,6 +18,7 @@ from segments.history import emit_events, publish_members, record_history
 from segments.inspect import beaten_segments, flows_between, overlap_segments
 from segments.language import Segment, feature
 from segments.membership import ask_for, plan_membership
+from segments.states import TRANSITIONS, is_lawful, move
 from tests.spark.test_segment_evaluate import customers
 from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
@@ -28,6 +29,8 @@ DAY = date(2018, 1, 1)
 MEMBERSHIP = "gold.customer_membership"
 EVALUATION = "gold.customer_evaluation"
 PIN = "gold.customer_segment_pin"
+PROMOTION = "gold.customer_segment_promotion"
+GUEST_HISTORY = "gold.customer_segment_guest_history"
 RECENT = Segment("recent", "Recent", feature("recency_days").at_most(30), priority=2)
 OFTEN = Segment("often", "Often", feature("frequency").at_least(3), priority=1)
 
@@ -111,6 +114,8 @@ class Tables:
             self.changes(EVALUATION, MEMBERSHIP),
             self.read(PIN),
             self.changes(PIN, MEMBERSHIP),
+            self.read(PROMOTION),
+            self.changes(PROMOTION, MEMBERSHIP),
             features,
             self.read(MEMBERSHIP),
             segments=segments,
@@ -122,6 +127,7 @@ class Tables:
         self.write("gold.customer_segment_refresh", planned["gold.customer_segment_refresh"])
         self.done(EVALUATION, MEMBERSHIP)
         self.done(PIN, MEMBERSHIP)
+        self.done(PROMOTION, MEMBERSHIP)
         if stop_after < 2:
             return written
         changed = self.changes(MEMBERSHIP, history)
@@ -136,8 +142,10 @@ class Tables:
         self.done(history, "c")
         if stop_after < 4:
             return written
-        written.append(self.write(event, emit_events(self.changes(history, event), self.read(event), as_of=as_of)))
+        stays = [self.changes(history, event), self.changes(GUEST_HISTORY, event)]
+        written.append(self.write(event, emit_events(*stays, self.read(event), as_of=as_of)))
         self.done(history, event)
+        self.done(GUEST_HISTORY, event)
         return written
 
     def members(self) -> set[tuple[str, int]]:
@@ -302,6 +310,11 @@ def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSess
 
 def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSession, tables: Tables) -> None:
     def publish(segments: Sequence[Segment], when: datetime) -> Mapping[tuple[Any, ...], dict[str, Any]]:
+        for s in segments:
+            if s.refresh_mode == "auto" and (
+                known := tables.content.get("gold.customer_segment", {}).get((s.segment_id,))
+            ):
+                known["refresh_status"] = "processing"
         frame = build_customer_segment(
             tables.read("gold.customer_segment_customer"),
             tables.read("gold.customer_segment_guest"),
@@ -336,6 +349,19 @@ def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSessio
     }
     assert publish([replace(RECENT, name="Lately"), waiting], at(2018, 1, 3))[("often",)]["updated_at"] == second
     assert now[("often",)]["name"] == "Often"
+
+
+def test_a_state_that_may_not_follow_fails_the_write(spark: SparkSession) -> None:
+    steps = [(b, a) for b in TRANSITIONS for a in TRANSITIONS]
+    frame = spark.createDataFrame([(None, "pending"), *steps], "before string, after string")
+    lawful = F.concat("before", F.lit(">"), "after").isin([f"{b}>{a}" for b, a in steps if is_lawful(b, a)])
+    moved = F.when(F.col("before").isNull() | lawful, move(F.col("before"), F.col("after")))
+    assert {(r.before, r.after) for r in frame.where(moved.isNotNull()).collect()} == {
+        (None, "pending"),
+        *((b, a) for b, a in steps if is_lawful(b, a)),
+    }
+    with pytest.raises(Exception, match="cannot go from pending to completed"):
+        spark.range(1).select(move(F.lit("pending"), F.lit("completed"))).collect()
 
 
 def test_sizes_count_members_value_and_movement(spark: SparkSession, tables: Tables) -> None:
@@ -374,6 +400,8 @@ def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None
         evaluated,
         rows(spark, PIN),
         rows(spark, PIN),
+        rows(spark, PROMOTION),
+        rows(spark, PROMOTION),
         customers(spark).withColumn("as_of", F.lit(DAY)),
         rows(spark, MEMBERSHIP),
         segments=[RECENT],
@@ -390,7 +418,12 @@ def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None
             run_id="r",
             started_at=at(2018, 1, 1),
         ),
-        "gold.customer_segment_event": emit_events(history, rows(spark, "gold.customer_segment_event"), as_of=DAY),
+        "gold.customer_segment_event": emit_events(
+            history,
+            rows(spark, GUEST_HISTORY, [{"_deleted": False}]),
+            rows(spark, "gold.customer_segment_event"),
+            as_of=DAY,
+        ),
     }
     for name, out in made.items():
         declared = rows(spark, name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from segments.events import EVENTS
 from segments.language import Segment, event, feature, in_segment, sequence
 from segments.reference import Happening, Observed, is_in
 from segments.rules import All, AnyOf, EventCondition, Not, Rule
@@ -30,6 +31,7 @@ class World:
     features: dict[int, dict[str, Any]] = field(default_factory=dict)
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
     redemptions: dict[int, dict[str, Any]] = field(default_factory=dict)
+    clicks: dict[int, dict[str, Any]] = field(default_factory=dict)
     number: int = 0
 
     def begin(self, customers: int) -> None:
@@ -54,6 +56,9 @@ class World:
         """Lets something happen to a customer."""
         self.number += 1
         at = datetime(day.year, day.month, day.day, self.pick.choice([8, 9, 10]))
+        if self.pick.random() < 0.35:
+            self.click(key, at)
+            return
         if self.pick.random() < 0.25:
             self.redemptions[self.number] = {
                 "merchant_id": SHOP,
@@ -85,6 +90,39 @@ class World:
             "is_valid_purchase": is_sale,
         }
 
+    def click(self, key: int, at: datetime) -> None:
+        """Lets a customer do something in the web shop."""
+        # Some browsers are shared, so a login takes events from one customer and gives them to another.
+        kind = self.pick.choice(["visit", "page_view", "cart_add", "cart_add", "checkout", "login", "login"])
+        self.clicks[self.number] = {
+            "merchant_id": SHOP,
+            "visitor_id": self.pick.choice([f"of {key}", f"of {key % 3}"]),
+            "event_id": f"{self.number:04}",
+            "event_type": kind,
+            "happened_at": at,
+            "happened_on": at.date(),
+            "page": self.pick.choice([None, "home", "product"]),
+            "product_id": self.pick.choice([None, "p1"]),
+            "quantity": None,
+            "amount": self.pick.choice([None, Decimal("5.00"), Decimal("20.50")]),
+            "customer_id": str(key) if kind == "login" else None,
+        }
+
+    def visits(self) -> dict[int, dict[str, Any]]:
+        """What visitors did with the customer their logins show, as in `silver.visitor_event`."""
+        found = {}
+        for n, click in self.clicks.items():
+            of_visitor = [c for c in self.clicks.values() if c["visitor_id"] == click["visitor_id"]]
+            logins = sorted((c["happened_at"], c["event_id"], c["customer_id"]) for c in of_visitor if c["customer_id"])
+            place = (click["happened_at"], click["event_id"])
+            before, after = [x for x in logins if x[:2] <= place], [x for x in logins if x[:2] > place]
+            shown = before[-1] if before else (after[0] if after else None)
+            found[n] = click | {
+                "customer_id": shown[2] if shown else None,
+                "known_on": max(click["happened_on"], shown[0].date()) if shown else None,
+            }
+        return found
+
     def pass_a_day(self, as_of: date) -> None:
         """New and late events, deletions, other features, customers who come and go."""
         keys = list(self.features)
@@ -93,6 +131,8 @@ class World:
             self.happen(key, as_of + timedelta(days=self.pick.choice([-30, -8, -1, -1, 1, 3])))
         for gone in self.pick.sample(sorted(self.lines), 1):
             del self.lines[gone]
+        self.number += 1
+        self.click(self.pick.choice(keys), datetime.combine(as_of - timedelta(days=2), time(9)))
         for key in self.pick.sample(keys, 2):
             self.look_different(key)
         if self.pick.random() < 0.5:
@@ -106,6 +146,11 @@ class World:
             Happening("coupon_redemption", _utc(r["redeemed_at"]), r["redeemed_on"], r)
             for r in self.redemptions.values()
             if r["customer_id"] == str(key)
+        ]
+        happened += [
+            Happening(c["event_type"], _utc(c["happened_at"]), c["happened_on"], c, c["known_on"])
+            for c in self.visits().values()
+            if c["customer_id"] == str(key)
         ]
         for line in self.lines.values():
             if line["customer_key"] != key:
@@ -170,13 +215,16 @@ class World:
 
     def _on_events(self) -> EventCondition | Rule:
         some = self.pick
-        name = some.choice(["purchase", "item", "return", "coupon_redemption"])
+        name = some.choice(["purchase", "item", "return", "coupon_redemption", "cart_add", "page_view", "login"])
         asked = event(name)
         filters: dict[str, list[Rule]] = {
             "purchase": [feature("channel_id").equals("web"), feature("amount").at_least(20.5)],
             "item": [feature("category").equals("WINE"), ~feature("store_id").equals("s1")],
             "return": [feature("amount").greater_than(10)],
             "coupon_redemption": [feature("coupon_id").is_in(["c1"])],
+            "cart_add": [feature("amount").at_least(20.5)],
+            "page_view": [feature("page").equals("product")],
+            "login": [feature("page").is_empty()],
         }
         if some.random() < 0.5:
             asked = asked.where(some.choice(filters[name]))
@@ -196,18 +244,19 @@ class World:
             rolling.stopped(),
             rolling.resumed(after_days=some.choice([2, 10])),
             rolling.first_time(),
-            asked.did_unless_since(event(some.choice(["return", "coupon_redemption"]))),
+            asked.did_unless_since(event(some.choice(["return", "coupon_redemption", "checkout"]))),
             event(name).within_last_days(days * 3).regular(every_days=days),
             sequence(asked, event("coupon_redemption"), max_gap_days=some.choice([None, 1, 10])),
             sequence(event("purchase"), event("item"), event("purchase"), max_gap_days=20, within_last_days=30),
         ]
-        if name != "coupon_redemption":
+        if "amount" in EVENTS[name].fields:
             choices += [
                 asked.sum("amount").greater_than(some.choice([0, 20])),
                 asked.avg("amount").between(5, some.choice([20.5, 60])),
-                asked.max("amount").at_least(99.9),
-                asked.distinct("store_id").at_least(1),
+                asked.max("amount").at_least(20.5),
             ]
+        if "store_id" in EVENTS[name].fields:
+            choices.append(asked.distinct("store_id").at_least(1))
         return some.choice(choices)
 
 

@@ -92,6 +92,21 @@ SOURCE = {
             },
             "key": ["customer_id", "channel"],
         },
+        {
+            "name": "visits",
+            "subject": "visitor_events",
+            "location": "${shop}/visits.csv",
+            "format": "csv",
+            "columns": {
+                "event": {"to": "event_id", "required": True},
+                "browser": {"to": "visitor_id", "required": True},
+                "kind": {"to": "event_type", "required": True},
+                "at": {"type": "timestamp", "to": "happened_at", "required": True},
+                "customer": {"to": "customer_id"},
+                "mail": {"to": "email"},
+            },
+            "key": ["visitor_id", "event_id"],
+        },
     ],
 }
 
@@ -137,6 +152,7 @@ def open_shop(folder: Path, months: int = 3) -> Shop:
         ["customer", "channel", "choice", "at"],
         [(c, "ads", "denied" if n % 4 == 0 else "granted", "2024-01-01 08:00:00") for n, c in enumerate(people)],
     )
+    write_csv(shop.folder / "visits.csv", ["event", "browser", "kind", "at", "customer", "mail"], _visits())
     return shop
 
 
@@ -174,4 +190,18 @@ def _month(month: int) -> list[tuple[object, ...]]:
     lines.append((f"R{month:02d}BAD1", 1, "P01", "C001", "A", "not a time", 1, "1.00", "0.00"))
     lines.append((f"R{month:02d}BAD2", 1, "", "C001", "A", "2024-01-05 10:00:00", 1, "1.00", "0.00"))
     lines.append((f"R{month:02d}BAD3", 1, "P01", "C001", "A", "3000-01-05 10:00:00", 1, "1.00", "0.00"))
+    return lines
+
+
+def _visits() -> list[tuple[object, ...]]:
+    """Eight browsers that put something into the cart in March; the even ones log in, every third one orders."""
+    lines: list[tuple[object, ...]] = []
+    for browser in range(8):
+        day = FIRST_DAY + timedelta(days=70 + 2 * browser)
+        kinds = ["visit", "page_view", "cart_add"]
+        kinds += (["login"] if browser % 2 == 0 else []) + (["checkout"] if browser % 3 == 0 else [])
+        for n, kind in enumerate(kinds):
+            customer = f"C{browser:03d}" if kind == "login" else ""
+            mail = f"b{browser}@example.com" if kind == "page_view" and browser % 2 else ""
+            lines.append((n, f"b{browser}", kind, f"{day} 10:{n:02d}:00", customer, mail))
     return lines

@@ -85,6 +85,9 @@ CASES: dict[str, str | bytes] = {
     "websites that are no list": "segment_id: s\nname: S\nwebsite_ids: a\nrule: " + GOOD,
     "a negative limit": "segment_id: s\nname: S\nmax_change_share: -0.1\nrule: " + GOOD,
     "a guest's list": "segment_id: s\nname: S\nentity: guest\nrule: {in_list: x}",
+    "a guest's group": "segment_id: s\nname: S\nentity: guest\ncustomer_group_ids: [a]\nrule: " + GOOD,
+    "groups that are no list": "segment_id: s\nname: S\ncustomer_group_ids: a\nrule: " + GOOD,
+    "a guest's segment": "segment_id: s\nname: S\nentity: guest\nrule: {in_segment: x}",
     "a guest's events": "segment_id: s\nname: S\nentity: guest\nrule: {event: purchase, op: did}",
     # Rules.
     "a rule of text": HEAD + "frequency >= 1",

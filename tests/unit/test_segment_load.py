@@ -91,6 +91,7 @@ def test_yaml_and_json_give_the_segment_back() -> None:
         description="For: everyone",
         is_active=False,
         website_ids=("a", "b"),
+        customer_group_ids=("2 Adults Kids", "x"),
         priority=3,
         refresh_mode="manual",
         max_change_share=0.5,
@@ -107,6 +108,7 @@ def test_the_version_follows_the_rule_and_not_the_name() -> None:
     assert replace(segment, name="T", description="new", priority=1).version == segment.version
     assert replace(segment, rule=feature("recency_days").at_most(31)).version != segment.version
     assert replace(segment, website_ids=("a",)).version != segment.version
+    assert replace(segment, customer_group_ids=("x",)).version != segment.version
     assert segment.version == "08a51e1733ec"  # a change of this value re-versions every membership
 
 

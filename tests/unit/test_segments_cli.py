@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 
-QUESTIONS = ("list", "preview", "explain", "diff", "overlap", "history", "flows", "pin", "unpin", "reconcile")
+QUESTIONS = ("list", "preview", "explain", "diff", "overlap", "history", "flows", "pin", "unpin", "events", "reconcile")
 
 
 def test_the_job_and_the_questions_are_one_command() -> None:

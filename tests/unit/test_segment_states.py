@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from lakehouse.tables.segment import REFRESH_STATUSES
+from segments.states import TRANSITIONS, is_lawful
+
+
+def test_every_state_of_the_table_has_its_followers() -> None:
+    assert set(TRANSITIONS) == set(REFRESH_STATUSES)
+    assert set().union(*TRANSITIONS.values()) <= set(REFRESH_STATUSES)
+
+
+@pytest.mark.parametrize("state", REFRESH_STATUSES)
+def test_a_refresh_may_begin_and_fail_in_any_state_but_ends_only_if_it_was_begun(state: str) -> None:
+    assert is_lawful(state, "processing")
+    assert is_lawful(state, "error")
+    assert is_lawful(state, "completed") == (state == "processing")
+    assert not is_lawful(state, "pending")
+    assert is_lawful(None, state)
