@@ -1,8 +1,9 @@
-"""Customer clusters: k-means on log1p and standardised recency, frequency and net value.
+"""Customer clusters by recency, frequency and net value: the numbers of a fitted model, and its score in Spark.
 
-Raw values give the better silhouette and useless clusters (a few giant spenders against everyone); on logarithms the
-clusters are stable and say something about later spend. The fit is scikit-learn on a sample; the score is a Spark
-expression over the model's numbers, so it costs one scan whatever the number of customers.
+Raw values give the better silhouette and useless clusters (a few giant spenders against everyone); on logarithms or
+ranks the clusters are stable and say something about later spend. The fit is scikit-learn on a sample
+(`models.groupings`); the score is a Spark expression over the model's numbers, so it costs one scan whatever the
+number of customers.
 """
 
 from __future__ import annotations
@@ -19,13 +20,27 @@ from pyspark.sql import functions as F
 
 from lakehouse.tables.feature import FeatureCustomer as X
 from lakehouse.tables.model import CustomerCluster as C
+from models.scales import LogScale, RankScale, Scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.pipeline import Pipeline
 
 FEATURES: Final = (str(X.recency_days), str(X.frequency), str(X.monetary_net))
-"""The model's inputs in order. Net value below zero counts as zero: log1p has no meaning there."""
+"""The model's inputs in order."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a component of a mixture spreads around its centre; a cluster of k-means has none.
+
+    Attributes:
+        factor: Cholesky factor of the inverse covariance; what it makes of a difference has standard deviation 1.
+        handicap: What is added to the squared distance for the component being wide or rare.
+    """
+
+    factor: tuple[tuple[float, ...], ...]
+    handicap: float
 
 
 @dataclass(frozen=True)
@@ -36,19 +51,23 @@ class ClusterModel:
         merchant_id: Retailer it was trained on and scores.
         version: Registered version, `unregistered` before it has one.
         as_of: Day of the features it was trained on.
-        means: Per feature, mean of log1p.
-        scales: Per feature, standard deviation of log1p; 1 for a constant feature.
-        centres: Per cluster its centre in standardised log features; the position is the cluster's number.
+        way: What it is, a key of `models.groupings.GROUPINGS`.
+        scales: Per feature, how it is measured.
+        centres: Per cluster its centre on these scales; the position is the cluster's number.
+        shapes: Per cluster its shape; empty for k-means.
         names: Per cluster its name in words.
+        shares: Per cluster the part of the training customers in it.
     """
 
     merchant_id: str
     version: str
     as_of: date
-    means: tuple[float, ...]
-    scales: tuple[float, ...]
+    way: str
+    scales: tuple[Scale, ...]
     centres: tuple[tuple[float, ...], ...]
+    shapes: tuple[Shape, ...]
     names: tuple[str, ...]
+    shares: tuple[float, ...] = ()
 
     @property
     def k(self) -> int:
@@ -60,9 +79,19 @@ class ClusterModel:
         """Content hash: equal models place every customer the same."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
+    def renumbered(self, order: Sequence[int]) -> ClusterModel:
+        """Returns the model with cluster `order[i]` as its number i."""
+        return replace(
+            self,
+            centres=tuple(self.centres[i] for i in order),
+            shapes=tuple(self.shapes[i] for i in order) if self.shapes else (),
+            names=tuple(self.names[i] for i in order) if self.names else (),
+            shares=tuple(self.shares[i] for i in order) if self.shares else (),
+        )
+
 
 def score_clusters(features: DataFrame, *, as_of: date, clusters: Mapping[str, ClusterModel]) -> DataFrame:
-    """Place every customer of a day in the nearest cluster of their merchant's model, in one scan.
+    """Place every customer of a day in their cluster of their merchant's model, in one scan.
 
     Args:
         features: `feature.customer`, any number of days.
@@ -70,21 +99,25 @@ def score_clusters(features: DataFrame, *, as_of: date, clusters: Mapping[str, C
         clusters: Models by merchant id; customers of other merchants are left out.
 
     Returns:
-        `feature.customer_cluster` rows. A customer with an unknown input is left out. Between equally near clusters
-        the lower number wins, as in scikit-learn.
+        `feature.customer_cluster` rows. A customer with an unknown or infinite input is left out. Between equally near
+        clusters the lower number wins, as in scikit-learn.
     """
     models = [clusters[m] for m in sorted(clusters)]
     known = features.where(
         (F.col(X.as_of) == F.lit(as_of)) & F.col(X.merchant_id).isin([m.merchant_id for m in models])
     )
     for name in FEATURES:
-        known = known.where(F.col(name).isNotNull() & ~F.isnan(F.col(name).cast("double")))
-    picked = F.lit(None).cast("array<double>")
+        value = F.col(name).cast("double")
+        known = known.where(value.isNotNull() & ~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))))
+    distances, costs = F.lit(None).cast("array<double>"), F.lit(None).cast("array<double>")
     names = F.lit(None).cast("array<string>")
     version = F.lit(None).cast("string")
     for model in models:
         is_its = F.col(X.merchant_id) == F.lit(model.merchant_id)
-        picked = F.when(is_its, squared_distances(model)).otherwise(picked)
+        away = _squared_distances(model)
+        handicaps = [s.handicap for s in model.shapes] or [0.0] * model.k
+        distances = F.when(is_its, F.array(*away)).otherwise(distances)
+        costs = F.when(is_its, F.array(*[d + F.lit(h) for d, h in zip(away, handicaps, strict=True)])).otherwise(costs)
         names = F.when(is_its, F.array(*[F.lit(n) for n in model.names])).otherwise(names)
         version = F.when(is_its, F.lit(model.version)).otherwise(version)
     measured = known.select(
@@ -92,12 +125,13 @@ def score_clusters(features: DataFrame, *, as_of: date, clusters: Mapping[str, C
         X.customer_key,
         X.customer_id,
         X.as_of,
-        picked.alias("_d"),
+        distances.alias("_d"),
+        costs.alias("_c"),
         names.alias("_n"),
         version.alias(C.model_version),
     )
-    nearest = F.array_min("_d")
-    placed = measured.select("*", nearest.alias("_min"), (F.array_position("_d", nearest) - 1).cast("int").alias("_id"))
+    nearest = (F.array_position("_c", F.array_min("_c")) - 1).cast("int")
+    placed = measured.select("*", nearest.alias("_id"))
     return placed.select(
         C.merchant_id,
         C.customer_key,
@@ -105,17 +139,9 @@ def score_clusters(features: DataFrame, *, as_of: date, clusters: Mapping[str, C
         C.as_of,
         F.col("_id").alias(C.cluster_id),
         F.get("_n", F.col("_id")).alias(C.cluster_name),
-        F.sqrt("_min").alias(C.cluster_distance),
+        F.sqrt(F.get("_d", F.col("_id"))).alias(C.cluster_distance),
         C.model_version,
     )
-
-
-def squared_distances(model: ClusterModel) -> Column:
-    """Returns the squared distance to every centre as an array column, in standardised log features."""
-    parts = []
-    for name, mean, scale in zip(FEATURES, model.means, model.scales, strict=True):
-        parts.append((F.log1p(F.greatest(F.col(name).cast("double"), F.lit(0.0))) - F.lit(mean)) / F.lit(scale))
-    return F.array(*[_sum_of_squares(parts, centre) for centre in model.centres])
 
 
 def usable_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,20 +149,51 @@ def usable_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[np.isfinite(values).all(axis=1)]
 
 
-def numbers_of(pipeline: Pipeline, merchant_id: str, as_of: date) -> ClusterModel:
-    """Returns the numbers of a fitted pipeline, its clusters ordered by value, highest first, and named."""
-    scaler, kmeans = pipeline["scale"], pipeline["kmeans"]
-    order = np.lexsort((kmeans.cluster_centers_[:, 0], -kmeans.cluster_centers_[:, 2]))
+def place_of(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.int64]:
+    """Returns the number of each customer's cluster, as `score_clusters` finds it in Spark."""
+    scaled = np.column_stack([s.of(values[:, i]) for i, s in enumerate(model.scales)])
+    costs = np.empty((len(values), model.k))
+    for c, centre in enumerate(model.centres):
+        away = scaled - np.array(centre)
+        if model.shapes:
+            away = away @ np.array(model.shapes[c].factor)
+        costs[:, c] = (away**2).sum(axis=1) + (model.shapes[c].handicap if model.shapes else 0.0)
+    return np.argmin(costs, axis=1)
+
+
+def shares_in(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.float64]:
+    """Returns the part of the customers in each cluster; of nobody, nothing."""
+    known = usable_rows(values)
+    found: NDArray[np.float64] = np.bincount(place_of(known, model), minlength=model.k) / max(1, len(known))
+    return found
+
+
+def numbers_of(
+    pipeline: Pipeline, way: str, values: NDArray[np.float64], merchant_id: str, as_of: date
+) -> ClusterModel:
+    """Returns the numbers of a fitted pipeline, its clusters ordered by value, highest first, and named.
+
+    Args:
+        pipeline: From `models.groupings`.
+        way: Its name there.
+        values: What it was fitted on, in the order of `FEATURES`.
+        merchant_id: Retailer.
+        as_of: Day of the values.
+    """
+    last = pipeline[-1]
+    centres = last.cluster_centers_ if hasattr(last, "cluster_centers_") else last.means_
     model = ClusterModel(
         merchant_id=merchant_id,
         version="unregistered",
         as_of=as_of,
-        means=_floats(scaler.mean_),
-        scales=_floats(scaler.scale_),
-        centres=tuple(_floats(c) for c in kmeans.cluster_centers_[order]),
+        way=way,
+        scales=_scales_of(pipeline),
+        centres=tuple(_floats(c) for c in centres),
+        shapes=_shapes_of(last),
         names=(),
     )
-    return replace(model, names=name_clusters(model.centres))
+    ordered = model.renumbered(np.lexsort((centres[:, 0], -centres[:, 2])).tolist())
+    return replace(ordered, names=name_clusters(_deviations(ordered)), shares=_floats(shares_in(values, ordered)))
 
 
 def moved_share(values: NDArray[np.float64], model: ClusterModel, previous: ClusterModel) -> float:
@@ -151,44 +208,33 @@ def moved_share(values: NDArray[np.float64], model: ClusterModel, previous: Clus
     return float((place_of(known, model) != place_of(known, previous)).mean()) if len(known) else 0.0
 
 
-def place_of(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.int64]:
-    """Returns the number of each customer's nearest cluster, as `score_clusters` finds it in Spark."""
-    scaled = (np.log1p(np.clip(values, 0, None)) - np.array(model.means)) / np.array(model.scales)
-    distances = ((scaled[:, None, :] - np.array(model.centres)[None, :, :]) ** 2).sum(axis=2)
-    return np.argmin(distances, axis=1)
+def match_to(model: ClusterModel, previous: ClusterModel | None, values: NDArray[np.float64]) -> ClusterModel:
+    """Returns the model with its clusters renumbered after those of the previous version they share members with.
 
+    The assignment keeps as many customers as possible in the number they had (Hungarian method), whatever either model
+    measures by. A cluster without a partner takes a free number; numbers stay 0 to k - 1.
 
-def match_to(model: ClusterModel, previous: ClusterModel | None) -> ClusterModel:
-    """Returns the model with its clusters renumbered after those of the previous version they lie nearest to.
-
-    The assignment is the cheapest one overall (Hungarian method), over centres brought back to log features so that
-    two scalings compare. A cluster without a partner takes a free number; numbers stay 0 to k - 1.
+    Args:
+        model: The new version.
+        previous: The version before, if any.
+        values: Customers to match on, in the order of `FEATURES`.
     """
     if previous is None:
         return model
     from scipy.optimize import linear_sum_assignment
 
-    new, old = _log_centres(model), _log_centres(previous)
-    scale = np.array(model.scales)
-    cost = (((new[:, None, :] - old[None, :, :]) / scale) ** 2).sum(axis=2)
-    mine, theirs = linear_sum_assignment(cost)
+    known = usable_rows(values)
+    shared = np.zeros((model.k, previous.k))
+    np.add.at(shared, (place_of(known, model), place_of(known, previous)), 1)
+    mine, theirs = linear_sum_assignment(shared, maximize=True)
     wanted = {int(m): int(t) for m, t in zip(mine, theirs, strict=True) if t < model.k}
     free = iter(sorted(set(range(model.k)) - set(wanted.values())))
     number = {m: wanted[m] if m in wanted else next(free) for m in range(model.k)}
-    order = sorted(range(model.k), key=lambda m: number[m])
-    return replace(model, centres=tuple(model.centres[m] for m in order), names=tuple(model.names[m] for m in order))
-
-
-def apply_numbers(pipeline: Pipeline, model: ClusterModel) -> Pipeline:
-    """Returns the fitted pipeline with its clusters in the model's order, so that both give the same numbers."""
-    pipeline["kmeans"].cluster_centers_ = np.array(model.centres, dtype=np.float64)
-    # The labels of the training rows belong to the order before, and nothing reads them again.
-    pipeline["kmeans"].labels_ = np.empty(0, dtype=np.int32)
-    return pipeline
+    return model.renumbered(sorted(range(model.k), key=lambda m: number[m]))
 
 
 def name_clusters(centres: Sequence[Sequence[float]]) -> tuple[str, ...]:
-    """Returns a name per cluster from where its centre lies against the merchant's average customer.
+    """Returns a name per cluster from where its centre lies, in standard deviations from the average customer.
 
     The words are fixed, so a rule may ask for `high value` whatever the merchant: recency is recent, cooling or
     silent; frequency is frequent, regular or rare; value is high, medium or low value; `very` beyond 1.25
@@ -219,16 +265,45 @@ def _word(z: float, high_middle_low: tuple[str, str, str]) -> str:
     return ("very " if abs(z) > 1.25 else "") + (high if z > 0 else low)
 
 
-def _sum_of_squares(parts: Sequence[Column], centre: Sequence[float]) -> Column:
-    total = F.lit(0.0)
-    for part, value in zip(parts, centre, strict=True):
-        total = total + (part - F.lit(value)) * (part - F.lit(value))
+def _squared_distances(model: ClusterModel) -> list[Column]:
+    """Squared distance to every centre, on the model's scales; for a mixture in its component's own deviations."""
+    parts = [s.column(F.col(name).cast("double")) for name, s in zip(FEATURES, model.scales, strict=True)]
+    found = []
+    for c, centre in enumerate(model.centres):
+        away = [part - F.lit(value) for part, value in zip(parts, centre, strict=True)]
+        if model.shapes:
+            factor = model.shapes[c].factor
+            away = [_sum([a * F.lit(factor[i][j]) for i, a in enumerate(away)]) for j in range(len(away))]
+        found.append(_sum([a * a for a in away]))
+    return found
+
+
+def _sum(columns: Sequence[Column]) -> Column:
+    total = columns[0]
+    for column in columns[1:]:
+        total = total + column
     return total
 
 
-def _log_centres(model: ClusterModel) -> NDArray[np.float64]:
-    centres: NDArray[np.float64] = np.array(model.centres) * np.array(model.scales) + np.array(model.means)
-    return centres
+def _scales_of(pipeline: Pipeline) -> tuple[Scale, ...]:
+    if "ranks" in pipeline.named_steps:
+        ranks = pipeline["ranks"]
+        return tuple(RankScale.between(of, ranks.references_) for of in ranks.quantiles_.T)
+    scaler = pipeline["scale"]
+    return tuple(LogScale(float(m), float(s)) for m, s in zip(scaler.mean_, scaler.scale_, strict=True))
+
+
+def _shapes_of(fitted: Any) -> tuple[Shape, ...]:
+    if not hasattr(fitted, "precisions_cholesky_"):
+        return ()
+    return tuple(
+        Shape(tuple(_floats(row) for row in factor), float(-2 * np.log(np.diag(factor)).sum() - 2 * np.log(weight)))
+        for factor, weight in zip(fitted.precisions_cholesky_, fitted.weights_, strict=True)
+    )
+
+
+def _deviations(model: ClusterModel) -> list[list[float]]:
+    return [[s.deviations(v) for s, v in zip(model.scales, centre, strict=True)] for centre in model.centres]
 
 
 def _floats(values: Any) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,10 +10,13 @@ from lakehouse.errors import ModelError
 from models.histories import Histories
 from models.judging import Judgement, judge, paired_gain, rfm_sum, stability_index
 from models.lifecycle import LifecycleModel, fit_lifecycle
+from models.population import Population
 
 CALIBRATED: Final = (0.67, 1.5)
 """Range of predicted by actual buyers. Wide, because a season the model has not seen moves it by a quarter: 0.76 before
 one Christmas."""
+SANE: Final = (0.5, 2.0)
+"""Range of expected by actual purchase days of BG/NBD; a fit that ran away is off by powers of ten."""
 ALARM: Final = 0.25
 """Stability index from which on two days' scores are not of the same customers any more."""
 CLEAR: Final = 1.96
@@ -31,6 +35,7 @@ class Verdict:
         gain: Gain in AUC over that sum, and its standard error.
         over_champion: The same over the champion; None when there was none to compare.
         score_drift: Stability index of the scores, from the start of the trial to now.
+        purchases_ratio: Expected by actual purchase days of the trial, by BG/NBD.
         observed: Whether each customer of the trial bought, and the probability that was said: for plots.
     """
 
@@ -41,26 +46,34 @@ class Verdict:
     gain: tuple[float, float]
     over_champion: tuple[float, float] | None
     score_drift: float
+    purchases_ratio: float
     observed: tuple[object, object]
 
 
-def try_lifecycle(histories: Histories, model: LifecycleModel, champion: LifecycleModel | None = None) -> Verdict:
+def try_lifecycle(
+    histories: Histories,
+    model: LifecycleModel,
+    champion: LifecycleModel | None = None,
+    populations: Mapping[int, Population] | None = None,
+) -> Verdict:
     """Train the same recipe one horizon earlier, score, and look at what followed.
 
     Args:
         histories: Purchase days the model was trained on.
         model: The new model.
         champion: The model in charge. It is compared on the same customers and days, which it must not have seen.
+        populations: As `fit_lifecycle` takes them.
 
     Returns:
-        Accepted when it beats the R + F + M sum, is calibrated, its scores have not drifted, and it is better than
-        the champion beyond noise. A champion that has seen the days of the trial cannot be compared and stays.
+        Accepted when it beats the R + F + M sum, is calibrated, BG/NBD expects half to twice the purchases there were,
+        scores have not drifted, and it is better than the champion beyond noise. A champion that has seen the days of
+        the trial cannot be compared and stays.
 
     Raises:
         ModelError: when there is too little history for a trial.
     """
     start = model.day - model.horizon
-    earlier = fit_lifecycle(histories, start, horizon=model.horizon)
+    earlier = fit_lifecycle(histories, start, horizon=model.horizon, populations=populations)
     said = earlier.score(histories, start)
     keys = said["customer_key"].to_numpy()
     bought, spent = histories.before(model.day).outcome(keys, start, model.horizon)
@@ -77,8 +90,11 @@ def try_lifecycle(histories: Histories, model: LifecycleModel, champion: Lifecyc
         theirs = champion.score(histories, start)["probability_active"].to_numpy()
         against = paired_gain(did, probability, theirs)
     ratio = trial.predicted_to_actual or 0.0
+    purchases = float(said["expected_purchases"].sum() / bought.sum())
     why = None
-    if gain[0] <= 0:
+    if not SANE[0] <= purchases <= SANE[1]:
+        why = f"BG/NBD has gone astray: {purchases:.3g} purchases expected for each there was"
+    elif gain[0] <= 0:
         why = f"it ranks no better than the plain R + F + M sum (AUC {trial.auc:.3f} against {baseline.auc:.3f})"
     elif (trial.brier or 1.0) >= trial.brier_of_base:
         why = "its probabilities are no better than the base rate"
@@ -99,4 +115,4 @@ def try_lifecycle(histories: Histories, model: LifecycleModel, champion: Lifecyc
             + (f", {against[0]:+.4f} ({against[1]:.4f}) over the champion." if against else ".")
         )
     )
-    return Verdict(why is None, reason, trial, baseline, gain, against, drift, (did, probability))
+    return Verdict(why is None, reason, trial, baseline, gain, against, drift, purchases, (did, probability))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from lakehouse.errors import ModelError
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -22,6 +24,20 @@ EPOCH: Final = date(1970, 1, 1).toordinal()
 def day_number(day: date) -> int:
     """Returns days since 1970-01-01, as histories count them."""
     return day.toordinal() - EPOCH
+
+
+def finite(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the values, 0 for unknown ones.
+
+    Raises:
+        ModelError: for infinite ones.
+    """
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise ModelError(
+            f"Purchase days: {name} is infinite on {infinite} of {len(values)}; a model cannot learn from that."
+        )
+    return np.nan_to_num(values, nan=0.0)
 
 
 @dataclass(frozen=True)
@@ -52,15 +68,21 @@ class Histories:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Histories:
-        """Returns the histories of rows customer_key, day (days since 1970-01-01), baskets, spend, in any order."""
+        """Returns the histories of rows customer_key, day (days since 1970-01-01), baskets, spend, in any order.
+
+        A day whose spend is unknown counts as a day on which nothing was paid.
+
+        Raises:
+            ModelError: for infinite baskets or spend.
+        """
         ordered = frame.sort_values(["customer_key", "day"], kind="stable")
         keys, first = np.unique(ordered["customer_key"].to_numpy(np.int64), return_index=True)
         return cls(
             keys,
             np.append(first, len(ordered)).astype(np.int64),
             ordered["day"].to_numpy(np.int64),
-            ordered["baskets"].to_numpy(np.float64),
-            ordered["spend"].to_numpy(np.float64),
+            finite("baskets", ordered["baskets"].to_numpy(np.float64)),
+            finite("spend", ordered["spend"].to_numpy(np.float64)),
         )
 
     def before(self, day: int) -> Histories:

@@ -144,7 +144,11 @@ def stability_index(before: NDArray[np.float64], now: NDArray[np.float64], bins:
         counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
         return np.maximum(counts, 0.5) / len(values)  # type: ignore[no-any-return]
 
-    was, is_ = shares(before), shares(now)
+    return index_of_shares(shares(before), shares(now))
+
+
+def index_of_shares(was: NDArray[np.float64], is_: NDArray[np.float64]) -> float:
+    """Returns the population stability index of parts that add up to 1, none of them 0."""
     return float(np.sum((is_ - was) * np.log(is_ / was)))
 
 

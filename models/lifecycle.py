@@ -10,7 +10,7 @@ customers the members had not seen made the Brier score of a later day worse at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,9 +24,10 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from lakehouse.errors import ModelError
-from models.bgnbd import BgNbd, fit_bgnbd
-from models.gammagamma import GammaGamma, fit_gammagamma
+from models.bgnbd import BgNbd
+from models.gammagamma import GammaGamma
 from models.histories import Histories
+from models.population import Population, population_of
 from models.rhythm import GROUPS, NAMES, log_features, rhythm_features
 
 if TYPE_CHECKING:
@@ -187,16 +188,28 @@ def choose_horizon(histories: Histories, day: int) -> int:
     return HORIZONS[-1]
 
 
+def cut_offs_of(day: int, horizon: int) -> list[int]:
+    """Returns the days a model of a day learns at, newest first: each has its whole horizon before the day."""
+    return [day - horizon - STEP_DAYS * i for i in range(CUT_OFFS)]
+
+
 def fit_lifecycle(
-    histories: Histories, day: int, *, horizon: int | None = None, cut_offs: Sequence[int] | None = None
+    histories: Histories,
+    day: int,
+    *,
+    horizon: int | None = None,
+    cut_offs: Sequence[int] | None = None,
+    populations: Mapping[int, Population] | None = None,
 ) -> LifecycleModel:
     """Fit on what lies before a day.
 
     Args:
-        histories: Purchase days; those of the day and later are not looked at.
+        histories: Purchase days, of a sample of the customers where there are many; those of the day and later are not
+            looked at.
         day: Days since 1970-01-01.
         horizon: Days ahead to predict; chosen from the data unless given.
         cut_offs: Days to learn at, each with its whole horizon before `day`; three, 30 days apart, unless given.
+        populations: What was fitted on all customers as of a day, by day; fitted on the histories where it is lacking.
 
     Raises:
         ModelError: when there are fewer than 300 customers, too little history before any cut-off, or (nearly) all of
@@ -207,7 +220,8 @@ def fit_lifecycle(
         raise ModelError(f"Life cycle: {len(past)} customers have bought; a model needs {MIN_CUSTOMERS}.")
     ahead = horizon or choose_horizon(past, day)
     first = int(past.days.min())
-    wanted = cut_offs or [day - ahead - STEP_DAYS * i for i in range(CUT_OFFS)]
+    wanted = cut_offs or cut_offs_of(day, ahead)
+    fitted = populations or {}
     chosen = [c for c in wanted if c - first >= MIN_HISTORY_DAYS and len(past.before(c)) >= MIN_CUSTOMERS // 2]
     if any(c + ahead > day for c in chosen):
         raise ModelError("Life cycle: a cut-off's horizon reaches past the day the model is for; it would leak.")
@@ -215,7 +229,7 @@ def fit_lifecycle(
         raise ModelError(
             f"Life cycle: {day - first} days of history are too few to learn what follows within {ahead} days."
         )
-    parts = [_learn_at(past, c, ahead) for c in chosen]
+    parts = [_learn_at(past, c, ahead, fitted.get(c) or population_of(past, c)) for c in chosen]
     features = pd.concat([p[0] for p in parts], ignore_index=True)
     bought, spend = (np.concatenate([p[i] for p in parts]) for i in (1, 2))
     if min(bought.sum(), (~bought).sum()) < MIN_OF_EACH:
@@ -223,9 +237,7 @@ def fit_lifecycle(
             f"Life cycle: {int(bought.sum())} of {len(bought)} bought again within {ahead} days; a model needs "
             f"{MIN_OF_EACH} who did and {MIN_OF_EACH} who did not."
         )
-    now = past.triples(day)
-    buying = fit_bgnbd(*now)
-    spending = _fit_spending(past)
+    population = fitted.get(day) or population_of(past, day)
     with threadpool_limits(limits=1):
         linear, boosted = _fit_members(features, bought)
         # The few largest buyers would decide alone what the trees learn.
@@ -234,8 +246,8 @@ def fit_lifecycle(
     return LifecycleModel(
         day=day,
         horizon=ahead,
-        buying=buying,
-        spending=spending,
+        buying=population.buying,
+        spending=population.spending,
         linear=linear,
         boosted=boosted,
         spender=spender,
@@ -258,10 +270,10 @@ _TREES: Final[dict[str, Any]] = {
 
 
 def _learn_at(
-    past: Histories, cut_off: int, horizon: int
+    past: Histories, cut_off: int, horizon: int, population: Population
 ) -> tuple[pd.DataFrame, NDArray[np.bool_], NDArray[np.float64]]:
     known = past.before(cut_off)
-    features = rhythm_features(known, cut_off, horizon, fit_bgnbd(*known.triples(cut_off)))
+    features = rhythm_features(known, cut_off, horizon, population.buying)
     bought, spend = past.outcome(known.keys, cut_off, horizon)
     return features, bought > 0, np.maximum(spend, 0.0)
 
@@ -271,11 +283,3 @@ def _fit_members(features: pd.DataFrame, bought: NDArray[np.bool_]) -> tuple[Pip
         FunctionTransformer(log_features), StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)
     ).fit(features, bought)
     return linear, HistGradientBoostingClassifier(**_TREES).fit(features, bought)
-
-
-def _fit_spending(past: Histories) -> GammaGamma | None:
-    visits = past.total((past.baskets > 0).astype(np.float64))
-    try:
-        return fit_gammagamma(visits, np.maximum(past.total(past.spend), 0.0) / visits)
-    except ModelError:
-        return None  # spend is unknown or the same for everyone: value stays unknown, the rest is not

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.tables.model import CustomerOutlook as O
-from models.histories import Histories, day_number
+from models.histories import Histories, day_number, finite
 from models.purchase_days import histories_of, purchase_days
 
 if TYPE_CHECKING:
@@ -125,6 +125,6 @@ def _histories_in(batch: pa.RecordBatch, keys: NDArray[np.int64]) -> Histories:
         keys,
         np.concatenate(([0], np.cumsum(counts))),
         days.field("day").to_numpy(zero_copy_only=False),
-        days.field("baskets").to_numpy(zero_copy_only=False),
-        days.field("spend").to_numpy(zero_copy_only=False),
+        finite("baskets", days.field("baskets").to_numpy(zero_copy_only=False)),
+        finite("spend", days.field("spend").to_numpy(zero_copy_only=False)),
     )

@@ -13,19 +13,39 @@ from lakehouse.lake import Lake
 from lakehouse.logs import get_logger
 from lakehouse.settings import Settings
 from lakehouse.tables.gold import FactTransactions as T
+from models.cells import collapse_customers
 from models.gate import Verdict, try_lifecycle
 from models.histories import Histories, day_number
-from models.lifecycle import CUT_OFFS, MIN_CUSTOMERS, SEED, LifecycleModel, fit_lifecycle
+from models.lifecycle import (
+    CUT_OFFS,
+    MIN_CUSTOMERS,
+    SEED,
+    LifecycleModel,
+    choose_horizon,
+    cut_offs_of,
+    fit_lifecycle,
+)
 from models.outlook import Outlook
+from models.population import UNIT_DAYS, Population, fit_cells
+from models.purchase_days import purchase_days
 from models.rhythm import NAMES
 from models.sampling import read_purchase_days
-from models.store import ModelStore, Training, Version, champion_for, load_model, register_version, versions_of
+from models.store import (
+    OUTLOOK,
+    ModelStore,
+    Training,
+    Version,
+    champion_for,
+    is_due,
+    load_model,
+    log_attempt,
+    register_version,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-KIND: Final = "customer_outlook"
-DUE_DAYS: Final = 30
+KIND: Final = OUTLOOK
 
 log = get_logger(__name__)
 
@@ -40,8 +60,8 @@ def outlook_models(
 ) -> dict[str, Outlook]:
     """Returns the champion of every merchant with enough customers, training where one is due.
 
-    It is due when asked for, when there is none, and when the newest version is older than 30 days or one horizon,
-    whichever is longer: only then are there days that the champion has not seen to compare on.
+    It is due when asked for, when none was tried, and when the last attempt is 30 days old and the champion a horizon:
+    only then are there days it has not seen to compare on.
 
     Args:
         lake: Holds `gold.fact_transactions`.
@@ -58,8 +78,7 @@ def outlook_models(
     for merchant_id, customers in sorted((r[0], r["n"]) for r in counted.collect()):
         if customers < 0.9 * MIN_CUSTOMERS:  # the count is approximate; the fit looks again
             continue
-        champion = champion_for(store, KIND, merchant_id, as_of)
-        if retrain or _is_due(store, champion, merchant_id, as_of):
+        if retrain or is_due(store, KIND, merchant_id, as_of, lambda v: int(load_model(store, v).horizon)):
             told(f"{merchant_id}: training")
             try:
                 version = train_outlook(lake, settings, as_of=as_of, merchant_id=merchant_id)
@@ -67,7 +86,8 @@ def outlook_models(
             except ModelError as e:
                 log.info("no outlook model", extra={"merchant_id": merchant_id, "reason": str(e)})
                 told(f"{merchant_id}: {e}")
-            champion = champion_for(store, KIND, merchant_id, as_of)
+                log_attempt(store, KIND, merchant_id=merchant_id, as_of=as_of, reason=str(e))
+        champion = champion_for(store, KIND, merchant_id, as_of)
         if champion is not None:
             found[merchant_id] = Outlook(merchant_id, champion.label, load_model(store, champion))
     return found
@@ -86,11 +106,13 @@ def train_outlook(lake: Lake, settings: Settings, *, as_of: date, merchant_id: s
         ModelError: when the data teach nothing; the reason is in the message.
     """
     store = ModelStore.of(settings)
-    days = read_purchase_days(lake, merchant_id, as_of)
-    histories = Histories.of(days)
-    model = fit_lifecycle(histories, day_number(as_of))
+    day = day_number(as_of)
+    histories = Histories.of(read_purchase_days(lake, merchant_id, as_of))
+    horizon = choose_horizon(histories.before(day), day)
+    populations = read_populations(lake, merchant_id, as_of, horizon)
+    model = fit_lifecycle(histories, day, horizon=horizon, populations=populations)
     champion = champion_for(store, KIND, merchant_id, as_of)
-    verdict = try_lifecycle(histories, model, load_model(store, champion) if champion else None)
+    verdict = try_lifecycle(histories, model, load_model(store, champion) if champion else None, populations)
     training = Training(
         params=_params(model),
         metrics=_metrics(verdict),
@@ -114,6 +136,15 @@ def train_outlook(lake: Lake, settings: Settings, *, as_of: date, merchant_id: s
     )
 
 
+def read_populations(lake: Lake, merchant_id: str, as_of: date, horizon: int) -> Mapping[int, Population]:
+    """What was fitted on all customers of a merchant, as of every day a model of `as_of` and its trial learn at."""
+    day = day_number(as_of)
+    start = day - horizon  # of the trial
+    wanted = sorted({day, start, *cut_offs_of(day, horizon), *cut_offs_of(start, horizon)})
+    facts = lake.read("gold.fact_transactions").where(F.col(T.merchant_id) == F.lit(merchant_id))
+    return fit_cells(collapse_customers(purchase_days(facts, as_of), wanted).toPandas())
+
+
 def describe_outlook(model: LifecycleModel, verdict: Verdict, merchant_id: str, as_of: date) -> str:
     """Returns what the model is, what it was made from, how it did and what it is not for, as Markdown."""
     t, b, bg = verdict.trial, verdict.baseline, model.buying
@@ -134,7 +165,8 @@ def describe_outlook(model: LifecycleModel, verdict: Verdict, merchant_id: str, 
         f"- **Made from**: purchase days before {as_of}; {model.rows:,} pairs of customer and past day.",
         "- **How**: mean of BG/NBD, logistic regression and gradient boosting; spend by gradient boosting and",
         "  BG/NBD with Gamma-Gamma. Returns count on the day they were made.",
-        f"- **BG/NBD**, days: r {bg.r:.4f}, alpha {bg.alpha:.3f}, a {bg.a:.4f}, b {bg.b:.3f}.",
+        f"- **BG/NBD** on all {bg.customers:,} customers, days: r {bg.r:.4f}, alpha {bg.alpha:.3f}, a {bg.a:.4f},",
+        f"  b {bg.b:.3f}.",
         f"- **Gamma-Gamma**: {value}.",
         f"- **Tried on** the {model.horizon} days before {as_of}, by the same recipe trained without them.",
         "- **Not for**: seasons it has not seen a year ago, one customer's certainty, or deciding on a person.",
@@ -149,23 +181,14 @@ def describe_outlook(model: LifecycleModel, verdict: Verdict, merchant_id: str, 
     return "\n".join(lines) + "\n"
 
 
-def _is_due(store: ModelStore, champion: Version | None, merchant_id: str, as_of: date) -> bool:
-    tried = [d for v in versions_of(store, KIND, merchant_id) if (d := date.fromisoformat(v.as_of)) <= as_of]
-    if not tried:
-        return True
-    waited = (as_of - max(tried)).days
-    if champion is None:
-        return waited >= DUE_DAYS
-    horizon = load_model(store, champion).horizon
-    return waited >= DUE_DAYS and (as_of - date.fromisoformat(champion.as_of)).days >= horizon
-
-
 def _params(model: LifecycleModel) -> dict[str, Any]:
     return {
         "horizon_days": model.horizon,
         "cut_offs": CUT_OFFS,
         "seed": SEED,
         "rows": model.rows,
+        "bgnbd_customers": model.buying.customers,
+        "bgnbd_unit_days": UNIT_DAYS,
         "features": ", ".join(NAMES),
         **{f"bgnbd_{name}": getattr(model.buying, name) for name in ("r", "alpha", "a", "b")},
     }
@@ -184,6 +207,7 @@ def _metrics(verdict: Verdict) -> dict[str, float]:
         "top_decile_share": t.top_decile_share,
         "top_decile_share_of_rfm_sum": b.top_decile_share,
         "score_drift": verdict.score_drift,
+        "purchases_predicted_to_actual": verdict.purchases_ratio,
     }
     if verdict.over_champion:
         found |= {"auc_over_champion": verdict.over_champion[0], "auc_over_champion_se": verdict.over_champion[1]}

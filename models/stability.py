@@ -82,6 +82,14 @@ def spend_explained(labels: NDArray[np.int64], later_spend: NDArray[np.float64],
 
     Net spend below zero counts as zero. Unknown when everyone spends the same.
     """
+    errors, spread = spend_errors(labels, later_spend, seed)
+    return 1 - float(errors.mean()) / spread if spread > 0 else float("nan")
+
+
+def spend_errors(
+    labels: NDArray[np.int64], later_spend: NDArray[np.float64], seed: int = SEED
+) -> tuple[NDArray[np.float64], float]:
+    """Returns per customer the squared error of `spend_explained`, and the variance of what is explained."""
     target = np.log1p(np.maximum(later_spend, 0.0))
     fold = np.random.default_rng(seed).permutation(len(target)) % FOLDS
     said = np.empty(len(target))
@@ -89,8 +97,8 @@ def spend_explained(labels: NDArray[np.int64], later_spend: NDArray[np.float64],
         learns = fold != f
         means = pd.Series(target[learns]).groupby(labels[learns]).mean()
         said[~learns] = pd.Series(labels[~learns]).map(means).fillna(target[learns].mean())
-    total = float(((target - target.mean()) ** 2).sum())
-    return 1 - float(((target - said) ** 2).sum()) / total if total > 0 else float("nan")
+    errors: NDArray[np.float64] = (target - said) ** 2
+    return errors, float(target.var())
 
 
 def _jaccard(labels: NDArray[np.int64], again: NDArray[np.int64], k: int) -> NDArray[np.float64]:

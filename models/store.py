@@ -13,9 +13,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,12 @@ CHALLENGER: Final = "challenger"
 ACCEPTED: Final = "accepted"
 REFUSED: Final = "refused"
 WITHDRAWN: Final = "withdrawn"
+CLUSTERS: Final = "customer_clusters"
+OUTLOOK: Final = "customer_outlook"
+TRAINED_WHEN_DUE: Final = (CLUSTERS, OUTLOOK)
+"""Kinds of model that are trained by themselves; the others are when somebody asks."""
+DUE_DAYS: Final = 30
+_NO_MODEL: Final = "no model"
 _PICKLE: Final = "model.pkl"
 
 
@@ -59,10 +65,6 @@ class ModelStore:
     def model_name(self, kind: str, merchant_id: str) -> str:
         """Returns the registered name of a merchant's model of a kind, `catalog.schema.model`."""
         return f"{self.catalog}.feature.{kind}_{re.sub(r'[^a-z0-9]+', '_', merchant_id.lower())}"
-
-    def cluster_model_name(self, merchant_id: str) -> str:
-        """Returns the registered name of a merchant's cluster model."""
-        return self.model_name("customer_clusters", merchant_id)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Training:
         card: Plain-language card, Markdown.
         figures: Plots by file name.
         data_versions: Delta version of each table it read.
+        curves: Metrics by a step such as the number of clusters.
     """
 
     params: Mapping[str, Any]
@@ -112,6 +115,57 @@ class Training:
     card: str
     figures: Mapping[str, Any]
     data_versions: Mapping[str, int | None]
+    curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A training that gave no model.
+
+    Attributes:
+        kind: Kind of model.
+        merchant_id: Retailer.
+        as_of: Day it was to be for.
+    """
+
+    kind: str
+    merchant_id: str
+    as_of: str
+
+
+def log_attempt(
+    store: ModelStore, kind: str, *, merchant_id: str, as_of: date, reason: str, training: Training | None = None
+) -> None:
+    """Log a training that gave no model, and why; it counts as tried (see `is_due`)."""
+    with mlflow_at(store) as mlflow:
+        client = mlflow.MlflowClient()
+        with mlflow.start_run(experiment_id=experiment(client, store, kind), run_name=f"{merchant_id} {as_of}"):
+            mlflow.set_tags({"outcome": _NO_MODEL, "reason": reason[:5000]})
+            _log_training(mlflow, training or Training({}, {}, f"{reason}\n", {}, {}), merchant_id, as_of)
+        _refresh(client, store)
+
+
+def is_due(store: ModelStore, kind: str, merchant_id: str, as_of: date, waits_days: Callable[[Version], int]) -> bool:
+    """Whether a new version should be tried.
+
+    That is when none was, or when the last attempt, fruitless or not, is 30 days old and the champion at least as old
+    as it takes until there are days to compare on that it has not seen.
+
+    Args:
+        store: Where versions are.
+        kind: Kind of model.
+        merchant_id: Retailer.
+        as_of: The day; what was tried for later ones does not count.
+        waits_days: Days a champion stays without a rival.
+    """
+    tried = [v.as_of for v in versions_of(store, kind, merchant_id)]
+    tried += [a.as_of for a in _known(store)[1] if (a.kind, a.merchant_id) == (kind, merchant_id)]
+    days = [d for d in map(date.fromisoformat, tried) if d <= as_of]
+    if not days:
+        return True
+    champion = champion_for(store, kind, merchant_id, as_of)
+    is_young = champion is not None and (as_of - date.fromisoformat(champion.as_of)).days < waits_days(champion)
+    return (as_of - max(days)).days >= DUE_DAYS and not is_young
 
 
 def register_version(
@@ -148,12 +202,7 @@ def register_version(
     with mlflow_at(store) as mlflow:
         client = mlflow.MlflowClient()
         with mlflow.start_run(experiment_id=experiment(client, store, kind), run_name=f"{merchant_id} {as_of}") as run:
-            mlflow.log_params({"merchant_id": merchant_id, "as_of": as_of.isoformat(), **training.params})
-            mlflow.log_params({f"version of {t}": v for t, v in training.data_versions.items()})
-            mlflow.log_metrics({k: float(v) for k, v in training.metrics.items()})
-            mlflow.log_text(training.card, "model_card.md")
-            for file, figure in training.figures.items():
-                mlflow.log_figure(figure, file)
+            _log_training(mlflow, training, merchant_id, as_of)
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=wrapper,
@@ -175,15 +224,27 @@ def register_version(
     return version
 
 
+def _log_training(mlflow: Any, training: Training, merchant_id: str, as_of: date) -> None:
+    mlflow.log_params({"merchant_id": merchant_id, "as_of": as_of.isoformat(), **training.params})
+    mlflow.log_params({f"version of {t}": v for t, v in training.data_versions.items()})
+    mlflow.log_metrics({k: float(v) for k, v in training.metrics.items()})
+    for metric, by_step in training.curves.items():
+        for step, value in by_step.items():
+            mlflow.log_metric(metric, float(value), step=step)
+    mlflow.log_text(training.card, "model_card.md")
+    for file, figure in training.figures.items():
+        mlflow.log_figure(figure, file)
+
+
 def all_versions(store: ModelStore) -> list[Version]:
     """Every gated version of every model, by name and number."""
-    return sorted(_known(store), key=lambda v: (v.name, v.number))
+    return sorted(_known(store)[0], key=lambda v: (v.name, v.number))
 
 
 def versions_of(store: ModelStore, kind: str, merchant_id: str) -> list[Version]:
     """Every version of a merchant's model, oldest first."""
     name = store.model_name(kind, merchant_id)
-    return sorted((v for v in _known(store) if v.name == name), key=lambda v: v.number)
+    return sorted((v for v in _known(store)[0] if v.name == name), key=lambda v: v.number)
 
 
 def champion_for(store: ModelStore, kind: str, merchant_id: str, as_of: date) -> Version | None:
@@ -256,8 +317,7 @@ def mlflow_at(store: ModelStore) -> Iterator[Any]:
 
 def experiment(client: Any, store: ModelStore, kind: str) -> str:
     """Returns the id of a kind's experiment, made when it is new."""
-    name = kind.replace("_", "-")
-    name = name if store.folder else f"/Shared/{name}"
+    name = _experiment_name(store, kind)
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -305,27 +365,31 @@ def _set_aliases(client: Any, store: ModelStore, name: str) -> None:
 # needs nothing else of it. It counts only as long as the store is as it was when the copy was made.
 
 
-def _known(store: ModelStore) -> list[Version]:
+def _known(store: ModelStore) -> tuple[list[Version], list[Attempt]]:
     stamp = stamp_of(store)
     if store.folder and stamp is None:
-        return []
+        return [], []
     path = store.folder / "versions.json" if store.folder else None
     if path is not None and path.exists():
         copy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if copy["stamp"] == stamp:
-            return [Version(**v) for v in copy["versions"]]
+            return [Version(**v) for v in copy["versions"]], [Attempt(**a) for a in copy["attempts"]]
     with mlflow_at(store) as mlflow:
         return _refresh(mlflow.MlflowClient(), store)
 
 
-def _refresh(client: Any, store: ModelStore) -> list[Version]:
-    found = _registered(client, store)
+def _refresh(client: Any, store: ModelStore) -> tuple[list[Version], list[Attempt]]:
+    versions, attempts = _registered(client, store), _attempts(client, store)
     if store.folder:
-        copy = {"versions": [asdict(v) for v in found], "stamp": stamp_of(store)}
+        copy = {
+            "versions": [asdict(v) for v in versions],
+            "attempts": [asdict(a) for a in attempts],
+            "stamp": stamp_of(store),
+        }
         fresh = store.folder / f"versions.{os.getpid()}.json"
         fresh.write_text(json.dumps(copy), encoding="utf-8")
         fresh.replace(store.folder / "versions.json")
-    return found
+    return versions, attempts
 
 
 def _registered(client: Any, store: ModelStore) -> list[Version]:
@@ -335,3 +399,18 @@ def _registered(client: Any, store: ModelStore) -> list[Version]:
             versions = client.search_model_versions(f"name='{registered.name}'")
             found += [Version(**json.loads(v.tags["version"])) for v in versions if "version" in v.tags]
     return found
+
+
+def _attempts(client: Any, store: ModelStore) -> list[Attempt]:
+    found: set[tuple[str, str, str]] = set()
+    for kind in TRAINED_WHEN_DUE:
+        of_kind = client.get_experiment_by_name(_experiment_name(store, kind))
+        if of_kind is not None:
+            runs = client.search_runs([of_kind.experiment_id], f"tags.outcome = '{_NO_MODEL}'", max_results=1_000)
+            found |= {(kind, r.data.params["merchant_id"], r.data.params["as_of"]) for r in runs}
+    return [Attempt(*a) for a in sorted(found)]
+
+
+def _experiment_name(store: ModelStore, kind: str) -> str:
+    name = kind.replace("_", "-")
+    return name if store.folder else f"/Shared/{name}"

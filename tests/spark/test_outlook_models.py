@@ -4,7 +4,9 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -12,10 +14,13 @@ from pyspark.sql import functions as F
 from lakehouse.errors import ModelError
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
+from models.cells import collapse_customers
+from models.churn import build_churn_predictions
 from models.histories import EPOCH, Histories, day_number
 from models.lifecycle import LifecycleModel, fit_lifecycle
 from models.outlook import Outlook, score_outlooks
 from models.outlook_training import KIND, outlook_models
+from models.population import fit_cells, population_of
 from models.purchase_days import purchase_days
 from models.store import ModelStore, champion_for, load_model, roll_back, versions_of
 from tests.support.rows import rows
@@ -91,6 +96,43 @@ def test_purchase_days_count_baskets_and_net_what_came_back(spark: SparkSession)
     assert [(r.day, r.baskets, r.spend) for r in found] == [(5, 2.0, 7.8), (7, 0.0, -2.5)]
 
 
+def test_customers_collapse_by_hand(spark: SparkSession) -> None:
+    # Two who bought on days 3 and 10 and on 4 and 11 are alike at 20, a third is not, a fourth only gave back.
+    days = [(1, 3, 1.0, 10.0), (1, 10, 2.0, 30.0), (1, 25, 1.0, 99.0), (2, 4, 1.0, 20.0), (2, 11, 1.0, 19.4)]
+    days += [(3, 1, 1.0, 5.0), (4, 2, 0.0, -5.0), (1, 12, 0.0, -1.0)]
+    frame = spark.createDataFrame(days, "customer_key bigint, day bigint, baskets double, spend double")
+
+    found = collapse_customers(frame, [20, 1]).orderBy("kind", "x").collect()
+
+    assert [tuple(r) for r in found if r.kind == "buying"] == [
+        (20, "buying", 1, 0.0, 0.0, 19.0, 5.0),
+        (20, "buying", 2, 1.0, 7.0, 16.5, 19.6),
+    ]
+    assert [(r.day, r["count"], r.x, r.spend) for r in found if r.kind == "spending"] == [
+        (20, 1, 1.0, 5.0), (20, 2, 2.0, 19.6)
+    ]  # fmt: skip
+
+
+def test_cells_of_everyone_fit_as_the_customers_do(spark: SparkSession, sales: pd.DataFrame) -> None:
+    frame = spark.createDataFrame(pa.Table.from_pandas(sales, preserve_index=False))
+
+    cells = collapse_customers(frame, [DAY, DAY - 200, 5]).toPandas()
+
+    known = Histories.of(sales)
+    fitted = fit_cells(cells)
+    assert set(fitted) == {DAY, DAY - 200}  # on day 5 nobody had bought twice
+    assert cells[(cells["day"] == DAY) & (cells["kind"] == "buying")]["count"].sum() == len(known.before(DAY))
+    for day, made in fitted.items():
+        alone = population_of(known, day)
+        assert made.spending is not None
+        assert alone.spending is not None
+        x, t_x, age = known.before(day).triples(day)
+        np.testing.assert_allclose(
+            made.buying.expected_purchases(30, x, t_x, age), alone.buying.expected_purchases(30, x, t_x, age), rtol=0.03
+        )
+        np.testing.assert_allclose(made.spending.expected_spend(3, 20), alone.spending.expected_spend(3, 20), rtol=0.01)
+
+
 def test_spark_scores_as_the_model_does_and_sees_nothing_of_the_day(
     spark: SparkSession, sales: pd.DataFrame, model: LifecycleModel
 ) -> None:
@@ -114,6 +156,30 @@ def test_spark_scores_as_the_model_does_and_sees_nothing_of_the_day(
     assert set(scored["model_version"]) == {"v1"}
     assert set(scored["customer_id"]) == {f"C{k}" for k in expected["customer_key"]}
     assert score_outlooks(whole, as_of=AS_OF, outlooks={}).count() == 0
+
+
+def test_churn_predictions_say_how_likely_why_and_what_was_said_before(spark: SparkSession) -> None:
+    case = {"merchant_id": "shop", "customer_id": "C", "horizon_days": 30, "churn_factors": []}
+    risky = {"churn_probability": 0.8, "churn_risk_level": "critical", "churn_factors": ["long silence"]}
+    outlooks = rows(
+        spark,
+        "feature.customer_outlook",
+        [
+            case | {"customer_key": 1, "as_of": AS_OF} | risky | {"model_version": "m/2"},
+            case | {"customer_key": 2, "as_of": AS_OF, "churn_probability": 0.1, "churn_risk_level": "low"},
+            case | {"customer_key": 1, "as_of": AS_OF - timedelta(days=9), "churn_risk_level": "medium"},
+            case | {"customer_key": 1, "as_of": AS_OF - timedelta(days=2), "churn_risk_level": "high"},
+            case | {"customer_key": 1, "as_of": AS_OF + timedelta(days=1), "churn_risk_level": "low"},
+            case | {"customer_key": 3, "as_of": AS_OF - timedelta(days=2), "churn_risk_level": "low"},
+        ],
+    )
+
+    one, two = build_churn_predictions(outlooks, as_of=AS_OF).orderBy("customer_key").collect()
+
+    assert (one.churn_probability, one.churn_risk_level, one.top_factors) == (0.8, "critical", ["long silence"])
+    assert (one.previous_risk_level, one.decided_on) == ("high", AS_OF + timedelta(days=30))
+    assert (one.model_version, one.horizon_days) == ("m/2", 30)
+    assert (two.customer_key, two.churn_risk_level, two.previous_risk_level) == (2, "low", None)
 
 
 @pytest.mark.slow

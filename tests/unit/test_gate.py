@@ -11,6 +11,7 @@ from lakehouse.errors import ModelError
 from models.gate import try_lifecycle
 from models.histories import Histories
 from models.lifecycle import LifecycleModel, fit_lifecycle
+from models.population import population_of
 from tests.unit.test_lifecycle_model import DAY, shop
 
 
@@ -30,6 +31,7 @@ def test_the_first_model_is_accepted_for_beating_the_plain_sum(histories: Histor
     assert verdict.is_accepted
     assert verdict.trial.auc > verdict.baseline.auc
     assert verdict.over_champion is None
+    assert 0.5 < verdict.purchases_ratio < 2
     assert verdict.reason.startswith("Accepted: AUC 0.")
     did, probability = verdict.observed
     assert len(did) == len(probability) == verdict.trial.customers  # type: ignore[arg-type]
@@ -70,6 +72,19 @@ def test_a_model_that_predicts_twice_the_buyers_is_not_calibrated(
 
     assert not verdict.is_accepted
     assert "base rate" in verdict.reason or "not calibrated" in verdict.reason
+
+
+def test_a_run_away_fit_of_all_customers_is_refused(histories: Histories, model: LifecycleModel) -> None:
+    start = DAY - model.horizon
+    sane = population_of(histories, start)
+    # Everyone buys ten times a day for ever: what an unbounded search ends with.
+    astray = replace(sane, buying=replace(sane.buying, r=1e4, alpha=1e3, a=1e-3, b=1e4))
+
+    verdict = try_lifecycle(histories, model, populations={start: astray})
+
+    assert not verdict.is_accepted
+    assert "BG/NBD has gone astray" in verdict.reason
+    assert verdict.purchases_ratio > 2
 
 
 def test_too_short_a_history_gives_no_trial(model: LifecycleModel) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from models.clustering import match_to, moved_share, place_of
+from models.cluster_gate import try_clusters
+from models.clustering import FEATURES, match_to, moved_share, place_of, shares_in
 from models.groupings import GROUPINGS, fitting, log_kmeans
 from models.histories import Histories
+from models.scales import RankScale
 from models.segmentation_test import judge_groupings, values_at
 from models.selection import CLOSE, Past, select_clusters
 from models.stability import spend_explained, steadiness
@@ -54,16 +57,46 @@ def test_spend_explained_by_hand_and_by_chance() -> None:
 
 def test_the_fewest_clusters_that_say_as_much_are_taken() -> None:
     values = kinds()
-    later = values[:, 2] * np.random.default_rng(3).lognormal(0, 0.5, len(values))
+    past = Past(values, values[:, 2] * np.random.default_rng(3).lognormal(0, 0.5, len(values)), date(2017, 10, 3))
 
-    chosen = select_clusters(values, merchant_id="shop", as_of=date(2018, 1, 1), past=Past(values, later))
+    chosen = select_clusters(values, merchant_id="shop", as_of=date(2018, 1, 1), past=past, candidates=(3, 4))
 
     assert chosen.model is not None
     assert chosen.model.k == 3
     assert f"the fewest within {CLOSE}" in chosen.reason
-    (three,) = (c for c in chosen.candidates if c.k == 3)
+    three = next(c for c in chosen.candidates if c.k == 3)
+    assert {c.way for c in chosen.candidates} == set(GROUPINGS)
     assert three.spend_r2 is not None
     assert three.spend_r2 > 0.8
+
+
+def test_another_way_wins_when_it_says_more() -> None:
+    # Regulars who are nearly alike amid others of every sort: no line between centres tells them apart.
+    random = np.random.default_rng(1)
+    is_regular = np.arange(600) % 2 == 0
+    values = np.expm1(np.maximum(4 + random.normal(0, 1, (600, 3)) * np.where(is_regular, 0.04, 1.0)[:, None], 0))
+    past = Past(values, np.where(is_regular, 1e4, 1.0), date(2017, 10, 3))
+
+    chosen = select_clusters(values, merchant_id="shop", as_of=date(2018, 1, 1), past=past, candidates=(2,))
+
+    assert chosen.model is not None
+    assert chosen.pipeline is not None
+    assert chosen.model.way == "Gaussian mixture, log"
+    placed = place_of(values, chosen.model)
+    assert (
+        len(set(zip(placed, chosen.pipeline.predict(pd.DataFrame(values, columns=list(FEATURES))), strict=True))) == 2
+    )
+    assert (placed == placed[0])[is_regular].mean() > 0.95
+
+
+def test_no_cluster_is_made_of_one_giant() -> None:
+    values = np.vstack([kinds(), [[1.0, 2000.0, 1e9]]])
+
+    chosen = select_clusters(values, merchant_id="shop", as_of=date(2018, 1, 1), candidates=(3, 4))
+
+    assert chosen.model is not None
+    assert min(chosen.model.shares) > 0.03
+    assert np.isfinite(spend_explained(np.arange(60), np.arange(60.0)))  # groups of one: unknown ones get the mean
 
 
 def test_the_share_of_customers_who_moved_follows_matched_numbers() -> None:
@@ -73,9 +106,71 @@ def test_the_share_of_customers_who_moved_follows_matched_numbers() -> None:
     assert one is not None
     assert other is not None
 
-    assert moved_share(values, match_to(other, one), one) < 0.02
+    assert moved_share(values, match_to(other, one, values), one) < 0.02
     assert moved_share(np.full((4, 3), np.nan), one, one) == 0
     assert set(place_of(values, one)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("way", ["k-means, ranks", "Gaussian mixture, log"])
+def test_whatever_way_wins_places_customers_as_it_was_fitted(way: str) -> None:
+    values = np.vstack([kinds(), np.repeat([[1.0, 1.0, 0.0]], 40, axis=0)])
+
+    chosen = select_clusters(values, merchant_id="shop", as_of=date(2018, 1, 1), ways=(way,), candidates=(3,))
+
+    assert chosen.model is not None
+    assert chosen.pipeline is not None
+    assert chosen.model.way == way
+    theirs = chosen.pipeline.predict(pd.DataFrame(values, columns=list(FEATURES)))
+    assert len(set(zip(theirs, place_of(values, chosen.model), strict=True))) == 3
+    assert sum(chosen.model.shares) == pytest.approx(1)
+    assert any("high value" in name for name in chosen.model.names)
+
+
+def test_ranks_are_those_of_scikit_learn() -> None:
+    from sklearn.preprocessing import QuantileTransformer
+
+    tied = np.concatenate([np.zeros(50), np.arange(30), np.full(40, 7.0), np.full(60, 99.0)])
+    fitted = QuantileTransformer(n_quantiles=100).fit(tied[:, None])
+    asked = np.array([-5, 0, 0.5, 6.9, 7, 7.1, 28.5, 99, 1e9])
+
+    found = RankScale.between(fitted.quantiles_[:, 0], fitted.references_).of(asked)
+
+    np.testing.assert_allclose(found, fitted.transform(asked[:, None])[:, 0], atol=1e-12)
+
+
+def test_clusters_replace_a_champion_only_for_a_reason() -> None:
+    values = kinds()
+    spend = values[:, 2] * np.random.default_rng(3).lognormal(0, 0.5, len(values))
+    made = [
+        select_clusters(values, merchant_id="shop", as_of=day, candidates=(3,)).model
+        for day in (date(2017, 6, 1), date(2018, 1, 1))
+    ]
+    champion, model = made
+    assert champion is not None
+    assert model is not None
+    past = Past(values, spend, date(2017, 10, 3))
+    # Two of its three kinds thrown together.
+    blind = replace(champion, centres=(champion.centres[0], champion.centres[1], (99.0, 99.0, 99.0)))
+    blind = replace(blind, shares=tuple(shares_in(values, blind)))
+
+    as_good = try_clusters(values, model, champion, past)
+    better = try_clusters(values, model, blind, past)
+    unseen = try_clusters(values, model, replace(champion, as_of=date(2017, 11, 1)), past)
+    drifted = try_clusters(values, model, replace(champion, shares=(0.9, 0.05, 0.05)), None)
+    fleeting = try_clusters(values, model, None, Past(values[::3], spend[::3], past.as_of))
+
+    assert try_clusters(values, model, None, past).is_accepted
+    assert not as_good.is_accepted
+    assert "beyond noise" in as_good.reason
+    assert better.is_accepted
+    assert better.over_champion is not None
+    assert better.over_champion[0] > 0.05
+    assert "has seen the days of the trial" in unseen.reason
+    assert drifted.is_accepted
+    assert drifted.champion_drift is not None
+    assert drifted.champion_drift > 0.25
+    assert not fleeting.is_accepted
+    assert "would have drifted" in fleeting.reason
 
 
 def test_groupings_of_a_past_day_are_judged_by_what_followed() -> None:

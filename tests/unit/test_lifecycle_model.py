@@ -155,6 +155,35 @@ def test_data_that_teach_nothing_are_refused_with_the_reason(frame: pd.DataFrame
         fit_lifecycle(histories, DAY)
 
 
+def test_unknown_spend_is_nothing_paid_and_infinite_spend_is_refused(sales: pd.DataFrame) -> None:
+    unknown = sales.assign(spend=sales["spend"].where(sales["day"] % 7 != 0))
+    nothing = Histories.of(unknown.fillna({"spend": 0.0}))
+
+    scores = fit_lifecycle(Histories.of(unknown), DAY).score(Histories.of(unknown), DAY)
+
+    pd.testing.assert_frame_equal(scores, fit_lifecycle(nothing, DAY).score(nothing, DAY))
+    with pytest.raises(ModelError, match=f"spend is infinite on {len(sales)} of {len(sales)}"):
+        Histories.of(sales.assign(spend=np.inf))
+
+
+def test_customers_with_returns_only_teach_nothing() -> None:
+    returned = pd.DataFrame([(k, d, 0.0, -5.0) for k in range(400) for d in range(0, 390, 30)], columns=shop(1).columns)
+
+    with pytest.raises(ModelError, match="0 customers have bought"):
+        fit_lifecycle(Histories.of(returned), DAY)
+
+
+def test_a_constant_feature_is_no_obstacle(sales: pd.DataFrame) -> None:
+    # Nobody ever gave anything back, and everyone's every purchase cost the same.
+    flat = Histories.of(sales.assign(spend=7.0))
+    features = rhythm_features(flat.before(DAY), DAY, 30, PAPER)
+
+    scores = fit_lifecycle(flat, DAY).score(flat, DAY)
+
+    assert features["return_days_365d"].nunique() == features["basket_value_mean"].nunique() == 1
+    assert np.isfinite(scores["probability_active"]).all()
+
+
 def test_equal_spend_leaves_value_unknown_and_the_rest_known(sales: pd.DataFrame) -> None:
     flat = Histories.of(sales.assign(spend=5.0))
 
