@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from lakehouse.errors import ModelError
-from models.shoppers import ACTIVITY, Placed, masked
+from models.shoppers import ACTIVITY, Placed, has_bought, masked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,8 @@ SHRINK: Final = 0.02
 """Inverse strength of the penalty of the regression per seed; there are 32 directions and often few seeds."""
 FEATURES: Final = (
     "resemblance", "cosine", "affinity", "affinity_share", "recent_affinity", "nearest_breadth", "nearest_depth",
-    "nearest_recent", "category_cosine", *ACTIVITY, "seed_share", "entry_rate",
+    "nearest_recent", "category_cosine", "regressed_bought", "regressed_counts", "regressed_recent", "regressed_items",
+    *ACTIVITY, "seed_share", "entry_rate",
 )  # fmt: skip
 """Features of the pooled model: how a customer stands to a seed, how active they are, and how common the seed is."""
 
@@ -51,6 +52,9 @@ class SeedModel:
         category_centre: The same in the category space.
         similarity: Per category the cosine of buying it and being of the seed.
         nearest: The most similar categories.
+        bought_weights: Per category, of the regression of membership on which were bought (`models.copurchase`).
+        count_weights: Per category, of that on how often.
+        item_weights: Per item, of that on which items were bought.
         share: Part of the customers who are of the seed.
         entry_rate: Part of the others who came to it in the 90 days before; the share where that is unknown.
     """
@@ -64,6 +68,9 @@ class SeedModel:
     category_centre: NDArray[np.float64]
     similarity: NDArray[np.float64]
     nearest: NDArray[np.int64]
+    bought_weights: NDArray[np.float64]
+    count_weights: NDArray[np.float64]
+    item_weights: NDArray[np.float64]
     share: float
     entry_rate: float
 
@@ -86,6 +93,10 @@ class SeedModel:
             bought[:, self.nearest].mean(axis=1),
             recent[:, self.nearest].mean(axis=1),
             _cosine(by_category, self.category_centre),
+            (bought > 0) @ self.bought_weights,
+            bought @ self.count_weights,
+            recent @ self.count_weights,
+            has_bought(shoppers.items) @ self.item_weights,
             *shoppers.activity.T,
             np.full(len(shoppers), np.log(max(self.share, 1e-4))),
             np.full(len(shoppers), np.log(self.entry_rate + 1e-3)),
@@ -151,6 +162,9 @@ def fit_seed(
         category_centre=_centre(placed.by_categories(without)[is_seed & active]),
         similarity=similarity,
         nearest=np.argsort(-both, kind="stable")[:NEAREST],
+        bought_weights=placed.active_categories.weights(member[active], np.array(without, dtype=np.int64)),
+        count_weights=placed.active_counts.weights(member[active], np.array(without, dtype=np.int64)),
+        item_weights=placed.active_items.weights(member[active], placed.items_of(without)),
         share=share,
         entry_rate=share if entry_rate is None else entry_rate,
     )

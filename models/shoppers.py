@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,12 +12,15 @@ import pandas as pd
 import scipy.sparse as sp
 
 from lakehouse.errors import ModelError
+from models.copurchase import CoPurchase
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIMENSIONS: Final = 32
 RECENT_DAYS: Final = 60
+CATEGORY_PENALTY: Final = 0.12
+ITEM_PENALTY: Final = 0.2
 SEED: Final = 20_240_229
 ACTIVITY: Final = ("days_30", "days_90", "days_180", "lines_30", "lines_90", "new_45", "new_90", "breadth")
 """What everyone is measured by whatever the seed: purchase days, lines, categories first bought lately, categories."""
@@ -211,9 +215,28 @@ class Placed:
             (shoppers.categories**2).sum(axis=1),
         )
 
+    @cached_property
+    def active_categories(self) -> CoPurchase:
+        """Regressions on which categories active customers have bought."""
+        return CoPurchase.of((self.shoppers.categories[self.shoppers.is_active] > 0).astype(float), CATEGORY_PENALTY)
+
+    @cached_property
+    def active_counts(self) -> CoPurchase:
+        """Regressions on how often they have, as logarithms."""
+        return CoPurchase.of(self.shoppers.categories[self.shoppers.is_active], CATEGORY_PENALTY)
+
+    @cached_property
+    def active_items(self) -> CoPurchase:
+        """Regressions on which items they have bought."""
+        return CoPurchase.of(has_bought(self.shoppers.items[self.shoppers.is_active]), ITEM_PENALTY)
+
+    def items_of(self, categories: Sequence[int]) -> NDArray[np.int64]:
+        """Returns the numbers of the items of some categories."""
+        return np.flatnonzero(np.isin(self.space.vocabulary.category_of, list(categories)))
+
     def by_items(self, without: Sequence[int] = ()) -> NDArray[np.float64]:
         """Returns customers by 32 from the items they bought, those of the categories in `without` left out."""
-        columns = np.flatnonzero(np.isin(self.space.vocabulary.category_of, list(without)))
+        columns = self.items_of(without)
         left_out = self.tf_idf[:, columns]
         return _shortened(self.whole - left_out @ self.space.item_axes[columns], self.squares - _squares(left_out))
 
@@ -224,6 +247,11 @@ class Placed:
             self.whole_categories - left_out @ self.space.category_axes[list(without)],
             self.category_squares - (left_out**2).sum(axis=1),
         )
+
+
+def has_bought(items: sp.csr_matrix) -> sp.csr_matrix:
+    """Returns the same with 1 for whatever was bought."""
+    return sp.csr_matrix((np.ones_like(items.data), items.indices, items.indptr), shape=items.shape)
 
 
 def masked(columns: NDArray[np.float64], without: Sequence[int]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ import pytest
 
 from lakehouse.errors import ModelError
 from models.adoption import Moment, judge_adoption
+from models.copurchase import CoPurchase
 from models.judging import lift_at, paired_gain, reliability, stability_index, top_share
 from models.lookalike import FEATURES, fit_pooled, fit_seed, fold_of, rank_average, standardised
 from models.shoppers import Placed, Shoppers, Space, Vocabulary
@@ -101,6 +102,30 @@ def test_resemblance_is_out_of_fold(placed: Placed) -> None:
 
     np.testing.assert_array_equal(before[mine], after[mine])
     assert np.abs(before[~mine] - after[~mine]).max() > 0.1
+
+
+def test_a_regression_never_sees_what_is_left_out() -> None:
+    random = np.random.default_rng(0)
+    bought = (random.random((400, 8)) < 0.3).astype(float)
+    member = (bought[:, 2] + random.random(400) > 0.9).astype(float)
+    kept = [0, 1, 3, 4, 5, 7]
+
+    found = CoPurchase.of(bought, 0.1).weights(member, np.array([2, 6]))
+
+    smaller = bought[:, kept]
+    alone = np.linalg.solve(smaller.T @ smaller + 0.1 * 400 * np.eye(6), smaller.T @ member)
+    np.testing.assert_allclose(found[kept], alone)
+    assert found[[2, 6]].tolist() == [0, 0]
+    seen = CoPurchase.of(bought, 0.1).weights(member, np.array([], dtype=int))
+    assert seen.argmax() == 2
+
+
+def test_purchases_of_hardly_anyone_or_all_alike_give_a_regression() -> None:
+    rare, alike = np.eye(50), np.ones((50, 3))
+    member = (np.arange(50) < 20).astype(float)
+
+    assert CoPurchase.of(rare, 0.1).weights(member, np.array([1])).tolist() == [0.0] * 50
+    assert np.isfinite(CoPurchase.of(alike, 0.1).weights(member, np.array([0]))).all()
 
 
 @pytest.mark.parametrize(
