@@ -22,7 +22,15 @@ MAX_CUSTOMERS = 20_000
 """Customers a merchant's models are judged on, drawn by a hash of their key."""
 
 _SHOWN = {
-    "activity": ("auc", "brier", "predicted_to_actual", "top_decile_share", "spend_correlation", "base_rate"),
+    "activity": (
+        "auc",
+        "brier",
+        "predicted_to_actual",
+        "top_decile_share",
+        "top_decile_perfect",
+        "spend_correlation",
+        "base_rate",
+    ),
     "clusters": ("k", "ari", "jaccard_min", "min_share", "spend_r2"),
     "lookalike": ("auc", "auc_sd", "gain", "gain_se", "lift_5", "lift_10", "predicted_to_actual", "categories"),
     "coupons": ("auc", "lift_5", "lift_10", "positives", "candidates"),
@@ -60,7 +68,7 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
             lines = read_purchase_lines(job.lake, merchant_id, last, MAX_CUSTOMERS)
             told = lambda text: console.print(f"  [dim]{text}[/]", highlight=False)  # noqa: E731
             try:
-                campaigns = read_campaigns(job.lake, merchant_id, last)
+                campaigns = read_campaigns(job.lake, merchant_id, last, lines["customer_key"].to_numpy(np.int64))
                 horizon, found = evaluate_merchant(days, lines, last, told, cut_offs, campaigns)
             except ModelError as e:
                 console.print(f"  {e}", highlight=False, markup=False)

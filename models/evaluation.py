@@ -257,6 +257,7 @@ def _numbers(j: Judgement) -> dict[str, float]:
         "brier": j.brier,
         "predicted_to_actual": j.predicted_to_actual,
         "top_decile_share": j.top_decile_share,
+        "top_decile_perfect": j.top_decile_perfect,
         "spend_correlation": j.spend_correlation,
         "base_rate": j.base_rate,
     }

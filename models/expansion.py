@@ -125,28 +125,24 @@ def expand_seed(
     barred = members.where(F.col(C.segment_id).isin([seed_id, *left_out])).select(C.customer_key).distinct()
     facts = lake.read("gold.fact_transactions").where(F.col(T.merchant_id) == F.lit(merchant_id))
     scored = score_audience(facts, lake.read("gold.dim_product"), model=model, as_of=as_of)
-    candidates = scored.join(barred, on=C.customer_key, how="left_anti")
-    counted = candidates.persist()  # Python scores each customer once, for the count and for the audience
-    try:
-        total = counted.count()
-        chosen = _cut(counted, size, total)
-        audience = chosen.select(
-            F.lit(merchant_id).alias(M.merchant_id),
-            F.lit(audience_id).alias(M.audience_id),
-            M.customer_key,
-            M.customer_id,
-            F.lit(as_of).alias(M.as_of),
-            M.score,
-            M.probability,
-            F.lit(version.label).alias(M.model_version),
-        )
-        slice_of = {M.merchant_id: merchant_id, M.audience_id: audience_id}
-        lake.write("gold.lookalike_member", audience, slice_of={str(k): v for k, v in slice_of.items()})
-    finally:
-        counted.unpersist()
-    made = lake.read("gold.lookalike_member").where(
-        (F.col(M.merchant_id) == F.lit(merchant_id)) & (F.col(M.audience_id) == F.lit(audience_id))
+    candidates = scored.join(barred, on=C.customer_key, how="left_anti").select(
+        F.lit(merchant_id).alias(M.merchant_id),
+        F.lit(audience_id).alias(M.audience_id),
+        M.customer_key,
+        M.customer_id,
+        F.lit(as_of).alias(M.as_of),
+        M.score,
+        M.probability,
+        F.lit(version.label).alias(M.model_version),
     )
+    slice_of = {str(M.merchant_id): merchant_id, str(M.audience_id): audience_id}
+    is_its = (F.col(M.merchant_id) == F.lit(merchant_id)) & (F.col(M.audience_id) == F.lit(audience_id))
+    # Written before they are counted and cut, so that Python scores each customer once.
+    lake.write("gold.lookalike_candidate", candidates, slice_of=slice_of)
+    kept = lake.read("gold.lookalike_candidate").where(is_its)
+    total = kept.count()
+    lake.write("gold.lookalike_member", _cut(kept, size, total), slice_of=slice_of)
+    made = lake.read("gold.lookalike_member").where(is_its)
     customers, lowest = made.agg(F.count(F.lit(1)), F.min(M.score)).collect()[0]
     row = {
         L.merchant_id: merchant_id,

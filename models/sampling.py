@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -14,6 +15,9 @@ from lakehouse.lake import Lake
 from lakehouse.tables.gold import FactTransactions as T
 from models.histories import EPOCH
 from models.purchase_days import purchase_days, purchase_lines
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SEED: Final = 20_240_229
 TRAINING_CUSTOMERS: Final = 50_000
@@ -52,11 +56,23 @@ class Campaigns:
     redemptions: pd.DataFrame
 
 
-def read_campaigns(lake: Lake, merchant_id: str, as_of: date) -> Campaigns:
-    """Campaigns of a merchant that began before a day, whom they addressed and who redeemed before the day."""
+def read_campaigns(lake: Lake, merchant_id: str, as_of: date, among: NDArray[np.int64]) -> Campaigns:
+    """Campaigns of a merchant that began before a day, whom they addressed and who redeemed before the day.
+
+    Args:
+        lake: Holds `silver.campaign`, `silver.campaign_contact` and `silver.coupon_redemption`.
+        merchant_id: Retailer.
+        as_of: Exclusive edge of what counts.
+        among: Keys of the customers to look at, such as those of `read_purchase_lines`; contacts and redemptions of
+            others stay where they are.
+    """
+    known = F.broadcast(lake.spark.createDataFrame(pd.DataFrame({"customer_key": np.unique(among)})))
 
     def mine(name: str) -> DataFrame:
         return lake.read(name).where(F.col("merchant_id") == F.lit(merchant_id))
+
+    def theirs(rows: DataFrame) -> pd.DataFrame:
+        return rows.join(known, on="customer_key", how="left_semi").distinct().toPandas()
 
     def number(column: str) -> Column:
         return F.datediff(column, F.lit(date.fromordinal(EPOCH)))
@@ -66,8 +82,8 @@ def read_campaigns(lake: Lake, merchant_id: str, as_of: date) -> Campaigns:
     redeemed = mine("silver.coupon_redemption").where(F.col("redeemed_on") < F.lit(as_of))
     return Campaigns(
         begun.select("campaign_id", number("starts_on").alias("starts"), number("ends_on").alias("ends")).toPandas(),
-        mine("silver.campaign_contact").select("campaign_id", key).distinct().toPandas(),
-        redeemed.select("campaign_id", key, number("redeemed_on").alias("day")).distinct().toPandas(),
+        theirs(mine("silver.campaign_contact").select("campaign_id", key)),
+        theirs(redeemed.select("campaign_id", key, number("redeemed_on").alias("day"))),
     )
 
 

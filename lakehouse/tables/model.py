@@ -44,7 +44,7 @@ class CustomerCluster:
         "double",
         "Distance to the cluster's centre; large means an untypical member.",
         family="clusters",
-        unit="standard deviations of log features",
+        unit="on the model's scale: standard deviations, or ranks from 0 to 1",
         source=_SOURCE,
         optional=False,
     )
@@ -75,7 +75,7 @@ class ClusterProfile:
     value_share = double(
         "Part of the net spend of the merchant's clustered customers; null when that is not positive.", optional=True
     )
-    distance_mean = double("Mean distance to the centre, standard deviations of log features.")
+    distance_mean = double("Mean distance to the centre, on the model's scale.")
 
 
 RISK_LEVELS = ("low", "medium", "high", "critical")
@@ -187,17 +187,18 @@ class LookalikeAudience:
 
 
 @table(
-    "gold.lookalike_member",
-    comment="One row per audience and customer in it, as it was made; expanding the seed again replaces it.",
+    "gold.lookalike_candidate",
+    comment="One row per audience and customer who could be in it, scored when it was made: what another size would "
+    "take; expanding the seed again replaces it.",
     kind=ReplaceSlice(by=("merchant_id", "audience_id")),
     key=("merchant_id", "audience_id", "customer_key"),
     producer="models.expansion:expand_seed",
     by_runtime=True,
     owner="data-science",
 )
-class LookalikeMember:
+class LookalikeCandidate:
     merchant_id = text("Retailer.")
-    audience_id = text("Audience.", references="gold.lookalike_audience.audience_id")
+    audience_id = text("Audience.")
     customer_key = bigint("xxhash64(merchant_id, customer_id).")
     customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
     as_of = day("Only events before this day were looked at.")
@@ -207,6 +208,19 @@ class LookalikeMember:
         check="probability BETWEEN 0 AND 1",
     )
     model_version = text("Registered model version that scored the customer.")
+
+
+@table(
+    "gold.lookalike_member",
+    comment="One row per audience and customer in it, as it was made; expanding the seed again replaces it.",
+    kind=ReplaceSlice(by=("merchant_id", "audience_id")),
+    key=("merchant_id", "audience_id", "customer_key"),
+    producer="models.expansion:expand_seed",
+    by_runtime=True,
+    owner="data-science",
+)
+class LookalikeMember(LookalikeCandidate):
+    audience_id = text("Audience.", references="gold.lookalike_audience.audience_id")
 
 
 @table(

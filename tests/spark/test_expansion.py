@@ -80,6 +80,10 @@ def test_an_audience_resembles_its_seed_leaves_out_whom_it_must_and_is_a_segment
     # What is left of the even ones is an eighth of all: by chance one in five of the candidates.
     assert (keys % 2 == 0).mean() > 0.35
     assert made["expected_lift"] > 1.3  # type: ignore[operator]
+    candidates = lake.read("gold.lookalike_candidate").toPandas()
+    assert candidates["score"].nlargest(30).min() == members["score"].min()
+    assert len(candidates) > 200
+    assert set(keys) < set(candidates["customer_key"])
     assert made["auc"] > made["auc_of_activity"]  # type: ignore[operator]
     assert members["probability"].between(0, 1).all()
     assert set(members["customer_id"]) == {f"C{k}" for k in keys}
