@@ -58,22 +58,22 @@ def try_clusters(
     Returns:
         Accepted when there is no champion; when the champion's clusters have drifted from the sizes they were made
         with; and when the same way with as many clusters, fitted on the past day, says more of later spend than the
-        champion beyond noise. Refused when its own clusters would have drifted since the past day. A champion that
+        champion beyond noise. Refused when its own clusters would have drifted since the past day, unless there is no
+        champion: in a merchant's first months everyone's history grows. A champion that
         knows of the past day or later cannot be compared and stays, and so it does where there is no past day.
     """
     known = past.usable() if past is not None else None
     drift = None if known is None else _drift(shares_in(known.values, model), shares_in(values, model))
-    if drift is not None and drift > ALARM:
-        why = f"its clusters' sizes would have drifted within the trial (stability index {drift:.2f})"
-        return ClusterVerdict(False, f"Kept as challenger: {why}.", drift)
     if champion is None:
-        return ClusterVerdict(True, "Accepted: stable, and the first of this merchant.", drift)
+        note = "" if drift is None or drift <= ALARM else f"; customers have moved within 90 days (index {drift:.2f})"
+        return ClusterVerdict(True, f"Accepted: stable, and the first of this merchant{note}.", drift)
     moved = _drift(np.array(champion.shares), shares_in(values, champion))
     if moved > ALARM:
-        reason = (
-            f"Accepted: the champion's clusters have drifted from the sizes they had (stability index {moved:.2f})."
-        )
+        reason = f"Accepted: the sizes of the champion's clusters have drifted (stability index {moved:.2f})."
         return ClusterVerdict(True, reason, drift, moved)
+    if drift is not None and drift > ALARM:
+        why = f"its clusters' sizes would have drifted within the trial (stability index {drift:.2f})"
+        return ClusterVerdict(False, f"Kept as challenger: {why}.", drift, moved)
     if known is None or champion.as_of > known.as_of:
         why = "the champion has seen the days of the trial, so the two cannot be compared; it stays"
         if known is None:

@@ -372,7 +372,7 @@ def _known(store: ModelStore) -> tuple[list[Version], list[Attempt]]:
     path = store.folder / "versions.json" if store.folder else None
     if path is not None and path.exists():
         copy: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if copy["stamp"] == stamp:
+        if copy["stamp"] == stamp and "attempts" in copy:
             return [Version(**v) for v in copy["versions"]], [Attempt(**a) for a in copy["attempts"]]
     with mlflow_at(store) as mlflow:
         return _refresh(mlflow.MlflowClient(), store)

@@ -157,7 +157,8 @@ def test_clusters_replace_a_champion_only_for_a_reason() -> None:
     better = try_clusters(values, model, blind, past)
     unseen = try_clusters(values, model, replace(champion, as_of=date(2017, 11, 1)), past)
     drifted = try_clusters(values, model, replace(champion, shares=(0.9, 0.05, 0.05)), None)
-    fleeting = try_clusters(values, model, None, Past(values[::3], spend[::3], past.as_of))
+    lopsided = Past(values[::3], spend[::3], past.as_of)
+    fleeting, first = (try_clusters(values, model, c, lopsided) for c in (champion, None))
 
     assert try_clusters(values, model, None, past).is_accepted
     assert not as_good.is_accepted
@@ -171,6 +172,8 @@ def test_clusters_replace_a_champion_only_for_a_reason() -> None:
     assert drifted.champion_drift > 0.25
     assert not fleeting.is_accepted
     assert "would have drifted" in fleeting.reason
+    assert first.is_accepted
+    assert "have moved within 90 days" in first.reason
 
 
 def test_groupings_of_a_past_day_are_judged_by_what_followed() -> None:

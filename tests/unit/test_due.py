@@ -1,0 +1,47 @@
+"""When a model is trained again; without Spark and without MLflow."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from models import store
+from models.store import ACCEPTED, CLUSTERS, OUTLOOK, REFUSED, Attempt, ModelStore, Version, is_due
+
+AS_OF = date(2018, 1, 1)
+STORE = ModelStore("sqlite:///none", "sqlite:///none", Path("none"), "local")
+
+
+def version(days_ago: int, status: str = ACCEPTED, number: int = 1) -> Version:
+    day = (AS_OF - timedelta(days=days_ago)).isoformat()
+    return Version(STORE.model_name(CLUSTERS, "shop"), number, "shop", day, status, "", "run", None)
+
+
+def attempt(days_ago: int, kind: str = CLUSTERS, merchant_id: str = "shop") -> Attempt:
+    return Attempt(kind, merchant_id, (AS_OF - timedelta(days=days_ago)).isoformat())
+
+
+@pytest.mark.parametrize(
+    ("versions", "attempts", "expected"),
+    [
+        ([], [], True),
+        ([version(120)], [], True),
+        ([version(60)], [], False),  # younger than the 90 days it takes to compare
+        ([version(120), version(10, REFUSED, 2)], [], False),  # tried ten days ago
+        ([version(120)], [attempt(10)], False),
+        ([version(120)], [attempt(40)], True),
+        ([], [attempt(29)], False),
+        ([], [attempt(30)], True),
+        ([version(40, REFUSED)], [], True),  # no champion to wait for
+        ([], [attempt(-5)], True),  # tried for a later day, which this one knows nothing of
+        ([], [attempt(3, OUTLOOK), attempt(3, merchant_id="other")], True),
+    ],
+)
+def test_training_is_due_when_there_is_something_to_learn(
+    versions: list[Version], attempts: list[Attempt], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_known", lambda _: (versions, attempts))
+
+    assert is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90) is expected
