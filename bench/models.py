@@ -1,15 +1,18 @@
 """How fast models score, and what fitting BG/NBD on a million customers takes: `python -m bench.models`.
 
-One core and numpy arrays: what one Spark task does between receiving a batch and giving it back.
+One core and numpy arrays: what one Spark task does between receiving a batch and giving it back. With `--spark`, what
+Spark does instead: purchase days collapsed to cells that BG/NBD is fitted on, customers placed in clusters.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,9 +20,11 @@ from threadpoolctl import threadpool_limits
 
 from models.audience import fit_audience
 from models.bgnbd import fit_bgnbd
-from models.clustering import place_of
+from models.clustering import ClusterModel, place_of
+from models.groupings import GROUPINGS
 from models.histories import Histories
 from models.lifecycle import fit_lifecycle
+from models.population import fit_cells
 from models.segmentation_test import values_at
 from models.selection import select_clusters
 
@@ -59,7 +64,7 @@ def timed(name: str, rows: int, work: Callable[[], object]) -> object:
     result = work()
     took = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{name:<34} {rows:>10,} rows {took:>8.2f} s {rows / took:>12,.0f} rows/s   peak {peak:.1f} GB", flush=True)
+    print(f"{name:<46} {rows:>10,} rows {took:>8.2f} s {rows / took:>12,.0f} rows/s   peak {peak:.1f} GB", flush=True)
     return result
 
 
@@ -67,28 +72,26 @@ def main() -> None:
     """Prints one line per piece of work."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--customers", type=int, default=1_000_000)
-    n = parser.parse_args().customers
+    parser.add_argument("--spark", action="store_true", help="measure what Spark does, in a local session")
+    given = parser.parse_args()
+    n = given.customers
     with threadpool_limits(limits=1):
         everyone = timed("make customers", n, lambda: customers(n))
         known = everyone.before(DAY)  # type: ignore[attr-defined]
+        values = values_at(known, DAY)
+        placed = [m for way in GROUPINGS if (m := _clusters(values[:TRAINED_ON], way)) is not None]
+        if given.spark:
+            with tempfile.TemporaryDirectory() as folder:
+                _in_spark(everyone, values, placed, Path(folder))  # type: ignore[arg-type]
+            return
         x, t_x, age = known.triples(DAY)
-        timed("BG/NBD, every customer a row", len(known), lambda: fit_bgnbd(x, t_x, age))
-        week = pd.DataFrame({"x": x, "t_x": t_x // 7, "age": age // 7})
-        triples = week.value_counts().reset_index()
-        timed(
-            f"BG/NBD, {len(triples):,} weekly triples",
-            len(known),
-            lambda: fit_bgnbd(triples["x"], triples["t_x"], triples["age"], triples["count"]),
-        )
+        buying = timed("BG/NBD, fit, every customer a row", len(known), lambda: fit_bgnbd(x, t_x, age))
+        timed("BG/NBD, score", len(known), lambda: _outlook_of(buying, x, t_x, age))
         sample = customers(TRAINED_ON, seed=2)
         model = timed("life-cycle model, fit", len(sample), lambda: fit_lifecycle(sample, DAY))
         timed("life-cycle model, score", len(known), lambda: _in_batches(model, known))
-        values = values_at(known, DAY)
-        clusters = select_clusters(values[:TRAINED_ON], merchant_id="bench", as_of=date(2020, 1, 1), candidates=(4,))
-        if clusters.model is None:
-            print(clusters.reason)
-        else:
-            timed("clusters, score", len(values), lambda: place_of(values, clusters.model))
+        for clusters in placed:
+            timed(f"clusters, {clusters.way}, score", len(values), lambda c=clusters: place_of(values, c))
         learning = purchases(TRAINED_ON, seed=3)
         seed_keys = np.arange(0, TRAINED_ON, 5)
         audience, _ = timed("audience, fit", TRAINED_ON, lambda: fit_audience(learning, DAY, seed_keys))  # type: ignore[misc]
@@ -96,6 +99,51 @@ def main() -> None:
         batch = purchases(10_000, seed=4)
         rounds = max(1, n // 10_000)
         timed("audience, score", rounds * 10_000, lambda: [audience.score(batch) for _ in range(rounds)])
+
+
+def _in_spark(everyone: Histories, values: np.ndarray, placed: list[ClusterModel], folder: Path) -> None:
+    from pyspark.sql import functions as F
+
+    from lakehouse.session import SparkSettings, build_session
+    from models.cells import collapse_customers
+    from models.clustering import FEATURES, score_clusters
+
+    days = {"customer_key": everyone.keys[everyone.owner], "day": everyone.days, "baskets": everyone.baskets,
+            "spend": everyone.spend}  # fmt: skip
+    pd.DataFrame(days).to_parquet(folder / "days.parquet")
+    pd.DataFrame(values, columns=list(FEATURES)).to_parquet(folder / "values.parquet")
+    spark = build_session(SparkSettings(master="local[2]", driver_memory="3g", shuffle_partitions=4), folder, "bench")
+    read = spark.read.parquet(str(folder / "days.parquet"))
+    at = [DAY, DAY - 30, DAY - 60, DAY - 90, DAY - 120]
+    cells = timed("Spark: collapse at five days", len(everyone), lambda: collapse_customers(read, at).toPandas())
+    one = cells[cells["day"] == DAY]  # type: ignore[index]
+    of_day = f"{int((one['kind'] == 'buying').sum()):,} and {int((one['kind'] == 'spending').sum()):,} cells"
+    fitted = timed(f"BG/NBD, Gamma-Gamma, fit, {of_day}", len(everyone), lambda: fit_cells(one))
+    print(fitted[DAY])  # type: ignore[index]
+    customers_of = spark.read.parquet(str(folder / "values.parquet")).select(
+        F.lit("bench").alias("merchant_id"),
+        F.monotonically_increasing_id().alias("customer_key"),
+        F.lit("").alias("customer_id"),
+        F.lit(date(2020, 1, 1)).alias("as_of"),
+        *FEATURES,
+    )
+    for model in placed:
+        scored = score_clusters(customers_of, as_of=date(2020, 1, 1), clusters={"bench": model})
+        counted = scored.agg(F.sum("cluster_id"), F.sum("cluster_distance"))
+        timed(f"Spark: clusters, {model.way}", len(values), counted.collect)
+    spark.stop()
+
+
+def _clusters(values: np.ndarray, way: str) -> ClusterModel | None:
+    found = select_clusters(values, merchant_id="bench", as_of=date(2020, 1, 1), candidates=(3, 4), ways=(way,))
+    if found.model is None:
+        print(f"{way}: {found.reason}")
+    return found.model
+
+
+def _outlook_of(buying: object, x: np.ndarray, t_x: np.ndarray, age: np.ndarray) -> float:
+    active = buying.probability_active(30, x, t_x, age)  # type: ignore[attr-defined]
+    return float(active.sum() + buying.expected_purchases(30, x, t_x, age).sum())  # type: ignore[attr-defined]
 
 
 def _in_batches(model: object, known: Histories, size: int = 10_000) -> int:
