@@ -1,4 +1,4 @@
-"""The notebooks on models, run on a third of the Complete Journey: they are about what made-up customers do not show."""
+"""The notebooks on models, run on a third of the Complete Journey; made-up customers do not show their point."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_model_notebooks_run_on_real_customers(journey: Path, monkeypatch: pytes
         assert sum("image/png" in o.get("data", {}) for o in shown) >= 3, name
     said = "".join(str(o.get("text", "")) for c in whole.cells if c.cell_type == "code" for o in c.outputs)
     assert "customers of complete_journey" in said
-    assert "clusters (k-means, log)" in said
+    assert "R2 of later spend: " in said  # there are stable clusters
 
 
 def _filled(spark: SparkSession, name: str, known: pd.DataFrame) -> DataFrame:
