@@ -109,27 +109,21 @@ def score_clusters(features: DataFrame, *, as_of: date, clusters: Mapping[str, C
     for name in FEATURES:
         value = F.col(name).cast("double")
         known = known.where(value.isNotNull() & ~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))))
-    distances, costs = F.lit(None).cast("array<double>"), F.lit(None).cast("array<double>")
-    names = F.lit(None).cast("array<string>")
-    version = F.lit(None).cast("string")
+    scaled, distances, costs = (F.lit(None).cast("array<double>") for _ in range(3))
+    names, version = F.lit(None).cast("array<string>"), F.lit(None).cast("string")
     for model in models:
         is_its = F.col(X.merchant_id) == F.lit(model.merchant_id)
-        away = _squared_distances(model)
         handicaps = [s.handicap for s in model.shapes] or [0.0] * model.k
-        distances = F.when(is_its, F.array(*away)).otherwise(distances)
-        costs = F.when(is_its, F.array(*[d + F.lit(h) for d, h in zip(away, handicaps, strict=True)])).otherwise(costs)
+        cost = F.array(*[F.get("_d", F.lit(c)) + F.lit(h) for c, h in enumerate(handicaps)])
+        scaled = F.when(is_its, F.array(*_scaled(model))).otherwise(scaled)
+        distances = F.when(is_its, F.array(*_squared_distances(model))).otherwise(distances)
+        costs = F.when(is_its, cost).otherwise(costs)
         names = F.when(is_its, F.array(*[F.lit(n) for n in model.names])).otherwise(names)
         version = F.when(is_its, F.lit(model.version)).otherwise(version)
-    measured = known.select(
-        X.merchant_id,
-        X.customer_key,
-        X.customer_id,
-        X.as_of,
-        distances.alias("_d"),
-        costs.alias("_c"),
-        names.alias("_n"),
-        version.alias(C.model_version),
-    )
+    keys: list[str] = [X.merchant_id, X.customer_key, X.customer_id, X.as_of]
+    # Step by step, so that a scale is worked out once a customer and not once for every centre.
+    measured = known.select(*keys, scaled.alias("_x"), names.alias("_n"), version.alias(C.model_version))
+    measured = measured.select("*", distances.alias("_d")).select("*", costs.alias("_c"))
     nearest = (F.array_position("_c", F.array_min("_c")) - 1).cast("int")
     placed = measured.select("*", nearest.alias("_id"))
     return placed.select(
@@ -265,12 +259,15 @@ def _word(z: float, high_middle_low: tuple[str, str, str]) -> str:
     return ("very " if abs(z) > 1.25 else "") + (high if z > 0 else low)
 
 
+def _scaled(model: ClusterModel) -> list[Column]:
+    return [s.column(F.col(name).cast("double")) for name, s in zip(FEATURES, model.scales, strict=True)]
+
+
 def _squared_distances(model: ClusterModel) -> list[Column]:
-    """Squared distance to every centre, on the model's scales; for a mixture in its component's own deviations."""
-    parts = [s.column(F.col(name).cast("double")) for name, s in zip(FEATURES, model.scales, strict=True)]
+    """Squared distance of `_x` to every centre; for a mixture in its component's own deviations."""
     found = []
     for c, centre in enumerate(model.centres):
-        away = [part - F.lit(value) for part, value in zip(parts, centre, strict=True)]
+        away = [F.get("_x", F.lit(i)) - F.lit(value) for i, value in enumerate(centre)]
         if model.shapes:
             factor = model.shapes[c].factor
             away = [_sum([a * F.lit(factor[i][j]) for i, a in enumerate(away)]) for j in range(len(away))]
