@@ -49,6 +49,8 @@ def ledger_of(world: World, people: list[Person] = PEOPLE) -> MemoryLedger:
         ("hubspot", "secondly", 1.0),
         ("mailchimp", "bare_403", 10.0),
         ("braze", "throttled", 2.0),  # an instant rather than a duration
+        ("marketing_cloud", "throttled", 5.0),
+        ("marketing_cloud", "blocked", 300.0),  # no end is told
         ("webhook", "unavailable", 7.0),
     ],
 )
@@ -156,6 +158,35 @@ def test_google_is_asked_until_the_job_ends_and_tells_its_match_rate() -> None:
     assert {m.status for m in ledger.members.values()} == {"present"}
     rates = {*second.match_rates.values(), *third.match_rates.values(), *fourth.match_rates.values()}
     assert rates == {"MATCH_RATE_RANGE_71_TO_80"}
+
+
+def test_rows_of_a_job_that_failed_are_sent_again() -> None:
+    world, clock = WORLDS["google"], FakeClock()
+    ledger = ledger_of(world, PEOPLE[:2])
+    with opened(world, clock) as (fake, destination):
+        fake.asks_until_done, fake.fails = 0, {"request-1", "request-3"}  # type: ignore[attr-defined]
+        planned = []
+        for left in (2, 2, 2, 0, 0):
+            ledger.eligible[PLACE] = ledger.eligible[PLACE][:left]
+            planned.append(run_once(ledger, destination, clock).planned)
+            clock.sleep(3600)
+        last = run_once(ledger, destination, clock)
+    # Added, added again after the failure; removed, and removed again after the failure of that.
+    assert planned == [2, 2, 0, 2, 2]
+    assert (last.planned, {m.status for m in ledger.members.values()}) == (0, {"removed"})
+
+
+def test_a_long_job_is_left_to_the_next_run_and_its_rows_are_found_one_by_one() -> None:
+    world, clock = WORLDS["marketing_cloud"], FakeClock()
+    ledger = ledger_of(world)
+    with opened(world, clock) as (fake, destination):
+        fake.unusable = {PEOPLE[3].email}  # type: ignore[attr-defined]
+        fake.asks_until_done = 9  # type: ignore[attr-defined]
+        reports = [run_once(ledger, destination, clock, rows=6) for _ in range(3)]
+    assert [(r.planned, r.accepted) for r in reports] == [(6, 6), (0, 0), (6, 0)]
+    assert (reports[-1].ok, reports[-1].rejected) == (5, 1)
+    assert {k[1] for k, m in ledger.members.items() if m.status == "rejected"} == {PEOPLE[3].member_id}
+    assert "UnexpectedError" in {m.code for m in ledger.members.values()}
 
 
 def test_google_wants_its_terms_accepted() -> None:
