@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from urllib.parse import quote, unquote
 
 from pydantic import Field, model_validator
@@ -65,6 +65,7 @@ class KafkaDestination(BatchDestination):
         sends_customer_id: Send the customer number too.
     """
 
+    takes_content: ClassVar[bool] = True
     kind: Literal["kafka"]
     bootstrap_servers: str = Field(pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$")
     topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
@@ -196,7 +197,13 @@ class KafkaConnector(Connector):
     def _record(self, batch: Batch, row: Row) -> dict[str, Any]:
         place = batch.place
         key = "/".join(quote(part, safe="") for part in (place.website_id, place.segment_id, row.member_id))
-        said = {"segment_id": place.segment_id, "website_id": place.website_id, **dict(sorted(row.keys.items()))}
+        said: dict[str, Any] = {
+            "segment_id": place.segment_id,
+            "website_id": place.website_id,
+            **dict(sorted(row.keys.items())),
+        }
+        if content := self.config.content.get(place.segment_id):
+            said["content"] = content
         value = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode() if batch.op == "add" else None
         headers = [("event_id", row.event_id.encode()), ("batch_key", batch.key.encode())]
         return {"key": key.encode(), "value": value, "headers": headers}

@@ -11,7 +11,7 @@ rate limiting errors 50100 and 50200. Salesforce publishes no number of requests
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
 import httpx
@@ -49,6 +49,7 @@ class MarketingCloudDestination(BatchDestination):
         job_seconds: How long a request waits for its job; a job that takes longer is asked for by the next run.
     """
 
+    takes_content: ClassVar[bool] = True
     kind: Literal["marketing_cloud"]
     base_url: str = Field(min_length=1)
     token_url: str = Field(min_length=1)
@@ -142,12 +143,14 @@ class MarketingCloudConnector(RestConnector):
         return Settled("reject" if found.get("count") == 1 else "unknown", code)
 
     def body(self, batch: Batch) -> dict[str, Any]:
-        """Returns the rows of a batch."""
+        """Returns the rows of a batch; the campaign's content fills fields of the same names."""
         c = self.config
+        content = c.content.get(batch.place.segment_id, {}) if batch.op == "add" else {}
         is_member = batch.op == "add"
         return {
             "items": [
                 {
+                    **content,
                     c.member_field: row.keys["member_id"],
                     c.flag_field: is_member,
                     c.email_field: row.details["email"] if is_member else None,

@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from tests.support.fakes.server import Answer, Fake, Request
 
@@ -45,6 +46,13 @@ class FakeKlaviyo(Fake):
                 if i in self.profiles
             ]
             return Answer(200, {"data": data, "links": {"next": None}})
+        if request.path == "/api/lists":
+            if request.method == "POST":
+                return Answer(
+                    201, {"data": {"type": "list", "id": self.make(request.body["data"]["attributes"]["name"])}}
+                )
+            name = json.loads(re.fullmatch(r"equals\(name,(.*)\)", request.query["filter"])[1])  # type: ignore[index]
+            return Answer(200, {"data": [{"type": "list", "id": i} for i, n in self.named.items() if n == name]})
         if (found := re.fullmatch(r"/api/lists/([^/]+)/relationships/profiles", request.path)) and (
             request.method == "DELETE"
         ):
@@ -114,6 +122,12 @@ class FakeHubSpot(Fake):
             self.check(len(asked) <= 100, "at most 100 inputs")
             results = [{"id": self.digests[d], "properties": {name: d}} for d in asked if d in self.digests]
             return Answer(200 if len(results) == len(asked) else 207, {"status": "COMPLETE", "results": results})
+        if request.path == "/crm/v3/lists":
+            self.check(request.body["processingType"] == "MANUAL" and request.body["objectTypeId"] == "0-1", "new list")
+            return Answer(200, {"list": {"listId": self.make(request.body["name"])}})
+        if found := re.fullmatch(r"/crm/v3/lists/object-type-id/0-1/name/(.+)", request.path):
+            of = [i for i, n in self.named.items() if n == unquote(found[1])]
+            return Answer(200, {"list": {"listId": of[0]}}) if of else Answer(404)
         if found := re.fullmatch(r"/crm/v3/lists/(\d+)/memberships/add-and-remove", request.path):
             members = self.state.setdefault(found[1], set())
             known = set(self.records.values())
@@ -167,6 +181,11 @@ class FakeMailchimp(Fake):
     def handle(self, request: Request) -> Answer:
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return Answer(401, {"title": "API Key Invalid"})
+        if request.path == "/3.0/lists/abc123/segments":
+            if request.method == "POST":
+                self.check(request.body["static_segment"] == [], "new segment")
+                return Answer(200, {"id": int(self.make(request.body["name"]))})
+            return Answer(200, {"segments": [{"id": int(i), "name": n} for i, n in self.named.items()]})
         found = re.fullmatch(r"/3\.0/lists/abc123/segments/(\d+)(/members(/([0-9a-f]{32}))?)?", request.path)
         if not self.check(bool(found), f"{request.method} {request.path}"):
             return Answer(404, {"title": "not found"})
