@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -30,7 +30,7 @@ from connectors.exchange import LANES, Place
 from connectors.ledger import RunReport
 from connectors.pace import Clock, Patience, SystemClock
 from connectors.rest import redact
-from connectors.results import assign_arms
+from connectors.results import LEAST_PEOPLE, assign_arms
 from connectors.switch import Switch
 from lakehouse.errors import SegmentationError
 from lakehouse.lake import Lake
@@ -168,6 +168,7 @@ class Activation:
             )
             named = [(s, name) for s, name in missing.items() if s not in flagged]
             notes += tuple(f"{s}: the audience '{name}' is found by its name or made" for s, name in named)
+            notes += tuple(self._few_held_out(declared.name, plans))
             body, verdict = "", None
             places = [p.place for p in plans]
             windows = (
@@ -234,6 +235,16 @@ class Activation:
             clock=self.clock,
             is_forced=self.is_forced,
         )
+
+    def _few_held_out(self, destination: str, plans: Sequence[PlacePlan]) -> Iterator[str]:
+        """Campaigns whose holdout is too small for a result; their draw decides, so the number is what to expect."""
+        for c in self.campaigns:
+            eligible = sum(
+                p.eligible for p in plans if c.destination == destination and p.place.segment_id == c.segment_id
+            )
+            expected = round(eligible * c.holdout.share / (1 - c.holdout.share))
+            if eligible and expected < LEAST_PEOPLE:
+                yield f"{c.name}: about {expected:,} held out, a result needs {LEAST_PEOPLE}; hold out a larger share"
 
     def _waiting(self, destination: str) -> dict[str, str]:
         return dict(not_due(self.campaigns, destination, self.started_at.date()))

@@ -18,7 +18,11 @@ from lakehouse.tables.activation import CampaignMember as A
 from lakehouse.tables.gold import DimCustomer as D
 from lakehouse.tables.gold import FactTransactions as T
 
-ARMS: Final = ("treated", "control")
+LEAST_PEOPLE: Final = 30
+"""People of either arm from which on a mean's interval is given; with fewer, chance alone makes wide differences."""
+LEAST_OUTCOMES: Final = 5
+"""People of either arm who bought, and who did not, from which on a rate's interval is given (rule for the normal
+approximation)."""
 
 
 def assign_arms(lake: Lake, audience: Audience, campaigns: Sequence[Campaign], *, as_of: date, run_id: str) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from connectors.campaigns import Campaign, load_campaigns
+from connectors.results import LEAST_OUTCOMES, LEAST_PEOPLE, measure_arms
 from jobs.context import Job
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError, suggest
@@ -67,8 +68,6 @@ def measure(job: Job, names: Collection[str] = ()) -> list[dict[str, Any]]:
 
     A person's days count from the first day of theirs in the campaign, and only of people whose days are over.
     """
-    from connectors.results import measure_arms
-
     campaigns = {c.name: c for c in choose_campaigns(job, names)}
     as_of = job.as_of()
     arms = measure_arms(
@@ -110,7 +109,10 @@ def measure_all(job: Job, progress: Progress) -> None:
 
 
 def judge(treated: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Returns a row per metric from what `measure_arms` counted of either arm; no lift where one is too small."""
+    """Returns a row per metric from what `measure_arms` counted of either arm.
+
+    There is no lift where an arm has fewer than two people, and no interval where it is too small for one.
+    """
     nobody = {"people": 0, "bought": 0, "waiting": 0, "amount_mean": None, "amount_variance": None, "held_share": None}
     t, c = treated or nobody, control or nobody
     sizes = {"treated": t["people"], "control": c["people"]}
@@ -129,7 +131,9 @@ def judge(treated: Mapping[str, Any] | None, control: Mapping[str, Any] | None) 
         (c["people"], c["amount_mean"], c["amount_variance"]),
         confidence=CONFIDENCE,
     )
-    return [_row("bought", counted, bought, ratio), _row("amount", counted, spent, ratio)]
+    enough = min(sizes.values()) >= LEAST_PEOPLE
+    either = min(n for a in (t, c) for n in (a["bought"], a["people"] - a["bought"])) >= LEAST_OUTCOMES
+    return [_row("bought", counted, bought, ratio, enough and either), _row("amount", counted, spent, ratio, enough)]
 
 
 def print_results(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -158,24 +162,25 @@ def print_results(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
             continue
         form = "{:.1%}" if r["metric"] == "bought" else "{:,.2f}"
         values = [form.format(r[k]) for k in ("treated_value", "control_value", "difference")]
-        interval = " to ".join(form.format(r[k]) for k in ("low", "high"))
+        is_given = r["low"] is not None
+        interval = " to ".join(form.format(r[k]) for k in ("low", "high")) if is_given else "too few to say"
         suspect = "sizes of the arms are not those of the draw: do not trust it" if r["is_suspect"] else ""
         note = "; ".join(x for x in (suspect, waiting) if x)
         grid.add_row(r["campaign"], r["website_id"], r["metric"], *people, *values, interval, note)
     console.print(grid)
 
 
-def _row(metric: str, counted: Mapping[str, Any], lift: Lift, ratio: RatioCheck) -> dict[str, Any]:
+def _row(metric: str, counted: Mapping[str, Any], lift: Lift, ratio: RatioCheck, is_enough: bool) -> dict[str, Any]:
     return {
         "metric": metric,
         **counted,
         "treated_value": lift.treated,
         "control_value": lift.control,
         "difference": lift.difference,
-        "low": lift.low,
-        "high": lift.high,
+        "low": lift.low if is_enough else None,
+        "high": lift.high if is_enough else None,
         "relative": lift.relative,
-        "p_value": lift.p_value,
+        "p_value": lift.p_value if is_enough else None,
         "sample_ratio_p": ratio.p_value,
         "is_suspect": ratio.is_suspect,
     }

@@ -332,7 +332,11 @@ class CampaignResult:
     treated_value = double("Rate or mean of the treated.", optional=True)
     control_value = double("Rate or mean of those held out.", optional=True)
     difference = double("Treated less held out.", optional=True)
-    low = double("Lower end of the interval of the difference.", optional=True)
+    low = double(
+        "Lower end of the interval of the difference; null where an arm has fewer than 30 people, or fewer than 5 who "
+        "bought or who did not.",
+        optional=True,
+    )
     high = double("Upper end.", optional=True)
     relative = double("Difference by the value of those held out; null when that is 0.", optional=True)
     p_value = double("Two-sided: z test of rates, Welch's t test of means.", optional=True)

@@ -135,6 +135,14 @@ def test_arms_are_judged_by_rate_and_mean_and_by_their_sizes() -> None:
     assert (bought["sample_ratio_p"], bought["is_suspect"], bought["waiting_people"]) == (1.0, False, 4)
     (_, skewed) = judge({**treated, "waiting": 0}, {**control, "people": 320, "waiting": 0})
     assert skewed["is_suspect"]
+    # Seven of seven bought: the difference is told, an interval would claim what seven people cannot show.
+    few = {**control, "people": 7, "bought": 7, "waiting": 0}
+    assert [(r["difference"] is None, r["low"], r["p_value"]) for r in judge({**treated, "waiting": 0}, few)] == [
+        (False, None, None),
+        (False, None, None),
+    ]
+    rare = judge({**treated, "waiting": 0}, {**control, "bought": 4, "waiting": 0})
+    assert [r["low"] is None for r in rare] == [True, False]
     alone = judge({**treated, "waiting": 0}, None)
     assert [(r["metric"], r["control_people"], r.get("difference")) for r in alone] == [
         ("bought", 0, None),
