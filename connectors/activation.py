@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from connectors.audience import plan_audience
+from connectors.audience import Audience, plan_audience
+from connectors.audiences import (
+    flagged_audiences,
+    known_audiences,
+    missing_audiences,
+    name_audiences,
+    record_sizes,
+)
 from connectors.base import BatchDestination
 from connectors.brakes import Brakes, PlacePlan
+from connectors.campaigns import Campaign, load_activation, not_due
 from connectors.delivery import choose_destinations, published_segments
 from connectors.delta_ledger import DeltaLedger, open_ledger
-from connectors.destinations import load_destinations
 from connectors.engine import Engine
+from connectors.erasure import forget_erased
 from connectors.exchange import LANES, Place
 from connectors.ledger import RunReport
 from connectors.pace import Clock, Patience, SystemClock
 from connectors.rest import redact
+from connectors.results import LEAST_PEOPLE, assign_arms
 from connectors.switch import Switch
 from lakehouse.errors import SegmentationError
 from lakehouse.lake import Lake
@@ -43,7 +53,7 @@ class Preview:
         destination: Name.
         plans: One per audience.
         held: Why an audience's removals and additions would wait.
-        notes: What to know before sending: audiences below the destination's minimum.
+        notes: What to know before sending: audiences below the destination's minimum, audiences that would be made.
         body: First body that would leave, redacted; empty when nothing would.
         validated: The destination's own verdict on it, where it gives one.
     """
@@ -87,27 +97,48 @@ class Activation:
     run_id: str
     started_at: datetime
     clock: Clock = field(default_factory=SystemClock)
+    campaigns: Sequence[Campaign] = ()
     is_confirmed: bool = False
     is_forced: bool = False
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, RunReport]:
         """Bring every destination to who is eligible now; returns a report per destination."""
         reports = {}
-        for destination in self.destinations:
-            connector = destination.connect(self.clock)
-            name = destination.name
+        for declared in self.destinations:
+            name = declared.name
             told = (lambda done, total, name=name: progress(name, done, total)) if progress else None
+            is_stopped = Switch(self.lake, name)
+            destination, waiting = known_audiences(self.lake, declared), self._waiting(name)
+            if missing_audiences(destination) and not is_stopped():
+                destination, unmade = name_audiences(
+                    self.lake,
+                    destination,
+                    destination.connect(self.clock),
+                    run_id=self.run_id,
+                    clock=self.clock,
+                    without=waiting,
+                )
+                waiting |= unmade
+            connector = destination.connect(self.clock)
+            audience = self.audience(destination)
             engine = Engine(
                 connector,
-                self.ledger(destination),
+                self.ledger(destination, audience),
                 self.clock,
-                self._brakes(destination, connector.limits.reads_names),
+                self._brakes(destination, connector.limits.reads_names, waiting),
                 Patience(attempts=destination.attempts),
-                Switch(self.lake, name),
+                is_stopped,
                 destination.settle_seconds,
                 told,
             )
-            reports[name] = engine.run()
+            report = reports[name] = engine.run()
+            if report.state == "done":
+                record_sizes(self.lake, destination, connector, report, run_id=self.run_id, clock=self.clock)
+                # Of a campaign that was held back, nobody has been sent: it begins with a run that sends.
+                held = {p.segment_id for p in report.held}
+                began = [c for c in self.campaigns if c.destination == name and c.segment_id not in held]
+                assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id)
+                forget_erased(self.lake, name, as_of=self.as_of, run_id=self.run_id, recorded_at=self.started_at)
         return reports
 
     def preview(self, *, validate: bool = False) -> list[Preview]:
@@ -117,11 +148,17 @@ class Activation:
             validate: Also let the destination check that body, where it can do so without carrying it out.
         """
         found = []
-        for destination in self.destinations:
-            ledger = self.ledger(destination)
+        for declared in self.destinations:
+            destination = known_audiences(self.lake, declared)
+            missing = missing_audiences(destination)
+            # An id that is nobody's stands in for those that are still to come.
+            audiences = {**dict.fromkeys(missing, "0"), **destination.audiences}
+            shown = destination.model_copy(update={"audiences": audiences})
+            ledger = self.ledger(shown)
             plans = ledger.plan(write=False)
-            connector = destination.connect(self.clock)
-            brakes = self._brakes(destination, connector.limits.reads_names)
+            connector = shown.connect(self.clock)
+            flagged = flagged_audiences(destination, connector.limits.is_advertising)
+            brakes = self._brakes(destination, connector.limits.reads_names, self._waiting(declared.name) | flagged)
             held = {p.place: why for p in plans if (why := brakes.held(p)) is not None}
             least = connector.limits.min_members
             notes = tuple(
@@ -129,6 +166,9 @@ class Activation:
                 for p in plans
                 if 0 < p.eligible < least
             )
+            named = [(s, name) for s, name in missing.items() if s not in flagged]
+            notes += tuple(f"{s}: the audience '{name}' is found by its name or made" for s, name in named)
+            notes += tuple(self._few_held_out(declared.name, plans))
             body, verdict = "", None
             places = [p.place for p in plans]
             windows = (
@@ -139,13 +179,14 @@ class Activation:
                 batch = next((b for b in window if b.op == "add"), window[0])
                 body = json.dumps(redact(connector.body(batch)), indent=2) if batch.op == "add" else ""
                 verdict = connector.validate(batch) if validate else None
-            found.append(Preview(destination.name, plans, held, notes, body, verdict))
+            found.append(Preview(declared.name, plans, held, notes, body, verdict))
         return found
 
     def reconcile(self) -> list[Reconciliation]:
         """Compare who the ledger holds for present with who the destination lists."""
         found = []
-        for destination in self.destinations:
+        for declared in self.destinations:
+            destination = known_audiences(self.lake, declared)
             connector = destination.connect(self.clock)
             present = self.lake.read(M).where(
                 (F.col(M.destination) == destination.name) & (F.col(M.status) == "present")
@@ -169,11 +210,9 @@ class Activation:
                 )
         return sorted(found, key=lambda r: (r.destination, r.place.website_id, r.place.segment_id))
 
-    def ledger(self, destination: BatchDestination) -> DeltaLedger:
-        """Returns the ledger of a destination for this run, over the audience that is eligible now."""
-        known = published_segments(self.lake, destination.chosen_segments)
-        names = {s: known[s].name for s in (destination.chosen_segments or known)}
-        audience = plan_audience(
+    def audience(self, destination: BatchDestination) -> Audience:
+        """Returns who is in a segment now, and whether they may be sent there."""
+        return plan_audience(
             self.lake.read("gold.customer_segment_customer"),
             self.lake.read("gold.dim_customer"),
             self.lake.read("silver.consent"),
@@ -181,10 +220,15 @@ class Activation:
             destination=destination,
             as_of=self.as_of,
         )
+
+    def ledger(self, destination: BatchDestination, audience: Audience | None = None) -> DeltaLedger:
+        """Returns the ledger of a destination for this run, over the audience that is eligible now."""
+        known = published_segments(self.lake, destination.chosen_segments)
+        names = {s: known[s].name for s in (destination.chosen_segments or known)}
         return open_ledger(
             self.lake,
             destination,
-            audience,
+            audience or self.audience(destination),
             names,
             run_id=self.run_id,
             started_at=self.started_at,
@@ -192,18 +236,52 @@ class Activation:
             is_forced=self.is_forced,
         )
 
-    def _brakes(self, destination: BatchDestination, reads_names: bool) -> Brakes:
-        return Brakes(destination.max_removed_share, reads_names, self.is_confirmed)
+    def _few_held_out(self, destination: str, plans: Sequence[PlacePlan]) -> Iterator[str]:
+        """Campaigns whose holdout is too small for a result; their draw decides, so the number is what to expect."""
+        for c in self.campaigns:
+            eligible = sum(
+                p.eligible for p in plans if c.destination == destination and p.place.segment_id == c.segment_id
+            )
+            expected = round(eligible * c.holdout.share / (1 - c.holdout.share))
+            if eligible and expected < LEAST_PEOPLE:
+                yield f"{c.name}: about {expected:,} held out, a result needs {LEAST_PEOPLE}; hold out a larger share"
+
+    def _waiting(self, destination: str) -> dict[str, str]:
+        return dict(not_due(self.campaigns, destination, self.started_at.date()))
+
+    def _brakes(self, destination: BatchDestination, reads_names: bool, waiting: Mapping[str, str]) -> Brakes:
+        return Brakes(destination.max_removed_share, reads_names, self.is_confirmed, waiting)
 
 
-def batch_destinations(settings: Settings, asked: Collection[str] = ()) -> list[BatchDestination]:
-    """Returns the active destinations that take additions and removals.
+def open_activation(
+    lake: Lake,
+    settings: Settings,
+    asked: Collection[str] = (),
+    *,
+    as_of: date,
+    run_id: str,
+    started_at: datetime,
+    is_preview: bool = False,
+    **choices: Any,
+) -> Activation:
+    """Returns the activation of the destinations asked for, all active ones when none is, with their campaigns.
+
+    Args:
+        lake: Holds segments, contacts, consent and the ledger.
+        settings: Say where destinations and campaigns are declared.
+        asked: Names of destinations.
+        as_of: Day of the membership.
+        run_id: Run.
+        started_at: When it started, UTC; campaigns are due by its day.
+        is_preview: Those asked for may be inactive; nothing is going to be sent.
+        choices: Other attributes of `Activation`.
 
     Raises:
         SettingsError: a declaration is wrong, or one of those asked for is not active.
     """
-    declared = load_destinations(settings.conf_dir / "destinations")
-    return [d for d in choose_destinations(declared, asked) if isinstance(d, BatchDestination)]
+    declared, campaigns = load_activation(settings.conf_dir, asked if is_preview else ())
+    chosen = [d for d in choose_destinations(declared, asked) if isinstance(d, BatchDestination)]
+    return Activation(lake, chosen, as_of, run_id, started_at, campaigns=campaigns, **choices)
 
 
 def activation_queue(lake: Lake) -> DataFrame:

@@ -22,8 +22,10 @@ from lakehouse.tables.gold import DimCustomer as D
 from lakehouse.tables.segment import CustomerSegmentCustomer as C
 from lakehouse.tables.silver import Consent
 
-REASONS: Final = ("suppressed", "no_consent", "region", "held_out", "no_identifier")
-"""Why a member is left out, in the order they are asked; a member has the first that applies."""
+REASONS: Final = ("suppressed", "no_consent", "region", "no_identifier", "held_out")
+"""Why a member is left out, in the order they are asked; a member has the first that applies.
+
+Held out comes last, so that those held out are as those sent in everything else, and the two can be compared."""
 
 _SEAL: Final = object()
 _CONTACT: Final = (D.email, D.phone, D.first_name, D.last_name, D.postal_code, D.city, D.country)
@@ -125,8 +127,8 @@ def plan_audience(
         F.when(is_barred, F.lit("suppressed"))
         .when(~is_granted, F.lit("no_consent"))
         .when(~is_inside, F.lit("region"))
-        .when(_held_out(destination.holdouts), F.lit("held_out"))
         .when(~matched, F.lit("no_identifier"))
+        .when(_held_out(destination.holdouts), F.lit("held_out"))
     )
     made = known.select(
         "*",

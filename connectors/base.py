@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pyspark.sql import Column
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ConsentChannel = Literal["email", "sms", "phone", "post", "ads"]
 Identifier = Literal["email", "phone"]
+Content = str | int | float | bool
 
 
 class Holdout(BaseModel):
@@ -97,18 +98,48 @@ class BatchDestination(DestinationConfig):
     Attributes:
         base_url: Address of the service; https, or http to this machine.
         audiences: Id of the audience there, by segment; it also says which segments leave.
+        new_audiences: Name of the audience there, by segment, where the id is not known: one of that name is used, or
+            made when there is none. It says which segments leave, too.
         max_removed_share: Part of the people there that may leave in one run before it asks.
         renew_days: Days after which a member is sent again, so that a limited membership does not lapse.
         settle_seconds: How long a run waits for jobs of the destination's to end; the next run asks again.
         attempts: Requests per batch at most in one run.
+        content: Variables that go along with additions, by segment; from the segment's campaign.
     """
+
+    takes_content: ClassVar[bool] = False
+    """Whether variables go along; else they are of no use to the destination."""
+    makes_audiences: ClassVar[bool] = False
+    """Whether an audience can be found by its name and made."""
 
     base_url: str = ""
     audiences: dict[str, str] = Field(default_factory=dict)
+    new_audiences: dict[str, Annotated[str, Field(min_length=1, max_length=100)]] = Field(default_factory=dict)
     max_removed_share: float = Field(0.3, ge=0, le=1)
     renew_days: int | None = Field(None, ge=1)
     settle_seconds: float = Field(0.0, ge=0)
     attempts: int = Field(5, ge=1, le=20)
+    content: dict[str, dict[str, Content]] = Field(default_factory=dict)
+
+    @field_validator("content")
+    @classmethod
+    def _is_taken(cls, content: dict[str, dict[str, Content]]) -> dict[str, dict[str, Content]]:
+        if content and not cls.takes_content:
+            raise ValueError("this kind of destination takes no content")
+        return content
+
+    @field_validator("new_audiences")
+    @classmethod
+    def _are_made(cls, new: dict[str, str]) -> dict[str, str]:
+        if new and not cls.makes_audiences:
+            raise ValueError("this kind of destination makes no audiences; put ids under audiences")
+        return new
+
+    @model_validator(mode="after")
+    def _has_one_audience_each(self) -> Self:
+        if both := sorted(set(self.audiences) & set(self.new_audiences)):
+            raise ValueError(f"{', '.join(both)}: either an id under audiences or a name under new_audiences")
+        return self
 
     @field_validator("base_url")
     @classmethod
@@ -118,7 +149,7 @@ class BatchDestination(DestinationConfig):
     @property
     def chosen_segments(self) -> tuple[str, ...]:
         """Segments that leave for it; empty means every active one."""
-        return tuple(sorted(set(self.segments) | set(self.audiences)))
+        return tuple(sorted({*self.segments, *self.audiences, *self.new_audiences}))
 
     def connect(self, clock: Clock) -> BatchConnector:
         """Returns the connector; nothing is sent yet."""

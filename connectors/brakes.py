@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from connectors.exchange import Place
@@ -55,11 +56,13 @@ class Brakes:
         max_removed_share: Part of the rows present that may leave in one run, withdrawals not counted.
         reads_names: Whether the destination flags audiences by their name.
         is_confirmed: A person has looked at the plan and wants it.
+        waiting: Why nothing is sent of a segment: its campaign is not due, or its audience was not made.
     """
 
     max_removed_share: float = 0.3
     reads_names: bool = False
     is_confirmed: bool = False
+    waiting: Mapping[str, str] = field(default_factory=dict)
 
     def held(self, plan: PlacePlan) -> str | None:
         """Returns why removals and additions of an audience wait, None when they may go.
@@ -68,6 +71,8 @@ class Brakes:
         """
         if self.reads_names and (found := flagged_words(plan.name, plan.place.segment_id)):
             return f"name_flagged: {', '.join(found)}"
+        if why := self.waiting.get(plan.place.segment_id):
+            return why
         if self.is_confirmed:
             return None
         if plan.members == 0 and plan.present > 0:

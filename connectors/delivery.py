@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 
 from connectors.audience import plan_audience
 from connectors.base import DestinationConfig, Export, ExportedSegment, FileDestination
-from connectors.destinations import load_destinations
+from connectors.campaigns import load_activation, not_due
 from connectors.files import FileConnector
+from connectors.results import assign_arms
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake
 from lakehouse.runner import append_rows
@@ -64,7 +65,7 @@ def export_segments(
     Raises:
         SettingsError: A destination or segment named does not exist or is not active.
     """
-    declared = load_destinations(settings.conf_dir / "destinations")
+    declared, campaigns = load_activation(settings.conf_dir)
     chosen = [d for d in choose_destinations(declared, destinations) if isinstance(d, FileDestination)]
     known = published_segments(lake, {*segments, *(s for d in chosen for s in d.segments)})
     members = lake.read("gold.customer_segment_customer")
@@ -72,10 +73,14 @@ def export_segments(
     suppressions = lake.read("gold.activation_suppression")
     exports: list[Export] = []
     for destination in chosen:
-        wanted = [known[s] for s in sorted(set(segments) or set(destination.segments) or set(known))]
+        waiting = not_due(campaigns, destination.name, started_at.date())
+        asked = set(segments) or set(destination.segments) or set(known)
+        wanted = [known[s] for s in sorted(asked - set(waiting))]
         audience = plan_audience(members, customers, consents, suppressions, destination=destination, as_of=as_of)
         connector = FileConnector(destination, settings.data_dir)
         exports += connector.deliver(audience, wanted, as_of=as_of, run_id=run_id, started_at=started_at)
+        began = [c for c in campaigns if c.destination == destination.name and known.get(c.segment_id) in wanted]
+        assign_arms(lake, audience, began, as_of=as_of, run_id=run_id)
     # Rows come from the manifests, so a run that died before this line is made up for by the next.
     ledger = [row for e in exports for row in _ledger_rows(e, settings)]
     if ledger:
@@ -95,7 +100,8 @@ def published_segments(lake: Lake, asked: Collection[str]) -> dict[str, Exported
     if unknown:
         raise SettingsError(
             f"No active segment is published as {', '.join(unknown)}.{suggest(unknown[0], known)} "
-            "Segments are defined in conf/segments and published by `segmentation segments`."
+            "Segments are defined in conf/segments and published by `segmentation segments`; the lookalikes of a "
+            "campaign are made by `segmentation campaigns prepare`."
         )
     return known
 

@@ -31,6 +31,8 @@ class Limits:
         bytes: Size of a request's body.
         min_members: People from which on the destination uses an audience; fewer is noted, not refused.
         reads_names: Whether it flags audiences by their name.
+        is_advertising: Whether it is an advertising platform; an audience made there has no name that hints at health
+            or money.
         window: Batches between two commits of the ledger; what may be sent again after a crash.
     """
 
@@ -40,7 +42,16 @@ class Limits:
     bytes: int | None = None
     min_members: int = 0
     reads_names: bool = False
+    is_advertising: bool = False
     window: int = 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """People a destination says it reaches by an audience: a range, or the same number twice."""
+
+    low: int
+    high: int
 
 
 class Connector(Protocol):
@@ -77,6 +88,18 @@ class Connector(Protocol):
 
     def validate(self, batch: Batch) -> str | None:
         """Let the destination check a batch without carrying it out; None when it has no such way."""
+        return None
+
+    def find_audience(self, name: str) -> str | None:
+        """Returns the id of the audience of a name there, None when there is none."""
+        raise Halted("makes_no_audiences", whole=False)
+
+    def make_audience(self, name: str) -> str:
+        """Make an audience and return its id."""
+        raise Halted("makes_no_audiences", whole=False)
+
+    def size(self, place: Place) -> Size | None:
+        """Returns how many people the destination says it reaches by an audience; None when it does not tell."""
         return None
 
     def listed(self, place: Place) -> Iterable[str] | None:
@@ -254,7 +277,7 @@ class Engine:
                 self.ledger.settle(receipt, settled)
                 report.settled += 1
                 if settled.match_rate:
-                    report.match_rates[receipt.receipt] = settled.match_rate
+                    report.match_rates[receipt.place] = settled.match_rate
             waiting = still
             if not waiting or self.clock.now() + pause > until:
                 return

@@ -64,9 +64,12 @@ def next_status(op: Op, verdict: Verdict, status: Status | None) -> Status:
     """Returns the status of a row after the verdict on what was done with it.
 
     What was surely not applied leaves the row as it was. A removal is never given up: refused, the row still counts
-    as there and the next run asks again. A refused renewal does not make a present row absent.
+    as there and the next run asks again. A refused renewal does not make a present row absent. A row that waited for
+    a job does so no longer, whatever the job came to.
     """
     if verdict == "retry" or (op == "remove" and verdict == "reject"):
+        if status in ("adding", "removing"):
+            return "unknown"
         return status or ("waiting" if op == "add" else "unknown")
     if (op, verdict, status) == ("add", "reject", "present"):
         return "present"

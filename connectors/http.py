@@ -22,7 +22,8 @@ from lakehouse.errors import SettingsError
 Throttle = Callable[[httpx.Response], float | None]
 """Seconds to wait when a response is a refusal for too many requests, else None. 0 leaves the wait to the engine."""
 
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+"""Names of this machine."""
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -39,7 +40,7 @@ def check_url(url: str) -> str:
         ValueError: saying what is wrong.
     """
     parts = urlsplit(url)
-    is_here = parts.hostname in _LOOPBACK
+    is_here = parts.hostname in LOOPBACK
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an address is https://host/...")
     if parts.scheme == "http" and not is_here:

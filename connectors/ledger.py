@@ -47,7 +47,7 @@ class RunReport:
         left: Left to the next run: throttled, unanswered, or not reached.
         requests: Requests made.
         settled: Jobs whose end was heard.
-        match_rates: What the destination said it could match, by receipt.
+        match_rates: What the destination last said it could match, by audience.
         code: Why it stopped or halted.
     """
 
@@ -61,7 +61,7 @@ class RunReport:
     left: int = 0
     requests: int = 0
     settled: int = 0
-    match_rates: dict[str, str] = field(default_factory=dict)
+    match_rates: dict[Place, str] = field(default_factory=dict)
     code: str = ""
 
 

@@ -8,12 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Grid
 
-from connectors.activation import (
-    Activation,
-    ActivationHeld,
-    activation_queue,
-    batch_destinations,
-)
+from connectors.activation import Activation, ActivationHeld, activation_queue
+from connectors.activation import open_activation as open_for
+from connectors.base import BatchDestination
+from connectors.campaigns import load_activation
 from jobs.context import Job
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError
@@ -21,12 +19,13 @@ from lakehouse.errors import SettingsError
 
 def open_activation(job: Job, names: Collection[str], **choices: Any) -> Activation:
     """Returns the activation of the destinations named, all active ones when none is."""
-    return Activation(
+    return open_for(
         job.lake,
-        batch_destinations(job.settings, names),
-        job.as_of(),
-        job.run.run_id,
-        job.run.started_at,
+        job.settings,
+        names,
+        as_of=job.as_of(),
+        run_id=job.run.run_id,
+        started_at=job.run.started_at,
         **choices,
     )
 
@@ -57,7 +56,8 @@ def activate(
         held = [f"{p.segment_id}: {why}" for p, why in r.held.items()]
         counts = [f"{n:,}" for n in (r.planned, r.ok, r.accepted, r.rejected, r.left)]
         grid.add_row(name, r.state, *counts, "; ".join([*filter(None, [r.code]), *held]))
-        problems += [f"{name} {h}" for h in held]
+        # That a campaign waits for its day is no problem.
+        problems += [f"{name} {h}" for h in held if "not_due" not in h]
         if r.state == "halted":
             problems.append(f"{name} {r.code}")
     console.print(grid)
@@ -68,9 +68,21 @@ def activate(
         )
 
 
+def activate_all(job: Job, progress: Progress) -> ActivationHeld | None:
+    """Send to every active destination, within a run of everything; returns what was held back rather than raise it."""
+    declared, _ = load_activation(job.settings.conf_dir)
+    if not any(d.is_active and isinstance(d, BatchDestination) for d in declared):
+        return None
+    try:
+        activate(job, progress, progress.console)
+    except ActivationHeld as held:
+        return held
+    return None
+
+
 def print_preview(job: Job, console: Console, names: Collection[str], *, validate: bool) -> None:
     """Show what a run would do, and one redacted body per destination."""
-    for found in open_activation(job, names).preview(validate=validate):
+    for found in open_activation(job, names, is_preview=True).preview(validate=validate):
         console.print(found.destination, style="bold", highlight=False)
         grid = Grid(
             "website", "segment", "members", "eligible", "present", "withdraw", "remove", "add", "held", box=None

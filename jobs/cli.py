@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from jobs.campaigns_cli import app as campaigns_app
 from jobs.options import AsOf, DataDir, Force, Source, Target, Var, Verbose, Wait, console, errors, job_of
 from jobs.segments_cli import app as segments_app
 from lakehouse.errors import SegmentationError
@@ -31,6 +32,7 @@ app = typer.Typer(
 tables_app = typer.Typer(help="The catalogue: list tables, show one, print its DDL.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
 app.add_typer(segments_app, name="segments")
+app.add_typer(campaigns_app, name="campaigns")
 models_app = typer.Typer(help="Models: judge them on the past, list versions, roll back.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
@@ -63,7 +65,7 @@ def run(
     wait: Wait = None,
     verbose: Verbose = False,
 ) -> None:
-    """Everything: ingest new files, build facts, features, segments, exports and the report."""
+    """Everything: ingest new files, build facts, features and segments, export, activate, and write the report."""
     import time
 
     from jobs.flow import run_all
@@ -74,6 +76,8 @@ def run(
         outcome = run_all(job, progress, force=force, retrain=retrain)
         print_summary(job, outcome, console, time.monotonic() - began)
         _refused(outcome.refused)
+        if outcome.held is not None:
+            raise outcome.held
 
 
 @app.command()

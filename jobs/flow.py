@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.context import Job
 from jobs.progress import Progress
 from jobs.segment_status import PUBLISHER, Announced, begin_refresh, failures_told, needs_republishing
-from lakehouse.errors import SourceError
+from lakehouse.errors import SegmentationError, SourceError
 from lakehouse.runner import Step, StepResult, plan_steps, run_steps
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Outcome:
     as_of: date | None = None
     report: Path | None = None
     exports: list[Path] = field(default_factory=list)
+    held: SegmentationError | None = None
 
     @property
     def refused(self) -> list[tuple[str, str]]:
@@ -137,7 +138,12 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
 
 
 def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> Outcome:
-    """From files to report. Refused files do not stop the others; the caller decides on the exit code."""
+    """From files to report. Refused files do not stop the others; the caller decides on the exit code.
+
+    Nor does what a brake or a destination held back, which `Outcome.held` tells.
+    """
+    from jobs.activate import activate_all
+    from jobs.campaigns import measure_all
     from jobs.publish import export, report
 
     out = Outcome()
@@ -149,7 +155,9 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
     out.steps += build_features(job, progress, force=force)
     out.steps += build_segments(job, progress, force=force, retrain=retrain)
     out.exports = export(job, progress, out.as_of, force=force)
+    measure_all(job, progress)
     out.report = report(job, progress, out.as_of, fresh=not out.nothing_new)
+    out.held = activate_all(job, progress)
     return out
 
 

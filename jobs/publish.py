@@ -59,10 +59,16 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
 
 
 def _mark(job: Job, as_of: date) -> str:
+    from connectors.campaigns import load_campaigns
+
     said = hashlib.sha256(as_of.isoformat().encode())
     said.update(code_fingerprint("connectors.delivery").encode())
-    for path in sorted((job.settings.conf_dir / "destinations").glob("*.y*ml")):
-        said.update(path.name.encode() + path.read_bytes())
+    for folder in ("destinations", "campaigns"):
+        for path in sorted((job.settings.conf_dir / folder).glob("*.y*ml")):
+            said.update(path.name.encode() + path.read_bytes())
+    today = job.run.started_at.date()
+    for campaign in load_campaigns(job.settings.conf_dir).values():
+        said.update(f"{campaign.name} {campaign.schedule.why_not(today)}".encode())
     return said.hexdigest()[:16]
 
 

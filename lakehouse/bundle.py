@@ -30,6 +30,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 """The command that runs the steps of a layer. Models are trained, scored and used by one command."""
 
+AFTER: tuple[tuple[str, ...], ...] = (("export",), ("campaigns", "results"), ("report",), ("activate",))
+"""Commands that follow the steps, in the order of a local run. What a brake holds back fails the last one alone."""
+
 _HEADER = "# Made by `segmentation docs` from the declarations and conf/bundle. Do not edit.\n"
 _WHEEL = "../dist/*.whl"
 
@@ -151,7 +154,7 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
         tasks.append(_task(f"ingest_{source}", ("ingest", "--source", source), variant, rules.packages) | after)
     landed = [t["task_key"] for t in tasks]
     previous: str | None = None
-    commands = [c for c, _ in stages()] + [("export",), ("report",)]
+    commands = [c for c, _ in stages()] + list(AFTER)
     for command in commands:
         key = "_".join(p for p in command if not p.startswith("--"))
         # In a row even where reads would allow side by side: all of them commit to the same record tables.

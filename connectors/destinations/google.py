@@ -8,15 +8,15 @@ The Google Ads API takes no new Customer Match users since 2026-04-01, so it is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from connectors.base import BatchDestination
-from connectors.engine import Limits
-from connectors.exchange import Batch, BatchRefused, Outcome, RetryLater, Settled
+from connectors.engine import Limits, Size
+from connectors.exchange import Batch, BatchRefused, Outcome, Place, RetryLater, Settled
 from connectors.http import json_of
 from connectors.identifiers import EmailRule, hash_identifier, normalise_country, normalise_name, normalise_postal_code
 from connectors.oauth import AccessToken
@@ -46,6 +46,7 @@ class GoogleDestination(BatchDestination):
         terms_accepted: The retailer has accepted Google's Customer Match terms; required.
     """
 
+    makes_audiences: ClassVar[bool] = True
     kind: Literal["google"]
     base_url: str = "https://datamanager.googleapis.com"
     email_rule: EmailRule = "google"
@@ -94,6 +95,7 @@ class GoogleConnector(RestConnector):
         rates=(Rate(300, 60.0), Rate(100_000, 86_400.0)),
         removal_keys=("email_sha256", "phone_sha256", "address"),
         min_members=100,
+        is_advertising=True,
     )
 
     def __init__(self, config: GoogleDestination, clock: Clock) -> None:
@@ -161,6 +163,40 @@ class GoogleConnector(RestConnector):
             }
             made["termsOfService"] = {"customerMatchTermsOfServiceStatus": "ACCEPTED"}
         return made
+
+    def find_audience(self, name: str) -> str | None:
+        """Returns the id of the account's user list of that name."""
+        params = {"pageSize": "1000"}
+        while True:
+            said = json_of(self.http.call("GET", self._lists(), params=params))
+            for found in said.get("userLists") or []:
+                if found.get("displayName") == name:
+                    return str(found["id"])
+            if not (token := str(said.get("nextPageToken") or "")):
+                return None
+            params = {**params, "pageToken": token}
+
+    def make_audience(self, name: str) -> str:
+        """Make a list that is matched by contact; members stay as long as `renew_days` keeps them, or Google allows."""
+        days = 540 if self.config.renew_days is None else min(540, self.config.renew_days + 30)
+        made = {
+            "displayName": name,
+            "membershipDuration": f"{days * 86_400}s",
+            "ingestedUserListInfo": {
+                "uploadKeyTypes": ["CONTACT_ID"],
+                "contactIdInfo": {"dataSourceType": "DATA_SOURCE_TYPE_FIRST_PARTY"},
+            },
+        }
+        return str(json_of(self.http.call("POST", self._lists(), made))["id"])
+
+    def size(self, place: Place) -> Size | None:
+        """Returns the members Google reaches in Search and in Display, the smaller first."""
+        said = json_of(self.http.call("GET", f"{self._lists()}/{self.audience_id(place)}")).get("sizeInfo") or {}
+        counts = [int(said[k]) for k in ("searchNetworkMembersCount", "displayNetworkMembersCount") if k in said]
+        return Size(min(counts), max(counts)) if counts else None
+
+    def _lists(self) -> str:
+        return f"/v1/accountTypes/GOOGLE_ADS/accounts/{self.config.account_id}/userLists"
 
     def validate(self, batch: Batch) -> str | None:
         """Let Google check the batch without carrying it out."""

@@ -10,7 +10,8 @@ Source: CRM API v3, contacts batch upsert and read, and list memberships. Errors
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 import httpx
 from pydantic import Field
@@ -37,6 +38,7 @@ class HubSpotDestination(BatchDestination):
         lists_path: Lists API.
     """
 
+    makes_audiences: ClassVar[bool] = True
     kind: Literal["hubspot"]
     base_url: str = "https://api.hubapi.com"
     consent: ConsentChannel = "email"
@@ -125,6 +127,18 @@ class HubSpotConnector(RestConnector):
         if len(found) < len(digests) and answer.status_code != 207:
             raise RetryLater("empty_results", may_be_applied=False)
         return found
+
+    def find_audience(self, name: str) -> str | None:
+        """Returns the id of the contact list of that name."""
+        path = f"{self.config.lists_path}/object-type-id/0-1/name/{quote(name, safe='')}"
+        answer = self.http.call("GET", path, expected=(404,))
+        found = (json_of(answer).get("list") or {}).get("listId") if answer.is_success else None
+        return str(found) if found else None
+
+    def make_audience(self, name: str) -> str:
+        """Make a manual list of contacts."""
+        body = {"name": name, "objectTypeId": "0-1", "processingType": "MANUAL"}
+        return str(json_of(self.http.call("POST", self.config.lists_path, body))["list"]["listId"])
 
     def listed(self, place: Place) -> Iterator[str]:
         """Yields the record id of every contact on the list."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pyspark.sql import Column
@@ -36,6 +36,8 @@ class KlaviyoDestination(BatchDestination):
         revision: Version of the API.
     """
 
+    takes_content: ClassVar[bool] = True
+    makes_audiences: ClassVar[bool] = True
     kind: Literal["klaviyo"]
     base_url: str = "https://a.klaviyo.com"
     consent: ConsentChannel = "email"
@@ -120,7 +122,8 @@ class KlaviyoConnector(RestConnector):
         return Settled("ok", rejected=rejected)
 
     def body(self, batch: Batch) -> dict[str, Any]:
-        """Returns the import job of a batch."""
+        """Returns the import job of a batch; the campaign's content goes along as properties of the profile."""
+        content = self.config.content.get(batch.place.segment_id)
         return {
             "data": {
                 "type": "profile-bulk-import-job",
@@ -129,7 +132,11 @@ class KlaviyoConnector(RestConnector):
                         "data": [
                             {
                                 "type": "profile",
-                                "attributes": {"external_id": row.keys["external_id"], **row.details},
+                                "attributes": {
+                                    "external_id": row.keys["external_id"],
+                                    **row.details,
+                                    **({"properties": content} if content else {}),
+                                },
                             }
                             for row in batch.rows
                         ]
@@ -138,6 +145,16 @@ class KlaviyoConnector(RestConnector):
                 "relationships": {"lists": {"data": [{"type": "list", "id": self.audience_id(batch.place)}]}},
             }
         }
+
+    def find_audience(self, name: str) -> str | None:
+        """Returns the id of the list of that name."""
+        found = json_of(self.http.call("GET", "/api/lists", params={"filter": f"equals(name,{json.dumps(name)})"}))
+        return next((str(x["id"]) for x in found.get("data") or []), None)
+
+    def make_audience(self, name: str) -> str:
+        """Make a list."""
+        body = {"data": {"type": "list", "attributes": {"name": name}}}
+        return str(json_of(self.http.call("POST", "/api/lists", body))["data"]["id"])
 
     def listed(self, place: Place) -> Iterator[str]:
         """Yields the external id of every profile on the list."""

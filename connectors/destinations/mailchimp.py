@@ -7,7 +7,7 @@ lower-cased address. It sends no rate headers: 429, or a bare 403, means ten con
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx
 from pydantic import Field
@@ -34,6 +34,7 @@ class MailchimpDestination(BatchDestination):
         list_id: Audience of Mailchimp's that holds the segments; `audiences` names the static segments.
     """
 
+    makes_audiences: ClassVar[bool] = True
     kind: Literal["mailchimp"]
     base_url: str = Field(min_length=1)
     consent: ConsentChannel = "email"
@@ -90,6 +91,25 @@ class MailchimpConnector(RestConnector):
     def body(self, batch: Batch) -> dict[str, Any]:
         """Returns the change of a static segment."""
         return {"members_to_add": [row.details["email"] for row in batch.rows]}
+
+    def find_audience(self, name: str) -> str | None:
+        """Returns the id of the static segment of that name."""
+        offset = 0
+        while True:
+            params = {"type": "static", "count": "1000", "offset": str(offset), "fields": "segments.id,segments.name"}
+            path = f"/3.0/lists/{self.config.list_id}/segments"
+            found = json_of(self.http.call("GET", path, params=params)).get("segments") or []
+            for segment in found:
+                if segment.get("name") == name:
+                    return str(segment["id"])
+            offset += len(found)
+            if len(found) < 1000:
+                return None
+
+    def make_audience(self, name: str) -> str:
+        """Make a static segment without members."""
+        body = {"name": name, "static_segment": []}
+        return str(json_of(self.http.call("POST", f"/3.0/lists/{self.config.list_id}/segments", body))["id"])
 
     def listed(self, place: Place) -> Iterator[str]:
         """Yields the MD5 of every member of the static segment."""

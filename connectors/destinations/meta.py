@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import httpx
 from pydantic import Field
@@ -15,8 +15,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from connectors.base import BatchDestination
-from connectors.engine import Limits
-from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, RetryLater
+from connectors.engine import Limits, Size
+from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, Place, RetryLater
 from connectors.http import json_of
 from connectors.identifiers import PhoneRule, hash_identifier, meta_city, meta_name, meta_zip, normalise_country
 from connectors.pace import Clock, Rate
@@ -38,16 +38,19 @@ class MetaDestination(BatchDestination):
     Attributes:
         kind: Tells it from other destinations.
         access_token: System user's token; sent as a header, never in the address.
+        ad_account_id: Account in which audiences are made; only for `new_audiences`.
         matches_names: Also send hashed names, city and postal code; they raise the match rate of rows that carry an
             address or a number.
         limited_data_use: Country and state codes of Meta's limited data use, or `off`. With it every row carries the
             `LDU` option (US privacy laws); (0, 0) lets Meta locate the person.
     """
 
+    makes_audiences: ClassVar[bool] = True
     kind: Literal["meta"]
     base_url: str = "https://graph.facebook.com/v25.0"
     phone_rule: PhoneRule = "digits"
     access_token: Secret
+    ad_account_id: str | None = Field(None, pattern="^[0-9]+$")
     matches_names: bool = False
     limited_data_use: tuple[int, int] | Literal["off"] = "off"
     attempts: int = Field(5, ge=1, le=20)
@@ -83,6 +86,7 @@ class MetaConnector(RestConnector):
         removal_keys=("EXTERN_ID", "EMAIL", "PHONE"),
         min_members=100,
         reads_names=True,
+        is_advertising=True,
     )
 
     def __init__(self, config: MetaDestination, clock: Clock) -> None:
@@ -97,10 +101,7 @@ class MetaConnector(RestConnector):
         """Send one session of one request; a refused row is found again by its values, which Meta sends back."""
         method = "POST" if batch.op == "add" else "DELETE"
         body = self.body(batch)
-        answer = self.http.call(method, f"/{self.audience_id(batch.place)}/users", body, expected=(400, 401, 403, 404))
-        said = json_of(answer)
-        if "error" in said or not answer.is_success:
-            raise _failure(said.get("error") or {}, answer.status_code)
+        said = self._asked(method, f"/{self.audience_id(batch.place)}/users", body)
         invalid = int(said.get("num_invalid_entries") or 0)
         if not invalid:
             return [OK] * len(batch.rows)
@@ -113,6 +114,43 @@ class MetaConnector(RestConnector):
         if sum(r is not None for r in reasons) < invalid:
             return [Outcome("reject", "invalid_entry")]
         return [OK if r is None else Outcome("reject", _code(r)) for r in reasons]
+
+    def find_audience(self, name: str) -> str | None:
+        """Returns the id of the account's audience of that name."""
+        path, params = self._of_account(), {"fields": "id,name", "limit": "500"}
+        while True:
+            said = self._asked("GET", path, params=params)
+            for audience in said.get("data") or []:
+                if audience.get("name") == name:
+                    return str(audience["id"])
+            after = str(((said.get("paging") or {}).get("cursors") or {}).get("after") or "")
+            if not after or not (said.get("paging") or {}).get("next"):
+                return None
+            params = {**params, "after": after}
+
+    def make_audience(self, name: str) -> str:
+        """Make a custom audience of the retailer's own customers."""
+        body = {"name": name, "subtype": "CUSTOM", "customer_file_source": "USER_PROVIDED_ONLY"}
+        return str(self._asked("POST", self._of_account(), body)["id"])
+
+    def size(self, place: Place) -> Size | None:
+        """Returns Meta's estimate; it tells none, as -1, of an audience that is too small or still filled."""
+        fields = "approximate_count_lower_bound,approximate_count_upper_bound"
+        said = self._asked("GET", f"/{self.audience_id(place)}", params={"fields": fields})
+        low, high = (int(said.get(f) or -1) for f in fields.split(","))
+        return Size(low, high) if low >= 0 else None
+
+    def _of_account(self) -> str:
+        if self.config.ad_account_id is None:
+            raise Halted("no_ad_account_id", whole=False)
+        return f"/act_{self.config.ad_account_id}/customaudiences"
+
+    def _asked(self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None) -> Any:
+        answer = self.http.call(method, path, body, params=params, expected=(400, 401, 403, 404))
+        said = json_of(answer)
+        if "error" in said or not answer.is_success:
+            raise _failure(said.get("error") or {}, answer.status_code)
+        return said
 
     def body(self, batch: Batch) -> dict[str, Any]:
         """Returns the body of a batch."""

@@ -7,16 +7,16 @@ page does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
 
 import httpx
 from pydantic import Field
 from pyspark.sql import Column
 
 from connectors.base import BatchDestination
-from connectors.engine import Limits
-from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, RetryLater
+from connectors.engine import Limits, Size
+from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, Place, RetryLater
 from connectors.http import json_of
 from connectors.pace import Clock, Rate
 from connectors.rest import RestConnector
@@ -36,6 +36,7 @@ class TikTokDestination(BatchDestination):
         advertiser_id: Advertiser the audiences belong to.
     """
 
+    makes_audiences: ClassVar[bool] = True
     kind: Literal["tiktok"]
     base_url: str = "https://business-api.tiktok.com"
     access_token: Secret
@@ -60,6 +61,7 @@ class TikTokConnector(RestConnector):
         removal_keys=("EMAIL_SHA256", "PHONE_SHA256"),
         bytes=1_000_000,
         min_members=1_000,
+        is_advertising=True,
     )
 
     def __init__(self, config: TikTokDestination, clock: Clock) -> None:
@@ -69,10 +71,17 @@ class TikTokConnector(RestConnector):
 
     def send(self, batch: Batch) -> Sequence[Outcome]:
         """Send one request. TikTok does not say which rows of a partial success failed, so it is halved."""
-        said = json_of(self.http.call("POST", "/open_api/v1.3/segment/mapping/", self.body(batch)))
+        self._asked("POST", "segment/mapping", self.body(batch))
+        return [OK] * len(batch.rows)
+
+    def _asked(
+        self, method: str, what: str, body: Any = None, params: Mapping[str, str] | None = None
+    ) -> Mapping[str, Any]:
+        """The data of an answer whose code is 0; the others are told as what the engine does about them."""
+        said = json_of(self.http.call(method, f"/open_api/v1.3/{what}/", body, params=params))
         code = int(said.get("code", -1))
         if code == 0:
-            return [OK] * len(batch.rows)
+            return said.get("data") or {}
         if code == 20001:
             raise BatchRefused("20001_partial")
         if code in (40104, 40105):
@@ -84,6 +93,30 @@ class TikTokConnector(RestConnector):
         if 50000 <= code < 60000 or code == -1:
             raise RetryLater(str(code), may_be_applied=True)
         raise BatchRefused(str(code))
+
+    def find_audience(self, name: str) -> str | None:
+        """Returns the id of the advertiser's audience of that name."""
+        return next((str(a["audience_id"]) for a in self._audiences() if a.get("name") == name), None)
+
+    def make_audience(self, name: str) -> str:
+        """Make an audience to map people to."""
+        body = {"action": "create", "advertiser_id": self.config.advertiser_id, "custom_audience_name": name}
+        return str(self._asked("POST", "segment/audience", body)["audience_id"])
+
+    def size(self, place: Place) -> Size | None:
+        """Returns the people TikTok covers."""
+        asked = {"advertiser_id": self.config.advertiser_id, "custom_audience_ids": f'["{self.audience_id(place)}"]'}
+        found = self._asked("GET", "dmp/custom_audience/get", params=asked).get("list") or []
+        covered = ((found[0].get("audience_details") or {}) if found else {}).get("cover_num")
+        return Size(int(covered), int(covered)) if covered is not None else None
+
+    def _audiences(self) -> Iterator[Mapping[str, Any]]:
+        page, pages = 1, 1
+        while page <= pages:
+            asked = {"advertiser_id": self.config.advertiser_id, "page": str(page), "page_size": "100"}
+            said = self._asked("GET", "dmp/custom_audience/list", params=asked)
+            yield from said.get("list") or []
+            pages, page = int((said.get("page_info") or {}).get("total_page") or 1), page + 1
 
     def body(self, batch: Batch) -> dict[str, Any]:
         """Returns the body of a batch: every row follows the positions of `id_schema`, `{}` where it has nothing."""

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pyspark.sql import Column
@@ -38,6 +38,7 @@ class WebhookDestination(BatchDestination):
         sends_customer_id: Send the customer number too, for a service of the retailer's own.
     """
 
+    takes_content: ClassVar[bool] = True
     kind: Literal["webhook"]
     base_url: str = Field(min_length=1)
     secret: Secret
@@ -80,10 +81,12 @@ class WebhookConnector(RestConnector):
 
     def body(self, batch: Batch) -> dict[str, Any]:
         """Returns the message of a batch."""
+        content = self.config.content.get(batch.place.segment_id)
         return {
             "type": "segment.entered" if batch.op == "add" else "segment.exited",
             "segment_id": batch.place.segment_id,
             "website_id": batch.place.website_id,
+            **({"content": content} if content and batch.op == "add" else {}),
             "members": [{"event_id": row.event_id, **dict(sorted(row.keys.items()))} for row in batch.rows],
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lakehouse.columns import Pii, bigint, column, day, flag, instant, integer, text
+from lakehouse.columns import Pii, bigint, column, day, double, flag, instant, integer, text
 from lakehouse.declare import Append, Merge, ReplaceSlice, table
 
 STATUSES = ("waiting", "unknown", "adding", "present", "rejected", "removing", "removed")
@@ -33,7 +33,7 @@ class SegmentExport:
     members = bigint("Members of the segment when it was exported.")
     eligible = bigint("Of them, those who may leave: consent granted and an identifier known; over all parts.")
     excluded = column(
-        "map<string,bigint>", "Members left out by reason: suppressed, no_consent, region, held_out, no_identifier."
+        "map<string,bigint>", "Members left out by reason: suppressed, no_consent, region, no_identifier, held_out."
     )
     consent = text("Channel whose consent was asked for.")
     is_sample = flag("True when contact details or consent come from a labelled sample feed.")
@@ -222,3 +222,127 @@ class ActivationSwitch:
     reason = text("Why, by whoever set it.", optional=True)
     changed_at = instant("When, UTC.")
     run_id = text("Run that set it.")
+
+
+@table(
+    "gold.activation_erasure",
+    comment="One row per erased person and destination where nothing of theirs is left, the ledger included.",
+    kind=Merge(),
+    key=("website_id", "member_id", "destination"),
+    producer="connectors.erasure:forget_erased",
+    by_runtime=True,
+    owner="privacy",
+)
+class ActivationErasure:
+    website_id = text("Retailer.")
+    member_id = text("SHA-256 of website and customer number, hex; as in the suppression.", pii=Pii.IDENTIFIER)
+    destination = text("Destination.")
+    rows_removed = bigint("Rows of the ledger whose removal the destination acknowledged.")
+    rows_never_sent = bigint("Rows that were refused or never got there.")
+    acknowledged_at = instant("When the destination acknowledged the last removal, UTC.", optional=True)
+    run_id = text("Run that forgot them.")
+    recorded_at = instant("When that run started, UTC.")
+
+
+@table(
+    "gold.activation_audience",
+    comment="One row per audience that was found by its name or made at a destination, with its id there.",
+    kind=Merge(),
+    key=("destination", "segment_id"),
+    producer="connectors.audiences:name_audiences",
+    by_runtime=True,
+    owner="marketing",
+)
+class ActivationAudience:
+    destination = text("Destination as in conf/destinations.")
+    segment_id = text("Segment.")
+    name = text("Name of the audience there.")
+    audience_id = text("Its id there.")
+    is_made = flag("Whether it was made; false when one of that name was there.")
+    run_id = text("Run that found or made it.")
+    recorded_at = instant("When it was written down, UTC.")
+
+
+@table(
+    "gold.activation_size",
+    comment="One row per run and audience of a destination that tells how many people it reaches or matches.",
+    kind=Merge(),
+    key=("run_id", "destination", "website_id", "segment_id"),
+    producer="connectors.audiences:record_sizes",
+    by_runtime=True,
+    retention_days=400,
+    owner="marketing",
+)
+class ActivationSize:
+    run_id = text("Run.")
+    destination = text("Destination.")
+    website_id = text("Retailer.")
+    segment_id = text("Segment.")
+    eligible = bigint("People who may be there.")
+    reached_low = bigint("People the destination says it reaches, the lower bound.", optional=True)
+    reached_high = bigint("The upper bound.", optional=True)
+    match_rate = text("Part of the rows it could match, as it last put it.", optional=True)
+    measured_at = instant("When it was asked, UTC.")
+
+
+@table(
+    "gold.campaign_member",
+    comment="One row per campaign and person, with the arm they were in on their first day; it never changes.",
+    kind=Merge(),
+    key=("campaign", "website_id", "member_id"),
+    producer="connectors.results:assign_arms",
+    by_runtime=True,
+    owner="marketing",
+)
+class CampaignMember:
+    campaign = text("Campaign as in conf/campaigns.")
+    website_id = text("Retailer.")
+    member_id = text("SHA-256 of website and customer number, hex.", pii=Pii.IDENTIFIER)
+    destination = text("Destination.")
+    segment_id = text("Segment that was addressed.")
+    arm = text("treated: eligible and sent; control: eligible and held out.", values=("treated", "control"))
+    holdout = text("Salt and share of the draw.")
+    held_share = double("Part meant to be held out.", check="held_share > 0 AND held_share < 1")
+    assigned_on = day("Day of the membership with which they came into the campaign; outcomes count from it.")
+    run_id = text("Run that recorded it.")
+
+
+@table(
+    "gold.campaign_result",
+    comment="One row per campaign, retailer, metric and day it was measured as of: treated against held out.",
+    kind=Merge(),
+    key=("campaign", "website_id", "metric", "as_of"),
+    producer="jobs.campaigns:measure",
+    by_runtime=True,
+    owner="marketing",
+)
+class CampaignResult:
+    campaign = text("Campaign as in conf/campaigns.")
+    website_id = text("Retailer.")
+    metric = text(
+        "bought: part of the people with a valid purchase; amount: net purchases per person, in the retailer's "
+        "currency.",
+        values=("bought", "amount"),
+    )
+    as_of = day("Purchases before this day are counted.")
+    outcome_days = integer("Days from a person's first day whose purchases count.")
+    treated_people = bigint("Treated whose days are over.")
+    control_people = bigint("Held out whose days are over.")
+    waiting_people = bigint("People of either arm whose days are not over; they are not counted.")
+    treated_value = double("Rate or mean of the treated.", optional=True)
+    control_value = double("Rate or mean of those held out.", optional=True)
+    difference = double("Treated less held out.", optional=True)
+    low = double(
+        "Lower end of the interval of the difference; null where an arm has fewer than 30 people, or fewer than 5 who "
+        "bought or who did not.",
+        optional=True,
+    )
+    high = double("Upper end.", optional=True)
+    relative = double("Difference by the value of those held out; null when that is 0.", optional=True)
+    p_value = double("Two-sided: z test of rates, Welch's t test of means.", optional=True)
+    confidence = double("Of the interval.")
+    sample_ratio_p = double("How likely arms of these sizes are when the draw is right.", optional=True)
+    is_suspect = flag("Whether that is so unlikely that the difference means nothing.", optional=True)
+    content = column("map<string,string>", "What was said, by variable.")
+    run_id = text("Run that measured.")
+    measured_at = instant("When that run started, UTC.")

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,11 @@ from rich.console import Console
 from connectors.activation import Activation, ActivationHeld, activation_queue, proof_of_removal
 from connectors.audience import plan_audience
 from connectors.base import BatchDestination
+from connectors.campaigns import Campaign, apply_campaigns
 from connectors.delta_ledger import open_ledger
 from connectors.engine import Engine
 from connectors.exchange import Batch, NotEligible, Place, Row
+from connectors.results import measure_arms
 from connectors.suppression import suppress
 from connectors.switch import set_switch
 from jobs import activate as commands
@@ -29,6 +32,7 @@ from lakehouse.lake import Lake
 from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, sha
 from tests.support.clock import FakeClock
 from tests.support.fakes.advertising import FakeMeta
+from tests.support.fakes.server import Request
 from tests.support.rows import rows
 
 pytestmark = [pytest.mark.spark, pytest.mark.delta, pytest.mark.slow]
@@ -120,6 +124,11 @@ def statuses(lake: Lake) -> dict[str, list[str]]:
     return {n: sorted(s) for n, s in sorted(found.items())}
 
 
+def changes_of(fake: FakeMeta) -> list[Request]:
+    """Requests that change an audience; others ask how many it reaches."""
+    return [r for r in fake.seen if r.method != "GET"]
+
+
 def test_a_destination_follows_consent_membership_and_identifiers(
     shop: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
 ) -> None:
@@ -131,7 +140,7 @@ def test_a_destination_follows_consent_membership_and_identifiers(
     assert (report.state, report.planned, report.ok) == ("done", 4, 4)
     assert fake.state[AUDIENCE] == items("ann", "bob", "cy", "dee", phones=ann_to_dee)
     again = activation(shop, destination, clock, "two").run()["meta"]
-    assert (again.planned, again.requests, len(fake.seen)) == (0, 0, 1)
+    assert (again.planned, again.requests, len(changes_of(fake))) == (0, 0, 1)
 
     # Bob withdraws, dee leaves the segment, ann has a new address. Bob's telephone is cy's too, and stays.
     grant(shop, {"bob": False})
@@ -140,7 +149,7 @@ def test_a_destination_follows_consent_membership_and_identifiers(
     (preview,) = activation(shop, destination, clock, "look").preview()
     (plan,) = preview.plans
     assert (plan.withdrawals, plan.removals, plan.additions, plan.present) == (1, 2, 1, 4)
-    assert len(fake.seen) == 1
+    assert len(changes_of(fake)) == 1
 
     # The run dies when the first batch has arrived and nothing of it is written down.
     dying = Watched(destination.connect(clock), Killer("after_send"), rows=1)
@@ -149,8 +158,9 @@ def test_a_destination_follows_consent_membership_and_identifiers(
     assert shop.read("gold.activation_run").where("run_id = 'dies'").collect()[0].state == "running"
     third = activation(shop, destination, clock, "three").run()["meta"]
 
-    assert fake.seen[1].method == "DELETE"  # the withdrawal went first
-    assert sha("bob@x.example") in fake.seen[1].raw.decode()
+    first = changes_of(fake)[1]
+    assert first.method == "DELETE"  # the withdrawal went first
+    assert sha("bob@x.example") in first.raw.decode()
     assert (third.planned, third.ok) == (4, 4)
     assert fake.state[AUDIENCE] == items("ann", "cy", phones=("49301", "49302"), ann="ann@new.example")
     assert statuses(shop) == {"ann": ["present", "removed"], "bob": ["removed"], "cy": ["present"], "dee": ["removed"]}
@@ -182,6 +192,13 @@ def test_a_destination_follows_consent_membership_and_identifiers(
     five = activation(shop, destination, clock, "five", is_confirmed=False).run()["meta"]
     assert (five.planned, five.held) == (1, {})
     assert fake.state[AUDIENCE] == items("ann", phones=("49301",), ann="ann@new.example")
+
+    # Cy was erased: the ledger holds nothing of cy but the proof. Bob only withdrew.
+    assert statuses(shop) == {"ann": ["present", "removed"], "bob": ["removed"], "dee": ["removed"]}
+    (proof_of_cy,) = shop.read("gold.activation_erasure").collect()
+    assert (proof_of_cy.member_id, proof_of_cy.rows_removed, proof_of_cy.run_id) == (member("cy"), 1, "five")
+    assert activation(shop, destination, clock, "six").run()["meta"].planned == 0
+    assert shop.count("gold.activation_erasure") == 1
 
 
 TABLES = ("gold.activation_member", "gold.activation_outcome", "gold.activation_plan", "gold.activation_batch")
@@ -248,6 +265,79 @@ def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: La
     assert "x.example" not in told
 
 
+def sales(lake: Lake, *lines: tuple[int, date, float]) -> None:
+    made = [
+        {
+            "transaction_id": n,
+            "merchant_id": "shop",
+            "customer_key": key,
+            "customer_id": PEOPLE[key][0],
+            "business_date": day,
+            "amount": Decimal(str(amount)),
+            "is_valid_purchase": amount > 0,
+        }
+        for n, (key, day, amount) in enumerate(lines)
+    ]
+    lake.write("gold.fact_transactions", rows(lake.spark, "gold.fact_transactions", made))
+
+
+def test_a_campaign_keeps_its_arms_and_counts_what_they_buy_afterwards(
+    shop: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
+) -> None:
+    fake, plain, clock = meta
+
+    def campaign(salt: str = "a", **more: Any) -> Campaign:
+        said = {"name": "spring", "segment": "vip", "destination": "meta", "outcome_days": 10}
+        return Campaign.model_validate({**said, "holdout": {"share": 0.5, "salt": salt}, **more})
+
+    def run(run_id: str, as_of: date, said: Campaign) -> Any:
+        clock.sleep(60)
+        (made,) = apply_campaigns([plain], [said])
+        assert isinstance(made, BatchDestination)
+        work = Activation(shop, [made], as_of, run_id, AT, clock, campaigns=[said], is_confirmed=True)
+        return work.run()["meta"]
+
+    waits = run("early", date(2026, 1, 2), campaign(schedule={"starts_on": "2026-01-02"}))  # it is still the first
+    assert (waits.held[Place("shop", "vip")], fake.state) == ("not_due: starts on 2026-01-02", {})
+    assert shop.count("gold.campaign_member") == 0
+
+    assert run("one", date(2026, 1, 2), campaign()).state == "done"
+    names = {member(n): n for n, _, _ in PEOPLE.values()}
+    arms = {names[r.member_id]: r.arm for r in shop.read("gold.campaign_member").collect()}
+    sent = {n for n in names.values() if f"EXTERN_ID:{member(n)}" in fake.state[AUDIENCE]}
+    # Eve never agreed, so she is in neither arm; the others are where the draw put them, and only those treated left.
+    assert set(arms) == {"ann", "bob", "cy", "dee"}
+    assert set(arms.values()) == {"treated", "control"}
+    assert {n for n, arm in arms.items() if arm == "treated"} == sent
+
+    # A day later eve agrees. Who was there keeps arm and day, and she comes in with hers.
+    grant(shop, {"eve": True})
+    run("two", date(2026, 1, 3), campaign())
+    days = {names[r.member_id]: (r.arm, r.assigned_on.day) for r in shop.read("gold.campaign_member").collect()}
+    assert {n: d for n, d in days.items() if n != "eve"} == {n: (arm, 2) for n, arm in arms.items()}
+    assert days["eve"][1] == 3
+    with pytest.raises(SettingsError, match="would change arms"):
+        run("three", date(2026, 1, 3), campaign(salt="b"))
+
+    jan = [date(2026, 1, n) for n in range(1, 32)]
+    # Ann: before, within, after. Bob: a purchase and a return of part of it. Dee: only the day after hers are over.
+    sales(shop, (1, jan[0], 99), (1, jan[1], 5), (1, jan[10], 7), (1, jan[11], 50), (2, jan[3], 8), (2, jan[4], -3),
+          (4, jan[11], 70))  # fmt: skip
+    spent = {"ann": 12.0, "bob": 5.0, "cy": 0.0, "dee": 0.0}
+    # On the twelfth the ten days of those who came on the second are over, and eve's are not.
+    read = [shop.read(f"gold.{t}") for t in ("campaign_member", "dim_customer", "fact_transactions")]
+    found = {r.arm: r for r in measure_arms(*read, days={"spring": 10}, as_of=jan[11]).collect()}
+    for arm in ("treated", "control"):
+        of = [spent[n] for n, a in arms.items() if a == arm]
+        assert (found[arm].people, found[arm].bought) == (len(of), sum(v > 0 for v in of))
+        assert found[arm].amount_mean == pytest.approx(sum(of) / len(of))
+        assert found[arm].held_share == 0.5
+    assert {arm: r.waiting for arm, r in found.items()} == {a: int(a == days["eve"][0]) for a in found}
+    later = measure_arms(*read, days={"spring": 10}, as_of=jan[12]).collect()
+    assert sum(r.people for r in later) == 5
+    assert measure_arms(*read, days={"autumn": 10}, as_of=jan[12]).collect() == []
+
+
 def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_path: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, width=140)
@@ -261,14 +351,18 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
 
     with opened(WORLDS["tiktok"], FakeClock()) as (fake, made):
         said = {"kind": "tiktok", "base_url": made.base_url, "access_token": "env:TEST_TOKEN", "advertiser_id": "123"}
-        (folder / "ads.yml").write_text(json.dumps(said | {"audiences": {"vip": AUDIENCE}}))
+        (folder / "ads.yml").write_text(json.dumps(said | {"new_audiences": {"vip": "Best customers"}}))
 
         commands.print_preview(job("look"), console, (), validate=True)
-        assert fake.seen == []
+        assert (fake.seen, fake.named) == ([], {})
+        assert "the audience 'Best customers' is found by its name or made" in out.getvalue()
         assert '"... 2 more"' in out.getvalue()
         assert sha("ann@x.example") not in out.getvalue()
         commands.activate(job("one"), Progress(console), console)
-        assert len(fake.state[AUDIENCE]) == 7  # four addresses, three telephones
+        ((made_there, name),) = fake.named.items()
+        assert (name, len(fake.state[made_there])) == ("Best customers", 7)  # four addresses, three telephones
+        (size,) = shop.read("gold.activation_size").collect()
+        assert (size.eligible, size.reached_low, size.reached_high) == (4, 7, 7)
 
         assert commands.suppress(job("say"), "shop", ["bob"], reason="asked", destination="ads") == 1
         with pytest.raises(SettingsError, match="A reason is one of asked, complaint"):
@@ -278,10 +372,11 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
         put_in_segment(shop, [1], gone=(2, 3, 4, 5))
         with pytest.raises(ActivationHeld, match="removes_50%_of_present"):
             commands.activate(job("two"), Progress(console), console)
-        assert f"EMAIL_SHA256:{sha('bob@x.example')}" not in fake.state[AUDIENCE]
+        assert f"EMAIL_SHA256:{sha('bob@x.example')}" not in fake.state[made_there]
         commands.activate(job("three"), Progress(console), console, is_confirmed=True)
-        assert fake.state[AUDIENCE] == {f"EMAIL_SHA256:{sha('ann@x.example')}", f"PHONE_SHA256:{sha('+49301')}"}
+        assert fake.state[made_there] == {f"EMAIL_SHA256:{sha('ann@x.example')}", f"PHONE_SHA256:{sha('+49301')}"}
 
+        assert len(fake.named) == 1
         commands.print_queue(job("look"), console)
         commands.print_reconciliation(job("look"), console, ())
     assert "completed  4" in out.getvalue()

@@ -30,7 +30,7 @@ AS_OF = date(2018, 1, 1)
 AT = datetime(2018, 1, 1, 6)
 VIP, NEW = ExportedSegment("vip", "VIP", "v1"), ExportedSegment("new", "New", "v2")
 FILES = FileDestination(name="files", kind="files")
-LEFT_OUT = {"suppressed": 0, "no_consent": 2, "region": 0, "held_out": 0, "no_identifier": 1}
+LEFT_OUT = {"suppressed": 0, "no_consent": 2, "region": 0, "no_identifier": 1, "held_out": 0}
 SECRETS = ("ann@x.example", "+15550100", "bob", "cy-77")
 
 

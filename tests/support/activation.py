@@ -19,7 +19,15 @@ from connectors.pace import Patience
 from tests.support.clock import FakeClock
 from tests.support.fakes.advertising import TOKEN, FakeGoogle, FakeMeta, FakeTikTok
 from tests.support.fakes.server import Fake, serve
-from tests.support.fakes.tools import SECRET, FakeBraze, FakeHubSpot, FakeKlaviyo, FakeMailchimp, FakeReceiver
+from tests.support.fakes.tools import (
+    SECRET,
+    FakeBraze,
+    FakeHubSpot,
+    FakeKlaviyo,
+    FakeMailchimp,
+    FakeMarketingCloud,
+    FakeReceiver,
+)
 from tests.support.memory_ledger import MemoryLedger, Wanted
 
 PLACE = Place("shop", "vip")
@@ -67,6 +75,7 @@ class World:
     items: Callable[[Person], set[str]]
     place: str = AUDIENCE
     unusable: Callable[[Person], str] = lambda p: sha(p.email)
+    token_path: str = ""
 
     def wanted(self, person: Person) -> Wanted:
         return Wanted(person.member_id, self.keys(person), self.details(person))
@@ -79,8 +88,8 @@ class World:
             "audiences": {"vip": self.place},
             **self.settings,
         }
-        if self.kind == "google":
-            said["token_url"] = f"{url}/token"
+        if self.token_path:
+            said["token_url"] = url + self.token_path
         made = kinds()[self.kind].model_validate(said)
         assert isinstance(made, BatchDestination)
         return made
@@ -129,6 +138,7 @@ WORLDS = {
             lambda p: {"email_sha256": sha(p.email), "phone_sha256": sha(p.phone)},
             _nothing,
             lambda p: {f"emailAddress:{sha(p.email)}", f"phoneNumber:{sha(p.phone)}"},
+            token_path="/token",
         ),
         World(
             "klaviyo",
@@ -165,6 +175,16 @@ WORLDS = {
             _nothing,
             lambda p: {str(p.number)},
             unusable=lambda p: str(p.number),
+        ),
+        World(
+            "marketing_cloud",
+            FakeMarketingCloud,
+            {"client_id": "app", "client_secret": "env:TEST_TOKEN", "job_seconds": 60},
+            lambda p: {"member_id": p.member_id, "email_sha256": sha(p.email)},
+            _address,
+            lambda p: {p.member_id},
+            unusable=lambda p: p.email,
+            token_path="/v2/token",
         ),
         World(
             "webhook",

@@ -64,7 +64,7 @@ def test_the_destination_ends_with_exactly_those_who_may_be_there(kind: str, day
                 assert report.planned == ledger.plans[-1]
             assert_only_eligible_left(world, fake, before, people)
         fake.faults.clear()
-        for _ in range(6):
+        for _ in range(15):
             last = run_once(ledger, destination, clock)
             clock.sleep(3600)
             if not last.planned and not ledger.receipts() and last.state == "done":
@@ -120,6 +120,8 @@ def is_addition(request: Request) -> bool:
         return bool(body["action"] == "add")
     if "audienceMembers" in body:
         return request.path.endswith("ingest")
+    if "items" in body:
+        return bool(body["items"][0]["in_segment"])
     if "attributes" in body:
         return "add" in body["attributes"][0]["segments"]
     if "type" in body:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from lakehouse.bundle import COMMANDS, render_jobs, stages
+from jobs.flow import run_all
+from lakehouse.bundle import AFTER, COMMANDS, render_jobs, stages
 from lakehouse.declare import tables
 from lakehouse.runner import dependencies, plan_steps
 from lakehouse.settings import load_settings
@@ -42,7 +46,14 @@ def test_the_job_runs_every_step_of_a_local_run_after_what_it_reads() -> None:
     for s in local:
         assert all(place[p] <= place[s.producer] for p in dependencies(s, made_by)), s.producer
     tasks = [t["python_wheel_task"]["parameters"][:-2] for t in DAILY["tasks"]]
-    assert [tuple(t) for t in tasks if t[0] != "ingest"] == [*ordered, ("export",), ("report",)]
+    assert [tuple(t) for t in tasks if t[0] != "ingest"] == [*ordered, *AFTER]
+
+
+def test_what_leaves_does_so_in_the_order_of_a_local_run() -> None:
+    found = [n for n in ast.walk(ast.parse(inspect.getsource(run_all))) if isinstance(n, ast.Call)]
+    called = [n.func.id for n in sorted(found, key=lambda n: n.lineno) if isinstance(n.func, ast.Name)]
+    ours = {"export": "export", "activate_all": "activate", "measure_all": "campaigns results", "report": "report"}
+    assert [ours[c] for c in called if c in ours] == [" ".join(c) for c in AFTER]
 
 
 def test_both_variants_run_the_same_tasks_and_one_of_them_is_scheduled() -> None:
@@ -61,7 +72,8 @@ def test_every_task_is_a_command_that_takes_its_arguments() -> None:
     for job in BUNDLE["resources"]["jobs"].values():
         for task in job["tasks"]:
             parameters = task["python_wheel_task"]["parameters"]
-            done = CliRunner().invoke(app, [parameters[0], "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+            command = list(itertools.takewhile(lambda p: not p.startswith("--"), parameters))
+            done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
             assert done.exit_code == 0, parameters
             assert all(p in done.output for p in parameters if p.startswith("--")), parameters
 

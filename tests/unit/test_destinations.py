@@ -12,6 +12,7 @@ import pytest
 from google.ads import datamanager_v1
 from google.protobuf import json_format
 
+from connectors.audiences import flagged_audiences
 from connectors.brakes import Brakes, PlacePlan, flagged_words
 from connectors.destinations import kinds, load_destinations
 from connectors.destinations.google import GoogleDestination
@@ -24,7 +25,7 @@ from connectors.rest import redact
 from connectors.secret import Secret
 from lakehouse.errors import MachineError, SettingsError
 from lakehouse.tables import activation as declared
-from tests.support.activation import PLACE, WORLDS, Person, World, opened, present, run_once, sha
+from tests.support.activation import AUDIENCE, PLACE, WORLDS, Person, World, opened, present, run_once, sha
 from tests.support.clock import FakeClock
 from tests.support.fakes.advertising import FakeGoogle
 from tests.support.fakes.server import Answer, Fake, Request, serve
@@ -49,6 +50,8 @@ def ledger_of(world: World, people: list[Person] = PEOPLE) -> MemoryLedger:
         ("hubspot", "secondly", 1.0),
         ("mailchimp", "bare_403", 10.0),
         ("braze", "throttled", 2.0),  # an instant rather than a duration
+        ("marketing_cloud", "throttled", 5.0),
+        ("marketing_cloud", "blocked", 300.0),  # no end is told
         ("webhook", "unavailable", 7.0),
     ],
 )
@@ -156,6 +159,95 @@ def test_google_is_asked_until_the_job_ends_and_tells_its_match_rate() -> None:
     assert {m.status for m in ledger.members.values()} == {"present"}
     rates = {*second.match_rates.values(), *third.match_rates.values(), *fourth.match_rates.values()}
     assert rates == {"MATCH_RATE_RANGE_71_TO_80"}
+
+
+def test_rows_of_a_job_that_failed_are_sent_again() -> None:
+    world, clock = WORLDS["google"], FakeClock()
+    ledger = ledger_of(world, PEOPLE[:2])
+    with opened(world, clock) as (fake, destination):
+        fake.asks_until_done, fake.fails = 0, {"request-1", "request-3"}  # type: ignore[attr-defined]
+        planned = []
+        for left in (2, 2, 2, 0, 0):
+            ledger.eligible[PLACE] = ledger.eligible[PLACE][:left]
+            planned.append(run_once(ledger, destination, clock).planned)
+            clock.sleep(3600)
+        last = run_once(ledger, destination, clock)
+    # Added, added again after the failure; removed, and removed again after the failure of that.
+    assert planned == [2, 2, 0, 2, 2]
+    assert (last.planned, {m.status for m in ledger.members.values()}) == (0, {"removed"})
+
+
+def test_a_long_job_is_left_to_the_next_run_and_its_rows_are_found_one_by_one() -> None:
+    world, clock = WORLDS["marketing_cloud"], FakeClock()
+    ledger = ledger_of(world)
+    with opened(world, clock) as (fake, destination):
+        fake.unusable = {PEOPLE[3].email}  # type: ignore[attr-defined]
+        fake.asks_until_done = 9  # type: ignore[attr-defined]
+        reports = [run_once(ledger, destination, clock, rows=6) for _ in range(3)]
+    assert [(r.planned, r.accepted) for r in reports] == [(6, 6), (0, 0), (6, 0)]
+    assert (reports[-1].ok, reports[-1].rejected) == (5, 1)
+    assert {k[1] for k, m in ledger.members.items() if m.status == "rejected"} == {PEOPLE[3].member_id}
+    assert "UnexpectedError" in {m.code for m in ledger.members.values()}
+
+
+MAKERS = sorted(k for k in WORLDS if kinds()[k].makes_audiences)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_an_audience_is_found_by_its_name_or_made(kind: str) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        if kind == "meta":
+            destination = destination.model_copy(update={"ad_account_id": "55"})
+        read: list[Any] = []
+        if isinstance(fake, FakeGoogle):
+            user_list = datamanager_v1.UserList
+            fake.parse = lambda _, body: read.append(json_format.ParseDict(body, user_list.pb(user_list())))
+        connector = destination.connect(clock)
+        assert connector.find_audience('Best "customers" & friends') is None
+        other = connector.make_audience("Others")
+        made = connector.make_audience('Best "customers" & friends')
+        assert fake.named == {other: "Others", made: 'Best "customers" & friends'}
+        assert connector.find_audience('Best "customers" & friends') == made
+        assert connector.find_audience("Nobody") is None
+    assert fake.wrong == []
+    if kind == "google":
+        assert [m.ingested_user_list_info.upload_key_types[0] for m in read] == [1, 1]  # CONTACT_ID
+
+
+@pytest.mark.parametrize("kind", ["meta", "google", "tiktok"])
+def test_a_destination_tells_how_many_it_reaches(kind: str) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        connector = destination.connect(clock)
+        before = connector.size(PLACE)
+        run_once(ledger_of(world), destination, clock)
+        after = connector.size(PLACE)
+        assert (before.high if before else 0) == 0
+        assert after is not None
+        assert after.high == (1_000 if kind == "meta" else len(fake.state[AUDIENCE]))
+    assert fake.wrong == []
+
+
+def test_a_new_audience_is_named_where_one_can_be_made_and_nowhere_twice() -> None:
+    said = {"name": "d", "base_url": "https://x.example", "new_audiences": {"vip": "Best customers"}}
+    with pytest.raises(ValueError, match="makes no audiences"):
+        kinds()["webhook"].model_validate({**said, "kind": "webhook", "secret": "env:X"})
+    tiktok = {**said, "kind": "tiktok", "access_token": "env:X", "advertiser_id": "1"}
+    with pytest.raises(ValueError, match="either an id under audiences or a name"):
+        kinds()["tiktok"].model_validate({**tiktok, "audiences": {"vip": "1"}})
+    assert kinds()["tiktok"].model_validate(tiktok).chosen_segments == ("vip",)  # type: ignore[attr-defined]
+
+
+def test_no_audience_with_a_name_that_hints_at_health_or_money_is_made_at_an_advertising_platform() -> None:
+    said = {"name": "d", "new_audiences": {"vip": "Diabetes care"}}
+    ads = kinds()["tiktok"].model_validate({**said, "kind": "tiktok", "access_token": "env:X", "advertiser_id": "1"})
+    own = kinds()["klaviyo"].model_validate({**said, "kind": "klaviyo", "api_key": "env:X"})
+    told = [
+        flagged_audiences(d, d.connect(FakeClock()).limits.is_advertising)  # type: ignore[attr-defined,arg-type]
+        for d in (ads, own)
+    ]
+    assert told == [{"vip": "name_flagged: health (diabet)"}, {}]
 
 
 def test_google_wants_its_terms_accepted() -> None:

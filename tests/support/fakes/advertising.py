@@ -23,6 +23,17 @@ class FakeMeta(Fake):
         self.names_samples = True
 
     def handle(self, request: Request) -> Answer:
+        if request.path == "/act_55/customaudiences" and request.headers.get("authorization") == f"Bearer {TOKEN}":
+            if request.method == "POST":
+                self.check(
+                    request.body["subtype"] == "CUSTOM" and "customer_file_source" in request.body, "new audience"
+                )
+                return Answer(200, {"id": self.make(request.body["name"])})
+            return Answer(200, {"data": [{"id": i, "name": n} for i, n in self.named.items()], "paging": {}})
+        if (found := re.fullmatch(r"/(\d+)", request.path)) and request.method == "GET":
+            size = 1_000 if self.state.get(found[1]) else -1
+            bounds = {"approximate_count_lower_bound": size, "approximate_count_upper_bound": size}
+            return Answer(200, {"id": found[1], **bounds})
         found = re.fullmatch(r"(?:/v\d+\.\d)?/(\d+)/users", request.path)
         if not self.check(bool(found) and request.method in ("POST", "DELETE"), f"{request.method} {request.path}"):
             return Answer(404, {"error": {"code": 803}})
@@ -86,9 +97,21 @@ class FakeTikTok(Fake):
         self.unusable: set[str] = set()
 
     def handle(self, request: Request) -> Answer:
-        self.check((request.method, request.path) == ("POST", "/open_api/v1.3/segment/mapping/"), request.path)
         if request.headers.get("access-token") != TOKEN:
             return Answer(200, {"code": 40105, "message": "token"})
+        if request.path == "/open_api/v1.3/segment/audience/":
+            self.check(request.body["action"] == "create" and request.body["advertiser_id"] == "123", "new audience")
+            return Answer(200, {"code": 0, "data": {"audience_id": self.make(request.body["custom_audience_name"])}})
+        if request.path == "/open_api/v1.3/dmp/custom_audience/list/":
+            found = [{"audience_id": i, "name": n} for i, n in self.named.items()]
+            page = int(request.query["page"])  # one a page
+            info = {"total_page": max(1, len(found))}
+            return Answer(200, {"code": 0, "data": {"list": found[page - 1 : page], "page_info": info}})
+        if request.path == "/open_api/v1.3/dmp/custom_audience/get/":
+            (asked,) = json.loads(request.query["custom_audience_ids"])
+            details = {"audience_id": asked, "cover_num": len(self.state.get(asked, ()))}
+            return Answer(200, {"code": 0, "data": {"list": [{"audience_details": details}]}})
+        self.check((request.method, request.path) == ("POST", "/open_api/v1.3/segment/mapping/"), request.path)
         said = request.body
         self.check(set(said) == {"advertiser_ids", "action", "id_schema", "batch_data"}, "body")
         self.check(said["action"] in ("add", "delete"), "action")
@@ -145,6 +168,8 @@ class FakeGoogle(Fake):
             return Answer(401, {"error": {"status": "UNAUTHENTICATED"}})
         if request.path == "/v1/requestStatus:retrieve":
             return self._status(request.query["requestId"])
+        if found := re.fullmatch(r"/v1/accountTypes/GOOGLE_ADS/accounts/1234567890/userLists(?:/(\d+))?", request.path):
+            return self._lists(request, found[1])
         verb = request.path.removeprefix("/v1/audienceMembers:")
         self.check(request.method == "POST" and verb in ("ingest", "remove"), f"{request.method} {request.path}")
         said = request.body
@@ -174,6 +199,17 @@ class FakeGoogle(Fake):
         receipt = f"request-{len(self.jobs) + 1}"
         self.jobs[receipt] = self.asks_until_done
         return Answer(200, {"requestId": receipt})
+
+    def _lists(self, request: Request, asked: str | None) -> Answer:
+        if asked:
+            reached = str(len(self.state.get(asked, ())))
+            return Answer(200, {"id": asked, "sizeInfo": {"searchNetworkMembersCount": reached}})
+        if request.method == "GET":
+            return Answer(200, {"userLists": [{"id": i, "displayName": n} for i, n in self.named.items()]})
+        if self.parse is not None:
+            self.parse("userList", request.body)
+        self.check("membershipDuration" in request.body, "new list")
+        return Answer(200, {"id": self.make(request.body["displayName"])})
 
     def _status(self, receipt: str) -> Answer:
         if not self.check(receipt in self.jobs, f"unknown receipt {receipt}"):

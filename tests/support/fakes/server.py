@@ -50,6 +50,7 @@ class Fake:
         self.seen: list[Request] = []
         self.wrong: list[str] = []
         self.state: dict[str, set[str]] = {}
+        self.named: dict[str, str] = {}
         self.on_request: Callable[[str], None] = lambda _: None
 
     # What a destination overrides ------------------------------------------------------------------------------
@@ -75,6 +76,12 @@ class Fake:
     def is_free(self, request: Request) -> bool:
         """Whether a request takes no fault from the schedule."""
         return False
+
+    def make(self, name: str) -> str:
+        """Make an audience; destinations allow two of one name."""
+        made = str(7001 + len(self.named))
+        self.named[made] = name
+        return made
 
     # Plumbing --------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Klaviyo, HubSpot, Mailchimp, Braze and a webhook's receiver: tools of the retailer's own."""
+"""Klaviyo, HubSpot, Mailchimp, Braze, Marketing Cloud and a webhook's receiver: tools of the retailer's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from tests.support.fakes.server import Answer, Fake, Request
 
@@ -45,6 +46,13 @@ class FakeKlaviyo(Fake):
                 if i in self.profiles
             ]
             return Answer(200, {"data": data, "links": {"next": None}})
+        if request.path == "/api/lists":
+            if request.method == "POST":
+                return Answer(
+                    201, {"data": {"type": "list", "id": self.make(request.body["data"]["attributes"]["name"])}}
+                )
+            name = json.loads(re.fullmatch(r"equals\(name,(.*)\)", request.query["filter"])[1])  # type: ignore[index]
+            return Answer(200, {"data": [{"type": "list", "id": i} for i, n in self.named.items() if n == name]})
         if (found := re.fullmatch(r"/api/lists/([^/]+)/relationships/profiles", request.path)) and (
             request.method == "DELETE"
         ):
@@ -114,6 +122,12 @@ class FakeHubSpot(Fake):
             self.check(len(asked) <= 100, "at most 100 inputs")
             results = [{"id": self.digests[d], "properties": {name: d}} for d in asked if d in self.digests]
             return Answer(200 if len(results) == len(asked) else 207, {"status": "COMPLETE", "results": results})
+        if request.path == "/crm/v3/lists":
+            self.check(request.body["processingType"] == "MANUAL" and request.body["objectTypeId"] == "0-1", "new list")
+            return Answer(200, {"list": {"listId": self.make(request.body["name"])}})
+        if found := re.fullmatch(r"/crm/v3/lists/object-type-id/0-1/name/(.+)", request.path):
+            of = [i for i, n in self.named.items() if n == unquote(found[1])]
+            return Answer(200, {"list": {"listId": of[0]}}) if of else Answer(404)
         if found := re.fullmatch(r"/crm/v3/lists/(\d+)/memberships/add-and-remove", request.path):
             members = self.state.setdefault(found[1], set())
             known = set(self.records.values())
@@ -167,6 +181,11 @@ class FakeMailchimp(Fake):
     def handle(self, request: Request) -> Answer:
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return Answer(401, {"title": "API Key Invalid"})
+        if request.path == "/3.0/lists/abc123/segments":
+            if request.method == "POST":
+                self.check(request.body["static_segment"] == [], "new segment")
+                return Answer(200, {"id": int(self.make(request.body["name"]))})
+            return Answer(200, {"segments": [{"id": int(i), "name": n} for i, n in self.named.items()]})
         found = re.fullmatch(r"/3\.0/lists/abc123/segments/(\d+)(/members(/([0-9a-f]{32}))?)?", request.path)
         if not self.check(bool(found), f"{request.method} {request.path}"):
             return Answer(404, {"title": "not found"})
@@ -229,6 +248,86 @@ class FakeBraze(Fake):
     def play(self, fault: str, request: Request) -> Answer | None:
         if fault == "throttled":
             return Answer(429, {"message": "rate limit"}, {"X-RateLimit-Reset": str(int(self.now()) + 2)})
+        return super().play(fault, request)
+
+
+class FakeMarketingCloud(Fake):
+    """Data extensions upserted by jobs; `state` holds, per external key, the members whose flag is set.
+
+    A row with an address in `unusable` fails its job, the other rows of which are there all the same.
+    """
+
+    FAULTS = (*Fake.FAULTS, "blocked", "expired", "slow_job")
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.unusable: set[str] = set()
+        self.rows: dict[str, dict[str, dict[str, Any]]] = {}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.asks_until_done = 1
+        self.token = 1
+
+    def is_free(self, request: Request) -> bool:
+        return request.path == "/v2/token"
+
+    def handle(self, request: Request) -> Answer:
+        if request.path == "/v2/token":
+            if request.body["client_secret"] != TOKEN:
+                return Answer(401, {"error": "invalid_client"})
+            self.check(request.body["grant_type"] == "client_credentials", "grant")
+            return Answer(200, {"access_token": f"t{self.token}", "expires_in": 1079})
+        if request.headers.get("authorization") != f"Bearer t{self.token}":
+            return Answer(401, {"message": "Not Authorized", "errorcode": 0})
+        if found := re.fullmatch(r"/data/v1/async/dataextensions/key:([^/]+)/rows", request.path):
+            return self._upsert(found[1], request)
+        if found := re.fullmatch(r"/data/v1/async/([^/]+)/(status|results)", request.path):
+            return self._job(found[1], found[2])
+        self.check(False, f"{request.method} {request.path}")
+        return Answer(404)
+
+    def _upsert(self, key: str, request: Request) -> Answer:
+        self.check(request.method == "PUT" and set(request.body) == {"items"}, "an upsert of items")
+        items = request.body["items"]
+        if not items or len(request.raw) > 5_000_000:
+            return Answer(400, {"resultMessages": [{"resultCode": "InvalidInput"}]})
+        rows, members = self.rows.setdefault(key, {}), self.state.setdefault(key, set())
+        failed = 0
+        for item in items:
+            self.check(set(item) == {"member_id", "in_segment", "email"}, "fields of the data extension")
+            self.check(item["in_segment"] or item["email"] is None, "no address of whoever left")
+            if item["email"] in self.unusable:
+                failed += 1
+                continue
+            member = item["member_id"]
+            rows[member] = {**rows.get(member, {}), **item}
+            members.add(member) if item["in_segment"] else members.discard(member)
+        job = f"0000-{len(self.jobs) + 1}"
+        self.jobs[job] = {"left": self.asks_until_done, "rows": len(items), "failed": failed}
+        self.asks_until_done = 1
+        return Answer(202, {"requestId": job, "resultMessages": []})
+
+    def _job(self, job: str, asked: str) -> Answer:
+        known = self.jobs[job]
+        if asked == "results":
+            items = [{"errorCode": "UnexpectedError", "message": "the row", "status": "Error"}] * known["failed"]
+            items += [{"errorCode": "", "message": "", "status": "OK"}] * (known["rows"] - known["failed"])
+            return Answer(200, {"page": 1, "pageSize": 50, "count": known["rows"], "items": items[:50]})
+        known["left"] -= 1
+        state = "Pending" if known["left"] >= 0 else "Complete"
+        return Answer(200, {"status": {"requestStatus": state, "hasErrors": bool(known["failed"])}, "requestId": job})
+
+    def play(self, fault: str, request: Request) -> Answer | None:
+        match fault:
+            case "throttled":
+                return Answer(429, {"errorcode": 50100, "retryAfter": 5}, {"Retry-After": "5"})
+            case "blocked":
+                return Answer(429, {"errorcode": 50200, "message": "Your requests are temporarily blocked."})
+            case "expired":
+                self.token += 1
+                return None
+            case "slow_job":
+                self.asks_until_done = 9
+                return None
         return super().play(fault, request)
 
 

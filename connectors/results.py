@@ -1,0 +1,170 @@
+"""What a campaign brought: who was in which arm from when, and what either arm bought afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Final
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from connectors.audience import Audience, member_id
+from connectors.campaigns import Campaign
+from lakehouse.declare import table_of
+from lakehouse.errors import SettingsError
+from lakehouse.lake import Lake
+from lakehouse.tables.activation import CampaignMember as A
+from lakehouse.tables.gold import DimCustomer as D
+from lakehouse.tables.gold import FactTransactions as T
+
+LEAST_PEOPLE: Final = 30
+"""People of either arm from which on a mean's interval is given; with fewer, chance alone makes wide differences."""
+LEAST_OUTCOMES: Final = 5
+"""People of either arm who bought, and who did not, from which on a rate's interval is given (rule for the normal
+approximation)."""
+
+
+def assign_arms(lake: Lake, audience: Audience, campaigns: Sequence[Campaign], *, as_of: date, run_id: str) -> None:
+    """Record the arm of everyone who is new in a campaign; whoever is in it already keeps arm and day.
+
+    An arm is what the draw says of a person who may leave, whether or not the destination could use them: a comparison
+    of only those it could use with everyone held out would be none.
+
+    Args:
+        lake: Holds the table.
+        audience: Made for the destination of these campaigns.
+        campaigns: Those whose audience was brought up to date.
+        as_of: Day of the membership.
+        run_id: Run.
+
+    Raises:
+        SettingsError: a campaign that has begun has another holdout now.
+    """
+    if not campaigns:
+        return
+    there = lake.read(A).where(F.col(A.campaign).isin([c.name for c in campaigns]))
+    draws = {c.name: _draw(c) for c in campaigns}
+    for row in there.select(A.campaign, A.holdout).distinct().collect():
+        if row[1] != draws[row[0]]:
+            raise SettingsError(
+                f"The campaign {row[0]} has begun with the holdout {row[1]}, and its file says {draws[row[0]]}. People "
+                "would change arms. Put the holdout back, or give the campaign another name."
+            )
+    found = None
+    for c in campaigns:
+        made = plan_arms(audience.frame, c, as_of=as_of, run_id=run_id)
+        found = made if found is None else found.unionByName(made)
+    assert found is not None  # noqa: S101 - there is a campaign
+    key = [str(k) for k in table_of(A).key]
+    lake.write(A, found.join(there.select(*key), on=key, how="left_anti"))
+
+
+def plan_arms(audience: DataFrame, campaign: Campaign, *, as_of: date, run_id: str) -> DataFrame:
+    """Returns the arm of everyone who may leave for a campaign, held out or not.
+
+    Args:
+        audience: Frame of an `Audience`.
+        campaign: The campaign.
+        as_of: Day of the membership.
+        run_id: Run.
+
+    Returns:
+        The columns of `gold.campaign_member`.
+    """
+    is_held = F.col("excluded") == F.lit("held_out")
+    members = audience.where((F.col("segment_id") == F.lit(campaign.segment_id)) & F.coalesce(is_held, F.lit(True)))
+    return members.select(
+        F.lit(campaign.name).alias(A.campaign),
+        A.website_id,
+        A.member_id,
+        F.lit(campaign.destination).alias(A.destination),
+        A.segment_id,
+        F.when(F.col("excluded").isNull(), F.lit("treated")).otherwise(F.lit("control")).alias(A.arm),
+        F.lit(_draw(campaign)).alias(A.holdout),
+        F.lit(campaign.holdout.share).alias(A.held_share),
+        F.lit(as_of).alias(A.assigned_on),
+        F.lit(run_id).alias(A.run_id),
+    )
+
+
+def measure_arms(
+    members: DataFrame, customers: DataFrame, facts: DataFrame, *, days: Mapping[str, int], as_of: date
+) -> DataFrame:
+    """Returns what either arm of each campaign bought in the days after a person's first.
+
+    Everyone counts for the same number of days, so whose days are not over by `as_of` is left to a later day. Somebody
+    who bought nothing counts with nothing.
+
+    Args:
+        members: `gold.campaign_member`.
+        customers: `gold.dim_customer`.
+        facts: `gold.fact_transactions`.
+        days: Days that count, by campaign; other campaigns are left out.
+        as_of: Purchases before this day are counted.
+
+    Returns:
+        One row per campaign, website_id and arm: people, held_share (mean), bought (people with a valid purchase),
+        amount_mean and amount_variance (of net purchases per person; sample variance, null for one person), waiting
+        (people whose days are not over).
+    """
+    length = _by_campaign(days)
+    until = F.date_add(A.assigned_on, length)
+    running = members.where(F.col(A.campaign).isin(*days)).select(
+        A.campaign, A.website_id, A.member_id, A.arm, A.held_share, A.assigned_on, until.alias("_until")
+    )
+    known = customers.where(D.is_current).select(
+        F.col(D.merchant_id).alias("website_id"),
+        D.customer_key,
+        member_id(F.col(D.merchant_id), F.col(D.customer_id)).alias("member_id"),
+    )
+    over = running.where(F.col("_until") <= F.lit(as_of))
+    # One current version per customer: the join does not multiply.
+    people = over.join(known, on=["website_id", "member_id"], how="inner")
+    lines = facts.where(F.col(T.business_date) < F.lit(as_of)).select(
+        F.col(T.merchant_id).alias("website_id"), T.customer_key, T.business_date, T.amount, T.is_valid_purchase
+    )
+    in_time = (F.col(T.business_date) >= F.col(A.assigned_on)) & (F.col(T.business_date) < F.col("_until"))
+    spent = (
+        people.join(lines, on=["website_id", str(T.customer_key)], how="inner")
+        .where(in_time)
+        .groupBy(A.campaign, "website_id", "member_id")
+        .agg(F.sum(T.amount).cast("double").alias("_amount"), F.max(T.is_valid_purchase).alias("_has_bought"))
+    )
+    judged = over.join(spent, on=[str(A.campaign), "website_id", "member_id"], how="left")
+    amount = F.coalesce("_amount", F.lit(0.0))
+    counted = judged.groupBy(A.campaign, "website_id", A.arm).agg(
+        F.count(F.lit(1)).alias("people"),
+        F.avg(A.held_share).alias("held_share"),
+        F.count_if(F.coalesce("_has_bought", F.lit(False))).alias("bought"),
+        F.avg(amount).alias("amount_mean"),
+        F.var_samp(amount).alias("amount_variance"),
+    )
+    waiting = (
+        running.where(F.col("_until") > F.lit(as_of))
+        .groupBy(A.campaign, "website_id", A.arm)
+        .agg(F.count(F.lit(1)).alias("waiting"))
+    )
+    both = counted.join(waiting, on=[str(A.campaign), "website_id", str(A.arm)], how="full_outer")
+    return both.select(
+        A.campaign,
+        "website_id",
+        A.arm,
+        F.coalesce("people", F.lit(0)).alias("people"),
+        "held_share",
+        F.coalesce("bought", F.lit(0)).alias("bought"),
+        "amount_mean",
+        "amount_variance",
+        F.coalesce("waiting", F.lit(0)).alias("waiting"),
+    )
+
+
+def _by_campaign(days: Mapping[str, int]) -> Column:
+    found = F.lit(0)
+    for name, length in sorted(days.items()):
+        found = F.when(F.col(A.campaign) == F.lit(name), F.lit(length)).otherwise(found)
+    return found
+
+
+def _draw(campaign: Campaign) -> str:
+    return f"{campaign.holdout.salt} {campaign.holdout.share:g}"
