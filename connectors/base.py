@@ -168,12 +168,15 @@ class FileDestination(DestinationConfig):
     Attributes:
         kind: Tells it from other destinations.
         folder: Where to; relative to the data directory.
+        location: Where to instead: a place Spark can write to, such as `s3a://bucket/prefix`, `abfss://...`, `gs://...`
+            or `file:///...`. Spark must have the store's client and credentials.
         formats: What to write, for each segment.
         max_rows_per_file: Rows from which on a segment is cut into parts.
     """
 
     kind: Literal["files"]
     folder: Path = Path("exports")
+    location: str | None = Field(None, pattern=r"^(s3|s3a|abfss|gs|dbfs|file)://[^?#@]+$|^abfss://[^?#]+$")
     formats: tuple[Literal["csv", "parquet", "jsonl"], ...] = Field(("csv", "parquet"), min_length=1)
     max_rows_per_file: int = Field(1_000_000, ge=1)
 
@@ -204,14 +207,14 @@ class ExportedFile:
     """One file that left.
 
     Attributes:
-        path: Where it is.
+        path: Where it is: a path here, or an address Spark reads.
         format: csv or parquet.
         rows: Members in it.
         bytes: Size.
         sha256: Digest of its bytes, hex.
     """
 
-    path: Path
+    path: Path | str
     format: str
     rows: int
     bytes: int
@@ -244,7 +247,7 @@ class Export:
     consent: ConsentChannel
     website_id: str
     as_of: date
-    manifest: Path
+    manifest: Path | str
     files: tuple[ExportedFile, ...]
     members: int
     eligible: int

@@ -13,6 +13,7 @@ from connectors.audience import plan_audience
 from connectors.base import DestinationConfig, Export, ExportedSegment, FileDestination
 from connectors.campaigns import load_activation, not_due
 from connectors.files import FileConnector
+from connectors.remote_files import RemoteFileConnector
 from connectors.results import assign_arms
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake
@@ -31,8 +32,9 @@ READS = (
 
 
 def exported_folders(lake: Lake, settings: Settings, as_of: date) -> list[Path] | None:
-    """Folders of the exports recorded for a day, None when a file of theirs is gone."""
+    """Folders here of the exports recorded for a day, None when a file of theirs is gone."""
     ledger = lake.read("gold.segment_export").where(F.col("as_of") == F.lit(as_of)).select("path").distinct()
+    ledger = ledger.where(~F.col("path").contains("://"))
     files = [settings.data_dir.resolve() / r[0] for r in ledger.collect()]
     return sorted({f.parent for f in files}) if all(f.is_file() for f in files) else None
 
@@ -77,7 +79,11 @@ def export_segments(
         asked = set(segments) or set(destination.segments) or set(known)
         wanted = [known[s] for s in sorted(asked - set(waiting))]
         audience = plan_audience(members, customers, consents, suppressions, destination=destination, as_of=as_of)
-        connector = FileConnector(destination, settings.data_dir)
+        connector = (
+            RemoteFileConnector(destination, lake.spark)
+            if destination.location
+            else FileConnector(destination, settings.data_dir)
+        )
         exports += connector.deliver(audience, wanted, as_of=as_of, run_id=run_id, started_at=started_at)
         began = [c for c in campaigns if c.destination == destination.name and known.get(c.segment_id) in wanted]
         assign_arms(lake, audience, began, as_of=as_of, run_id=run_id)
@@ -147,6 +153,8 @@ def _ledger_rows(export: Export, settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _relative(path: Path, data_dir: Path) -> str:
+def _relative(path: Path | str, data_dir: Path) -> str:
+    if isinstance(path, str):
+        return path
     base = data_dir.resolve()
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()

@@ -78,13 +78,13 @@ class FileConnector:
         if not isinstance(audience, Audience) or audience.destination != self.config:
             raise NotEligible(f"{self.config.name} takes the audience planned for it and nothing else.")
         wanted = audience.frame.where(F.col("segment_id").isin([s.segment_id for s in segments]))
-        tallies = _count(wanted)
-        columns = [c for c in wanted.columns if c == "member_id" or c.endswith("_sha256")]
+        tallies = count_members(wanted)
+        columns = exported_columns(wanted)
         eligible = wanted.where(F.col("excluded").isNull()).select("segment_id", "website_id", *columns)
         staged = self._stage(eligible, columns, staging)
         by_id = {s.segment_id: s for s in segments}
         for key in self._exported(by_id, as_of):
-            tallies.setdefault(key, _Tally())  # everyone has left since: the files of that day must not keep them
+            tallies.setdefault(key, Tally())  # everyone has left since: the files of that day must not keep them
         exports = [
             self._publish(by_id[key[1]], key[0], tallies[key], columns, staged, staging, as_of, run_id, started_at)
             for key in sorted(tallies)
@@ -99,33 +99,14 @@ class FileConnector:
 
     def _stage(self, eligible: DataFrame, columns: list[str], staging: Path) -> Mapping[str, Path]:
         """Write all segments at once, one job per format, and return the folder of each."""
-        folders = {name: staging / "spark" / name for name in ("parquet", "csv", "jsonl")}
-        parts = ["segment_id", "website_id"]
-
-        def write(rows: DataFrame, name: str, **options: str) -> None:
-            # One task holds a segment, in the order of its members, so the same members give the same bytes.
-            ordered = rows.repartition(*parts).sortWithinPartitions(*parts, "member_id")
-            writer = ordered.write.partitionBy(*parts).options(**options)
-            written_as = "json" if name == "jsonl" else name
-            writer.option("maxRecordsPerFile", self.config.max_rows_per_file).format(written_as).save(
-                str(folders[name])
-            )
-
-        write(eligible, "parquet", compression="zstd")
-        # Read back: the joins are not done twice, and nothing but digests is held meanwhile.
-        again = eligible.sparkSession.read.schema(eligible.schema).parquet(str(folders["parquet"]))
-        if "jsonl" in self.config.formats:
-            write(again, "jsonl", compression="none", ignoreNullFields="false")
-        if "csv" in self.config.formats:
-            safe = again.select(*parts, *[neutralise_cell(F.col(c)).alias(c) for c in columns])
-            write(safe, "csv", header="true", escape='"', encoding="UTF-8", compression="none")
-        return folders
+        folders = write_parts(eligible, columns, self.config, str(staging / "spark"))
+        return {name: Path(folder) for name, folder in folders.items()}
 
     def _publish(
         self,
         segment: ExportedSegment,
         website_id: str,
-        tally: _Tally,
+        tally: Tally,
         columns: list[str],
         staged: Mapping[str, Path],
         staging: Path,
@@ -141,28 +122,7 @@ class FileConnector:
             found = _find_parts(staged[kind], segment.segment_id, website_id)
             files += self._take(found, kind, segment.segment_id, tally.eligible, columns, ready)
         excluded = {reason: tally.excluded.get(reason, 0) for reason in REASONS}
-        content: dict[str, Any] = {
-            "destination": self.config.name,
-            "segment_id": segment.segment_id,
-            "segment_name": segment.name,
-            "segment_version": segment.version,
-            "website_id": website_id,
-            "as_of": as_of.isoformat(),
-            "is_sample": tally.is_sample,
-            **({"sample_note": SAMPLE_NOTE} if tally.is_sample else {}),
-            "consent": self.config.consent,
-            "identifiers": {
-                "member_id": "sha256 of website and customer number",
-                **({"email_sha256": f"sha256, {self.config.email_rule} rule"} if "email_sha256" in columns else {}),
-                **({"phone_sha256": f"sha256, {self.config.phone_rule} rule"} if "phone_sha256" in columns else {}),
-            },
-            "counts": {
-                "members": tally.members,
-                "exported": tally.eligible,
-                "excluded": excluded,
-            },
-            "files": files,
-        }
+        content = say_export(self.config, segment, website_id, tally, columns, as_of) | {"files": files}
         there = _read_manifest(final)
         is_new = there is None or {k: v for k, v in there.items() if k not in _ABOUT_THE_RUN} != content
         if there is None or is_new:
@@ -213,21 +173,87 @@ class FileConnector:
 
 
 @dataclass
-class _Tally:
+class Tally:
+    """Members of a segment of a website: all, those who leave, and the others by reason."""
+
     members: int = 0
     eligible: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
     is_sample: bool = False
 
 
-def _count(audience: DataFrame) -> dict[tuple[str, str], _Tally]:
+def exported_columns(audience: DataFrame) -> list[str]:
+    """Columns of an audience that a file holds: the member's id and digests."""
+    return [c for c in audience.columns if c == "member_id" or c.endswith("_sha256")]
+
+
+def write_parts(eligible: DataFrame, columns: Sequence[str], config: FileDestination, folder: str) -> dict[str, str]:
+    """Write those who leave in every format of a destination, a folder per segment and website; one job per format.
+
+    Returns:
+        Folder of each format. Parquet is written whatever is asked for, and the others are made from it.
+    """
+    folders = {name: f"{folder}/{name}" for name in ("parquet", "csv", "jsonl")}
+    parts = ["segment_id", "website_id"]
+
+    def write(rows: DataFrame, name: str, **options: str) -> None:
+        # One task holds a segment, in the order of its members, so the same members give the same bytes.
+        ordered = rows.repartition(*parts).sortWithinPartitions(*parts, "member_id")
+        writer = ordered.write.mode("overwrite").partitionBy(*parts).options(**options)
+        writer = writer.option("maxRecordsPerFile", config.max_rows_per_file)
+        writer.format("json" if name == "jsonl" else name).save(folders[name])
+
+    write(eligible, "parquet", compression="zstd")
+    # Read back: the joins are not done twice, and nothing but digests is held meanwhile.
+    again = eligible.sparkSession.read.schema(eligible.schema).parquet(folders["parquet"])
+    if "jsonl" in config.formats:
+        write(again, "jsonl", compression="none", ignoreNullFields="false")
+    if "csv" in config.formats:
+        safe = again.select(*parts, *[neutralise_cell(F.col(c)).alias(c) for c in columns])
+        write(safe, "csv", header="true", escape='"', encoding="UTF-8", compression="none")
+    return folders
+
+
+def say_export(
+    config: FileDestination,
+    segment: ExportedSegment,
+    website_id: str,
+    tally: Tally,
+    columns: Sequence[str],
+    as_of: date,
+) -> dict[str, Any]:
+    """Returns what a manifest says of one segment of one website, but for its files."""
+    return {
+        "destination": config.name,
+        "segment_id": segment.segment_id,
+        "segment_name": segment.name,
+        "segment_version": segment.version,
+        "website_id": website_id,
+        "as_of": as_of.isoformat(),
+        "is_sample": tally.is_sample,
+        **({"sample_note": SAMPLE_NOTE} if tally.is_sample else {}),
+        "consent": config.consent,
+        "identifiers": {
+            "member_id": "sha256 of website and customer number",
+            **({"email_sha256": f"sha256, {config.email_rule} rule"} if "email_sha256" in columns else {}),
+            **({"phone_sha256": f"sha256, {config.phone_rule} rule"} if "phone_sha256" in columns else {}),
+        },
+        "counts": {
+            "members": tally.members,
+            "exported": tally.eligible,
+            "excluded": {reason: tally.excluded.get(reason, 0) for reason in REASONS},
+        },
+    }
+
+
+def count_members(audience: DataFrame) -> dict[tuple[str, str], Tally]:
     """Members in and out per website and segment; a few rows whatever the audience."""
     counted = audience.groupBy("website_id", "segment_id", "excluded").agg(
         F.count(F.lit(1)).alias("members"), F.max("is_sample").alias("is_sample")
     )
-    tallies: dict[tuple[str, str], _Tally] = {}
+    tallies: dict[tuple[str, str], Tally] = {}
     for row in counted.collect():
-        tally = tallies.setdefault((row["website_id"], row["segment_id"]), _Tally())
+        tally = tallies.setdefault((row["website_id"], row["segment_id"]), Tally())
         tally.members += row["members"]
         tally.is_sample |= row["is_sample"]
         if row["excluded"] is None:

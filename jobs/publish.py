@@ -55,7 +55,7 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
         )
         job.audit_log.flush()
         done(rows)
-    return list(dict.fromkeys(e.manifest.parent for e in exports))
+    return list(dict.fromkeys(e.manifest.parent for e in exports if isinstance(e.manifest, Path)))
 
 
 def _mark(job: Job, as_of: date) -> str:

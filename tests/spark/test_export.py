@@ -19,6 +19,7 @@ from connectors.delivery import export_segments
 from connectors.destinations import load_destinations
 from connectors.exchange import NotEligible
 from connectors.files import FileConnector
+from connectors.remote_files import RemoteFileConnector
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
@@ -370,3 +371,59 @@ def test_exports_are_written_down(spark: SparkSession, tmp_path: Path) -> None:
         export("four", segments=["old"])
     with pytest.raises(SettingsError, match="Did you mean 'files'"):
         export("four", destinations=["file"])
+
+
+def test_files_where_only_spark_can_write_are_told_by_a_manifest_that_comes_last(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FileDestination(
+        name="bucket", kind="files", location=tmp_path.as_uri(), formats=("csv", "parquet", "jsonl")
+    )
+
+    def write(*of: tuple[str, int], run_id: str) -> tuple[Export, ...]:
+        connector: Connector = RemoteFileConnector(config, spark)
+        audience = audience_of(spark, *of, config=config)
+        return connector.deliver(audience, [VIP, NEW], as_of=AS_OF, run_id=run_id, started_at=AT)
+
+    vip, new = sorted(
+        write(("vip", 1), ("vip", 2), ("vip", 4), ("new", 3), run_id="one"), key=lambda e: e.eligible, reverse=True
+    )
+    day = tmp_path / "bucket" / "as_of=2018-01-01"
+    (manifest,) = [json.loads(p.read_text("utf-8")) for p in (day / "manifest").glob("part-*.txt")]
+    assert (day / "manifest" / "_SUCCESS").exists()
+    assert (vip.eligible, vip.excluded["no_consent"], new.eligible, new.files) == (2, 1, 0, ())
+    assert [f["format"] for f in manifest["files"]] == ["csv", "parquet", "jsonl"]
+    for told in manifest["files"]:
+        content = (day / told["path"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest(), told["rows"]) == (told["bytes"], told["sha256"], 2)
+    csv_file = next(f for f in vip.files if f.format == "csv")
+    with Path(str(csv_file.path).removeprefix("file://")).open(encoding="utf-8", newline="") as lines:
+        found = {r["member_id"]: r["phone_sha256"] for r in csv.DictReader(lines)}
+    assert found == {sha("shop\u001fann-1"): sha("+15550100"), sha("shop\u001fdee-4"): sha("+15550104")}
+
+    assert "website_id=shop" in str(csv_file.path)
+    before = snapshot(day)
+    (again, _) = write(("vip", 1), ("vip", 2), ("vip", 4), ("new", 3), run_id="two")
+    assert (again.is_new, again.run_id, snapshot(day)) == (False, "one", before)
+
+    # Somebody left: the files of that day must not keep them. A run that died while writing is made up for.
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RemoteFileConnector, "_describe", die)
+        with pytest.raises(KeyboardInterrupt):
+            write(("vip", 4), run_id="dead")
+    (unfinished,) = [json.loads(p.read_text("utf-8")) for p in (day / "manifest").glob("part-*.txt")]
+    assert unfinished == {"is_being_written": True}
+    (third,) = write(("vip", 4), run_id="three")
+    assert (third.is_new, third.eligible) == (True, 1)
+    assert sha("+15550100") not in "".join(p.read_text("utf-8") for p in day.rglob("*.csv"))
+
+
+def test_a_location_is_an_address_without_credentials() -> None:
+    for good in ("s3a://bucket/x", "abfss://box@account.dfs.core.windows.net/x", "gs://bucket", "file:///tmp/x"):
+        FileDestination(name="f", kind="files", location=good)
+    for bad in ("/tmp/x", "s3a://key:secret@bucket/x", "http://bucket/x", "s3a://bucket/x?token=1"):
+        with pytest.raises(ValueError, match="location"):
+            FileDestination(name="f", kind="files", location=bad)
