@@ -87,6 +87,8 @@ def people(spark: SparkSession, size: int) -> dict[str, DataFrame]:
             merchant_id=F.lit("shop"),
             customer_id=name,
             channel=F.lit("ads"),
+            delivered_count=F.lit(1),
+            delivered_hash=F.col("id"),
             is_granted=F.col("id") % 10 != 0,
             changed_at=F.lit(AT),
             is_sample=F.lit(False),

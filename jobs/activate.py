@@ -16,6 +16,11 @@ from jobs.context import Job
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError
 
+_NONE_ACTIVE = (
+    "No destination of conf/destinations is active (is_active: true). "
+    "With --dry-run and --destination NAME one that is not shows what it would send."
+)
+
 
 def open_activation(job: Job, names: Collection[str], **choices: Any) -> Activation:
     """Returns the activation of the destinations named, all active ones when none is."""
@@ -49,6 +54,7 @@ def activate(
         reports = work.run()
         done(sum(r.ok + r.accepted for r in reports.values()))
     if not reports:
+        console.print(_NONE_ACTIVE)
         return
     grid = Grid("destination", "state", "sent", "ok", "accepted", "refused", "left", "note", box=None, pad_edge=False)
     problems = []
@@ -82,7 +88,8 @@ def activate_all(job: Job, progress: Progress) -> ActivationHeld | None:
 
 def print_preview(job: Job, console: Console, names: Collection[str], *, validate: bool) -> None:
     """Show what a run would do, and one redacted body per destination."""
-    for found in open_activation(job, names, is_preview=True).preview(validate=validate):
+    previews = open_activation(job, names, is_preview=True).preview(validate=validate)
+    for found in previews:
         console.print(found.destination, style="bold", highlight=False)
         grid = Grid(
             "website", "segment", "members", "eligible", "present", "withdraw", "remove", "add", "held", box=None
@@ -98,6 +105,8 @@ def print_preview(job: Job, console: Console, names: Collection[str], *, validat
             console.print(found.body, highlight=False, markup=False)
         if found.validated:
             console.print(f"the destination says: {found.validated}", highlight=False, markup=False)
+    if not previews:
+        console.print(_NONE_ACTIVE)
 
 
 def print_reconciliation(job: Job, console: Console, names: Collection[str]) -> None:

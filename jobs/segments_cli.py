@@ -212,8 +212,9 @@ def history(
     from pyspark.sql import functions as F
 
     with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        lake = job.lake  # opened first: without a session there are no columns
         mine = F.col("segment_id") == F.lit(segment_id)
-        sizes = job.lake.read("gold.customer_segment_size").where(mine).orderBy("website_id", "as_of").collect()
+        sizes = lake.read("gold.customer_segment_size").where(mine).orderBy("website_id", "as_of").collect()
         grid = _grid("website", "as of", "version", "members", "entered", "left")
         for r in sizes:
             grid.add_row(
@@ -225,7 +226,7 @@ def history(
                 f"{r['exited']:,}",
             )
         console.print(grid)
-        stays = job.lake.read("gold.customer_segment_history").where(mine & F.col("exited_on").isNotNull())
+        stays = lake.read("gold.customer_segment_history").where(mine & F.col("exited_on").isNotNull())
         for r in stays.groupBy("exit_reason", "exit_detail").count().orderBy(F.desc("count")).limit(10).collect():
             console.print(
                 f"  {r['count']:,} left: {r['exit_reason']} {escape(r['exit_detail'] or '')}", highlight=False
