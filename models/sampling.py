@@ -66,7 +66,9 @@ def read_campaigns(lake: Lake, merchant_id: str, as_of: date, among: NDArray[np.
         among: Keys of the customers to look at, such as those of `read_purchase_lines`; contacts and redemptions of
             others stay where they are.
     """
-    known = F.broadcast(lake.spark.createDataFrame(pd.DataFrame({"customer_key": np.unique(among)})))
+    sampled = pd.DataFrame({"customer_key": np.unique(among)})
+    # Of no customers pandas says no type.
+    known = F.broadcast(lake.spark.createDataFrame(sampled, "customer_key bigint"))
 
     def mine(name: str) -> DataFrame:
         return lake.read(name).where(F.col("merchant_id") == F.lit(merchant_id))

@@ -39,3 +39,6 @@ def test_only_contacts_and_redemptions_of_the_customers_asked_for_leave_spark(
     assert found.campaigns.to_dict("records") == [{"campaign_id": "a", "starts": 10, "ends": 10}]
     assert sorted(found.contacts["customer_key"]) == sorted(keys)
     assert found.redemptions[["customer_key", "day"]].to_numpy().tolist() == [[keys[0], 10]]
+
+    nobody = read_campaigns(lake, "shop", date(1970, 2, 1), np.array([], np.int64))
+    assert (len(nobody.campaigns), len(nobody.contacts), len(nobody.redemptions)) == (1, 0, 0)
