@@ -21,6 +21,9 @@ from lakehouse.errors import SettingsError, suggest
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: Final[tuple[Weekday, ...]] = get_args(Weekday)
 
+NOT_DUE: Final = "not_due: "
+"""How the reason begins for which nothing is sent of a campaign that waits for its day."""
+
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -48,11 +51,11 @@ class Schedule(BaseModel):
     def why_not(self, day: date) -> str | None:
         """Returns why nothing is due on a day, None when it is."""
         if self.starts_on and day < self.starts_on:
-            return f"not_due: starts on {self.starts_on}"
+            return f"{NOT_DUE}starts on {self.starts_on}"
         if self.ends_on and day > self.ends_on:
-            return f"not_due: ended on {self.ends_on}"
+            return f"{NOT_DUE}ended on {self.ends_on}"
         if self.weekdays and WEEKDAYS[day.weekday()] not in self.weekdays:
-            return f"not_due: runs on {', '.join(self.weekdays)}"
+            return f"{NOT_DUE}runs on {', '.join(self.weekdays)}"
         return None
 
 

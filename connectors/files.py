@@ -75,12 +75,7 @@ class FileConnector:
         """
         staging = self.root / "_staging"
         shutil.rmtree(staging, ignore_errors=True)  # what a run that died left behind
-        if not isinstance(audience, Audience) or audience.destination != self.config:
-            raise NotEligible(f"{self.config.name} takes the audience planned for it and nothing else.")
-        wanted = audience.frame.where(F.col("segment_id").isin([s.segment_id for s in segments]))
-        tallies = count_members(wanted)
-        columns = exported_columns(wanted)
-        eligible = wanted.where(F.col("excluded").isNull()).select("segment_id", "website_id", *columns)
+        eligible, columns, tallies = who_leaves(self.config, audience, segments)
         staged = self._stage(eligible, columns, staging)
         by_id = {s.segment_id: s for s in segments}
         for key in self._exported(by_id, as_of):
@@ -182,9 +177,29 @@ class Tally:
     is_sample: bool = False
 
 
-def exported_columns(audience: DataFrame) -> list[str]:
-    """Columns of an audience that a file holds: the member's id and digests."""
-    return [c for c in audience.columns if c == "member_id" or c.endswith("_sha256")]
+def who_leaves(
+    config: FileDestination, audience: Audience, segments: Sequence[ExportedSegment]
+) -> tuple[DataFrame, list[str], dict[tuple[str, str], Tally]]:
+    """Take an audience to a file destination.
+
+    Args:
+        config: The destination.
+        audience: From `connectors.audience.plan_audience`.
+        segments: What leaves; members of other segments are ignored.
+
+    Returns:
+        segment_id, website_id and the exported columns of everyone who leaves; the names of these columns, the member's
+        id and digests; and who is in and out per website and segment.
+
+    Raises:
+        NotEligible: the audience was not planned for this destination.
+    """
+    if not isinstance(audience, Audience) or audience.destination != config:
+        raise NotEligible(f"{config.name} takes the audience planned for it and nothing else.")
+    wanted = audience.frame.where(F.col("segment_id").isin([s.segment_id for s in segments]))
+    columns = [c for c in wanted.columns if c == "member_id" or c.endswith("_sha256")]
+    eligible = wanted.where(F.col("excluded").isNull()).select("segment_id", "website_id", *columns)
+    return eligible, columns, count_members(wanted)
 
 
 def write_parts(eligible: DataFrame, columns: Sequence[str], config: FileDestination, folder: str) -> dict[str, str]:

@@ -23,10 +23,9 @@ from pyspark.sql import functions as F
 
 from connectors.audience import REASONS, Audience
 from connectors.base import Export, ExportedFile, ExportedSegment, FileDestination
-from connectors.exchange import NotEligible
-from connectors.files import Tally, count_members, exported_columns, say_export, write_parts
+from connectors.files import Tally, say_export, who_leaves, write_parts
+from lakehouse.lake import exact_sum
 
-_ABOUT_THE_RUN: Final = ("run_id", "exported_at")
 _ROWS_PER_FILE: Final = 250_000
 """Rows of a file at most: its digest is made from it as a whole, 50 MB of CSV."""
 
@@ -64,13 +63,9 @@ class RemoteFileConnector:
         Returns:
             One export per segment and website that has a member, ordered by website and segment.
         """
-        if not isinstance(audience, Audience) or audience.destination != self.config:
-            raise NotEligible(f"{self.config.name} takes the audience planned for it and nothing else.")
         day = f"{str(self.config.location).rstrip('/')}/{self.config.name}/as_of={as_of.isoformat()}"
-        wanted = audience.frame.where(F.col("segment_id").isin([s.segment_id for s in segments]))
-        columns = exported_columns(wanted)
-        eligible = wanted.where(F.col("excluded").isNull()).select("segment_id", "website_id", *columns)
-        tallies, by_id = count_members(wanted), {s.segment_id: s for s in segments}
+        eligible, columns, tallies = who_leaves(self.config, audience, segments)
+        by_id = {s.segment_id: s for s in segments}
         said = {
             "content": _digest_of(eligible, columns),
             "exports": [
@@ -170,8 +165,8 @@ class RemoteFileConnector:
 
 def _digest_of(eligible: DataFrame, columns: Sequence[str]) -> str:
     """A digest of who leaves with what, whatever the order: rows, and the sum of their hashes."""
-    hashed = F.xxhash64("segment_id", "website_id", *columns).cast("decimal(38,0)")
-    row = eligible.agg(F.count(F.lit(1)).alias("n"), F.sum(hashed).alias("s")).collect()[0]
+    hashed = exact_sum(F.xxhash64("segment_id", "website_id", *columns))
+    row = eligible.agg(F.count(F.lit(1)).alias("n"), hashed.alias("s")).collect()[0]
     return f"{row['n']}:{row['s'] or 0}"
 
 

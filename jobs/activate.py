@@ -10,8 +10,7 @@ from rich.table import Table as Grid
 
 from connectors.activation import Activation, ActivationHeld, activation_queue
 from connectors.activation import open_activation as open_for
-from connectors.base import BatchDestination
-from connectors.campaigns import load_activation
+from connectors.campaigns import NOT_DUE
 from jobs.context import Job
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError
@@ -50,6 +49,22 @@ def activate(
         ActivationHeld: a brake held something back, or a destination stopped the run; what could be sent was.
     """
     work = open_activation(job, names, is_confirmed=is_confirmed, is_forced=is_forced)
+    _send(work, progress, console)
+
+
+def activate_all(job: Job, progress: Progress) -> ActivationHeld | None:
+    """Send to every active destination, within a run of everything; returns what was held back rather than raise it."""
+    work = open_activation(job, ())
+    if not work.destinations:
+        return None
+    try:
+        _send(work, progress, progress.console)
+    except ActivationHeld as held:
+        return held
+    return None
+
+
+def _send(work: Activation, progress: Progress, console: Console) -> None:
     with progress.task("activate", f"{len(work.destinations)} destinations") as done:
         reports = work.run()
         done(sum(r.ok + r.accepted for r in reports.values()))
@@ -63,7 +78,7 @@ def activate(
         counts = [f"{n:,}" for n in (r.planned, r.ok, r.accepted, r.rejected, r.left)]
         grid.add_row(name, r.state, *counts, "; ".join([*filter(None, [r.code]), *held]))
         # That a campaign waits for its day is no problem.
-        problems += [f"{name} {h}" for h in held if "not_due" not in h]
+        problems += [f"{name} {p.segment_id}: {why}" for p, why in r.held.items() if not why.startswith(NOT_DUE)]
         if r.state == "halted":
             problems.append(f"{name} {r.code}")
     console.print(grid)
@@ -72,18 +87,6 @@ def activate(
             f"{'; '.join(problems)}. Withdrawals were sent all the same. Look with --dry-run; --confirm sends what a "
             "brake held back."
         )
-
-
-def activate_all(job: Job, progress: Progress) -> ActivationHeld | None:
-    """Send to every active destination, within a run of everything; returns what was held back rather than raise it."""
-    declared, _ = load_activation(job.settings.conf_dir)
-    if not any(d.is_active and isinstance(d, BatchDestination) for d in declared):
-        return None
-    try:
-        activate(job, progress, progress.console)
-    except ActivationHeld as held:
-        return held
-    return None
 
 
 def print_preview(job: Job, console: Console, names: Collection[str], *, validate: bool) -> None:

@@ -27,7 +27,7 @@ from lakehouse.tables.segment import CustomerSegmentCustomer as C
 from models.audience import AudienceModel, Expectation, fit_audience
 from models.histories import day_number
 from models.purchase_days import purchase_lines
-from models.sampling import read_purchase_lines
+from models.sampling import keys_frame, read_purchase_lines
 from models.store import ModelStore, Training, register_version
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def expand_seed(
             raise ModelError(f"Segment '{name}' has no members at {merchant_id}.{suggest(name, known)}")
     lines = read_purchase_lines(lake, merchant_id, as_of, TRAINING_CUSTOMERS)
     of_seed = members.where(F.col(C.segment_id) == F.lit(seed_id)).select(C.customer_key)
-    buyers = pd.DataFrame({str(C.customer_key): lines["customer_key"].unique()})
-    sampled = lake.spark.createDataFrame(buyers, f"{C.customer_key} bigint")
+    sampled = keys_frame(lake, lines["customer_key"].to_numpy(np.int64))
     seed_keys = of_seed.join(sampled, on=C.customer_key, how="left_semi").toPandas()[C.customer_key].to_numpy(np.int64)
     model, expected = fit_audience(lines, day_number(as_of), seed_keys, without)
     audience_id = f"like_{seed_id}"

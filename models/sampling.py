@@ -66,9 +66,7 @@ def read_campaigns(lake: Lake, merchant_id: str, as_of: date, among: NDArray[np.
         among: Keys of the customers to look at, such as those of `read_purchase_lines`; contacts and redemptions of
             others stay where they are.
     """
-    sampled = pd.DataFrame({"customer_key": np.unique(among)})
-    # Of no customers pandas says no type.
-    known = F.broadcast(lake.spark.createDataFrame(sampled, "customer_key bigint"))
+    known = F.broadcast(keys_frame(lake, among))
 
     def mine(name: str) -> DataFrame:
         return lake.read(name).where(F.col("merchant_id") == F.lit(merchant_id))
@@ -87,6 +85,11 @@ def read_campaigns(lake: Lake, merchant_id: str, as_of: date, among: NDArray[np.
         theirs(mine("silver.campaign_contact").select("campaign_id", key)),
         theirs(redeemed.select("campaign_id", key, number("redeemed_on").alias("day"))),
     )
+
+
+def keys_frame(lake: Lake, keys: NDArray[np.int64]) -> DataFrame:
+    """One row per customer: customer_key; also of no customers, of whom pandas would say no type."""
+    return lake.spark.createDataFrame(pd.DataFrame({str(T.customer_key): np.unique(keys)}), f"{T.customer_key} bigint")
 
 
 def _drawn(rows: DataFrame, customers: int) -> DataFrame:
