@@ -115,8 +115,10 @@ def build_features(job: Job, progress: Progress, *, force: bool = False) -> list
 def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
     """Models trained when due and scored, rules evaluated, membership published."""
     from jobs.audiences import audience_segments
+    from jobs.segments import published_definitions
     from models.outlook_training import outlook_models
     from models.training import cluster_models
+    from segments.evaluation import Earlier
 
     configured = job.configuration["segments"]
     as_of = job.as_of()
@@ -127,7 +129,13 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
         outlooks = outlook_models(job.lake, job.settings, as_of=as_of, retrain=retrain, told=progress.note)
         done(f"{len(outlooks)} models" if len(outlooks) != 1 else "1 model")
     segments = (*configured, *audience_segments(job.lake, configured))
-    offered = {"as_of": as_of, "clusters": clusters, "outlooks": outlooks, "segments": segments}
+    offered = {
+        "as_of": as_of,
+        "clusters": clusters,
+        "outlooks": outlooks,
+        "segments": segments,
+        "earlier": Earlier(lambda: published_definitions(job)),
+    }
     with failures_told(job, "error"):
         results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)
     if needs_republishing(job.lake, results):

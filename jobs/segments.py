@@ -15,6 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.audiences import audience_segments
 from jobs.context import Job
 from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError, suggest
@@ -27,7 +28,8 @@ from segments.events import EVENTS, SOURCES, VISITS
 from segments.guests import build_visitors, preview_guests
 from segments.inspect import answer_customers, preview_segment
 from segments.language import Segment
-from segments.load import load_segments, parse_segments, segment_of_row
+from segments.lists import read_lists
+from segments.load import DefinitionError, load_segments, parse_segments, segment_of_row
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
 from segments.rules import EventCondition, InSegment, SequenceCondition, leaves_of
@@ -36,8 +38,18 @@ NEEDS_REFRESH_AFTER = timedelta(hours=24)
 
 
 def definitions(job: Job) -> tuple[Segment, ...]:
-    """Every definition of `conf/segments`, checked."""
-    return load_segments(job.settings.conf_dir / "segments")
+    """Every definition of `conf/segments`, checked, and a segment per lookalike audience."""
+    configured = load_segments(_folder(job))
+    return (*configured, *audience_segments(job.lake, configured))
+
+
+def _folder(job: Job) -> Path:
+    return job.settings.conf_dir / "segments"
+
+
+def _lists(job: Job) -> Mapping[str, frozenset[str]]:
+    """Members of the static lists; what is wrong with one is told where definitions are read."""
+    return read_lists(_folder(job) / "lists", lambda *_: None)
 
 
 def find(job: Job, segment_id: str) -> Segment:
@@ -54,7 +66,7 @@ def find(job: Job, segment_id: str) -> Segment:
 
 def read_file(job: Job, path: Path) -> Segment:
     """The one definition of a file that is not, or not yet, in `conf/segments`."""
-    found = parse_segments(path.read_bytes(), file=path.name, others=definitions(job))
+    found = parse_segments(path.read_bytes(), file=path.name, lists=_lists(job), others=definitions(job))
     if len(found) != 1:
         raise SettingsError(f"{path} holds {len(found)} segments; one is needed here")
     return found[0]
@@ -63,7 +75,25 @@ def read_file(job: Job, path: Path) -> Segment:
 def published(job: Job, segment_id: str) -> Segment | None:
     """The definition as it was last published, None when it never was."""
     rows = job.lake.read("gold.customer_segment").where(F.col("segment_id") == F.lit(segment_id)).collect()
-    return segment_of_row(rows[0].asDict()) if rows else None
+    return segment_of_row(rows[0].asDict(), lists=_lists(job)) if rows else None
+
+
+def published_definitions(job: Job) -> tuple[Segment, ...]:
+    """Every definition as last published; none when one of them cannot be told any more.
+
+    A rule may name a feature that is gone, or a list whose members are others now.
+    """
+    lists = _lists(job)
+    found = []
+    for row in job.lake.for_rows(0).read("gold.customer_segment").collect():
+        try:
+            segment = segment_of_row(row.asDict(), lists=lists)
+        except DefinitionError:
+            return ()
+        if segment.version != row["version"]:
+            return ()
+        found.append(segment)
+    return tuple(found)
 
 
 def newest_day(job: Job) -> date:

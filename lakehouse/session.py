@@ -164,6 +164,9 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         # Wide projections of conditions make the optimizer derive thousands of facts it has no use for.
         "spark.sql.constraintPropagation.enabled": "false",
         "spark.sql.ui.explainMode": "simple",
+        # The place in our code where each column was made, for messages of errors: it takes longer than making it.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
+        "spark.sql.dataFrameQueryContext.enabled": "false",
         # Each aggregation of each task takes a page, 64 MB by default: for the many small tables that is all garbage.
         "spark.buffer.pageSize": "4m",
         # Nobody looks at a user interface that is off; its records of a thousand plans are half a gigabyte.

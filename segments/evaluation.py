@@ -3,13 +3,14 @@
 An answer changes when a feature does, when an event comes, changes or goes, when an event comes into a window or leaves
 it, or when a definition changes. The first is seen by comparing the answers to all conditions on features, a scan
 without a shuffle of anything wide; the second by the changes of the event tables; the third by a stored day; the last
-by a stored hash. Everything else stays as it is, and so equals an evaluation of everyone.
+by a stored hash. Where only definitions changed, the segments of these are evaluated and all other answers are kept.
+Everything else stays as it is, and so equals an evaluation of everyone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import reduce
@@ -62,11 +63,39 @@ class Plan:
         needed = with_referenced(evaluated, active)
         decides = [[s.segment_id, s.version, s.priority, s.refresh_mode] for s in (*active, *needed)]
         mark = hashlib.sha256(canonical(sorted(decides)).encode()).hexdigest()[:12]
+        return cls._made(evaluated, needed, mark)
+
+    @classmethod
+    def _made(cls, evaluated: tuple[Segment, ...], needed: tuple[Segment, ...], mark: str) -> Plan:
         leaves = list(dict.fromkeys(leaf for s in needed for leaf in _leaves(s)))
         on_features = tuple(leaf for leaf in leaves if isinstance(leaf, Condition))
         on_events = tuple(leaf for leaf in leaves if isinstance(leaf, EventCondition | SequenceCondition))
         asked = Asked.by([s.rule for s in needed])
         return cls(evaluated, needed, mark, on_features, (*on_features, *on_events), asked)
+
+    def changed_since(self, earlier: Plan) -> Plan:
+        """The part with the segments that are new, are defined otherwise, or ask for one that is."""
+        was = {s.segment_id: s.version for s in earlier.needed}
+        others = {s.segment_id for s in self.needed if was.get(s.segment_id) != s.version}
+        others |= {s.segment_id for s in self.segments} - {s.segment_id for s in earlier.segments}
+        changed = tuple(s for s in self.segments if others & {n.segment_id for n in with_referenced([s], self.needed)})
+        return Plan._made(changed, with_referenced(changed, self.needed), self.definitions)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The definitions of the last refresh, read when they are first asked for.
+
+    Attributes:
+        read: Returns them; none when they cannot be told any more.
+    """
+
+    read: Callable[[], Sequence[Segment]]
+    fingerprint = ""  # what an evaluation comes to does not depend on it
+
+
+NOT_KNOWN = Earlier(tuple)
+"""No earlier definitions: whoever was evaluated with others is evaluated by all rules."""
 
 
 def evaluate_customers(
@@ -91,6 +120,7 @@ def evaluate_customers(
     *,
     segments: Sequence[Segment],
     as_of: date,
+    earlier: Earlier,
     previous: DataFrame | None,
 ) -> DataFrame:
     """Evaluate the rules for everyone for whom an answer can have changed.
@@ -116,6 +146,7 @@ def evaluate_customers(
         evaluated: `gold.customer_evaluation` as it is.
         segments: All definitions.
         as_of: The day evaluated for, exclusive edge.
+        earlier: The definitions of the last refresh; of those evaluated with them, only what changed is asked again.
         previous: None asks for everyone.
 
     Returns:
@@ -139,6 +170,7 @@ def evaluate_customers(
         segments=segments,
         as_of=as_of,
         catalogue=declared_features(),
+        earlier=earlier,
         is_full=previous is None,
     )
 
@@ -153,16 +185,25 @@ def evaluate_changed(
     segments: Sequence[Segment],
     as_of: date,
     catalogue: Mapping[str, Feature],
+    earlier: Earlier = NOT_KNOWN,
     is_full: bool,
 ) -> DataFrame:
     """As `evaluate_customers`, over features given instead of the declared ones, and tables by name."""
     plan = Plan.of(segments)
-    joined = join_features(features, more, plan.needed, as_of=as_of, catalogue=catalogue)
-    present, names = add_cuts(joined, [s.rule for s in plan.needed])
-    answers = {c: compile_rule(c, catalogue, as_of, names) for c in plan.on_features}
-    signed = present.select(*_KEYS, _signature(list(answers.values())).alias("_signature"))
+    before = None if is_full else Plan.of(earlier.read())
+    if before is None or before.definitions == plan.definitions or not before.segments:
+        before = None
+    both = (*plan.needed, *(before.needed if before else ()))
+    joined = join_features(features, more, both, as_of=as_of, catalogue=catalogue)
+    present, names = add_cuts(joined, [s.rule for s in both])
+
+    def signature(of: Plan) -> Column:
+        return _signature([compile_rule(c, catalogue, as_of, names) for c in of.on_features])
+
+    signatures = [signature(plan).alias("_signature"), signature(before or plan).alias("_signature_before")]
+    signed = present.select(*_KEYS, *signatures)
     moved = customers_with_changes(changed, tables, plan.asked)
-    known = _who(signed, evaluated, moved, plan, as_of, is_full=is_full)
+    known = _who(signed, evaluated, moved, plan, before, as_of, is_full=is_full)
 
     again = known.where("_is_due").select("customer_key")
     due = present.join(F.broadcast(again), on="customer_key", how="left_semi")
@@ -177,11 +218,27 @@ def evaluate_changed(
     put_off = evaluated.join(F.broadcast(later), on="customer_key", how="left_semi").select(
         *columns, F.col(E.evaluated_on).alias(E.recheck_on), F.lit(False).alias("_deleted")
     )
-    return found.unionByName(put_off).unionByName(gone, allowMissingColumns=True)
+    made = found.unionByName(put_off).unionByName(gone, allowMissingColumns=True)
+    if before is None:
+        return made
+    part = plan.changed_since(before)
+    kept = known.where("_is_kept").select("customer_key", "_signature")
+    asked = present.join(kept.select("customer_key"), on="customer_key", how="left_semi")
+    mended = _evaluate(asked, names, tables, None, part, as_of=as_of, catalogue=catalogue)
+    # One earlier row per customer, so no row is multiplied.
+    earlier_rows = evaluated.join(kept, on="customer_key", how="inner")
+    return made.unionByName(_carried_over(mended, earlier_rows, plan, before, part))
 
 
 def _who(
-    signed: DataFrame, evaluated: DataFrame, moved: DataFrame | None, plan: Plan, as_of: date, *, is_full: bool
+    signed: DataFrame,
+    evaluated: DataFrame,
+    moved: DataFrame | None,
+    plan: Plan,
+    earlier: Plan | None,
+    as_of: date,
+    *,
+    is_full: bool,
 ) -> DataFrame:
     """Everyone present or evaluated before, with what is to be done: narrow rows, the one shuffle of everyone."""
     before = evaluated.select(
@@ -201,20 +258,25 @@ def _who(
         is_moved = F.coalesce("_moved", F.lit(False))
     is_present, is_new = F.coalesce("_is_present", F.lit(False)), F.col("_was").isNull()
     is_later = F.coalesce(F.col("_evaluated_on") > F.lit(as_of), F.lit(False))
+    may_differ = is_moved | F.coalesce(F.col("_until") <= F.lit(as_of), F.lit(False)) | F.lit(is_full)
+    is_as_before = F.lit(False)
+    if earlier is not None:
+        is_as_before = (F.col("_definitions") == F.lit(earlier.definitions)) & (
+            F.col("_was") == F.col("_signature_before")
+        )
     has_changed = (
-        is_moved
-        | (F.col("_was") != F.col("_signature"))
-        | (F.col("_definitions") != F.lit(plan.definitions))
-        | F.coalesce(F.col("_until") <= F.lit(as_of), F.lit(False))
-        | F.lit(is_full)
+        may_differ | (F.col("_was") != F.col("_signature")) | (F.col("_definitions") != F.lit(plan.definitions))
     )
-    is_due = is_present & ~is_later & (is_new | has_changed)
+    is_kept = is_present & ~is_later & ~is_new & ~may_differ & is_as_before
+    is_due = is_present & ~is_later & (is_new | has_changed) & ~F.coalesce(is_kept, F.lit(False))
     is_gone = ~is_present & F.coalesce("_is_here", F.lit(False)) & ~is_later
     return both.select(
         *_KEYS,
+        "_signature",
         is_due.alias("_is_due"),
         is_gone.alias("_is_gone"),
         (is_moved & ~is_new & ~is_due & ~is_gone).alias("_is_put_off"),
+        is_kept.alias("_is_kept"),
     )
 
 
@@ -308,6 +370,45 @@ def _with_reasons(fresh: DataFrame, evaluated: DataFrame, plan: Plan) -> DataFra
     return both.select(*columns, reasons.alias(E.reasons), F.lit(False).alias("_deleted"))
 
 
+def _carried_over(mended: DataFrame, before: DataFrame, plan: Plan, earlier: Plan, part: Plan) -> DataFrame:
+    """Rows with what the changed segments came to beside what all others were."""
+    changed = {s.segment_id for s in part.segments}
+    same = F.array(*[F.lit(s.segment_id) for s in plan.segments if s.segment_id not in changed]).cast("array<string>")
+    was = before.select(
+        E.customer_key,
+        "_signature",
+        F.array_intersect(E.segment_ids, same).alias("_kept_in"),
+        F.col(E.answers).alias("_answered"),
+        F.col(E.recheck_on).alias("_until"),
+    )
+    both = mended.join(was, on=E.customer_key, how="inner")
+    own = {
+        E.segment_ids: F.array_sort(F.concat("_kept_in", E.segment_ids)),
+        E.answers: _put_together(plan, part, earlier),
+        E.signature: F.col("_signature"),
+        E.recheck_on: F.least(E.recheck_on, "_until"),
+        E.reasons: F.lit(None).cast("map<string,string>"),
+    }
+    columns = [own[c].alias(c) if c in own else F.col(c) for c in E.__table__.column_names]  # type: ignore[attr-defined]
+    return both.select(*columns, F.lit(False).alias("_deleted"))
+
+
+def _put_together(plan: Plan, part: Plan, earlier: Plan) -> Column:
+    """Answers in the order of `plan`, new ones where there are any; what lies side by side is copied in one piece."""
+    places = [
+        {c: (str(E.answers), i) for i, c in enumerate(part.conditions)},
+        {c: ("_answered", i) for i, c in enumerate(earlier.conditions)},
+    ]
+    pieces: list[tuple[str, int, int]] = []
+    for condition in plan.conditions:
+        column, at = places[0].get(condition) or places[1][condition]
+        if pieces and pieces[-1][0] == column and sum(pieces[-1][1:]) == at:
+            pieces[-1] = (column, pieces[-1][1], pieces[-1][2] + 1)
+        else:
+            pieces.append((column, at, 1))
+    return _concatenated([F.substring(column, at + 1, length) for column, at, length in pieces])
+
+
 def _positions(segment: Segment, by_id: Mapping[str, Segment], position: Mapping[Leaf, int]) -> set[int]:
     everyone = with_referenced([segment], by_id.values())
     return {position[leaf] for s in everyone for leaf in _leaves(s) if leaf in position}
@@ -320,6 +421,10 @@ def _leaves(segment: Segment) -> tuple[Leaf, ...]:
 
 def _written(answers: Sequence[Column]) -> Column:
     said = [F.when(a, F.lit("1")).when(~a, F.lit("0")).otherwise(F.lit("?")) for a in answers]
+    return _concatenated(said)
+
+
+def _concatenated(said: Sequence[Column]) -> Column:
     parts = [F.concat(*said[i : i + _SLICE]) for i in range(0, len(said), _SLICE)]
     return F.concat(*parts) if len(parts) > 1 else (parts[0] if parts else F.lit(""))
 

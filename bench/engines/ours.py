@@ -112,12 +112,14 @@ def flow(lake: Lake, as_of: date, record: Recorder, only: Iterable[str] | None =
 def _configuration(conf: Path) -> dict[str, Any]:
     """Objects that producers ask for by name, of those parts of the product that are there."""
     from features.rules import load_feature_rules
+    from segments.evaluation import NOT_KNOWN
     from segments.load import load_segments
 
     found: dict[str, Any] = {
         "feature_rules": load_feature_rules(conf),
         "segments": load_segments(conf / "segments"),
         "clusters": None,
+        "earlier": NOT_KNOWN,
     }
     try:
         from pipelines.gold.finance_conf import load_finance

@@ -14,6 +14,7 @@ from lakehouse.runner import Step, plan_steps
 from lakehouse.settings import load_settings
 from pipelines.bronze.sources import load_sources
 from pipelines.gold.finance_conf import load_finance
+from segments.evaluation import NOT_KNOWN
 from segments.load import load_segments
 from tests.support.rows import rows
 
@@ -44,6 +45,7 @@ def offered() -> Mapping[str, Any]:
         "finance": load_finance(conf),
         "feature_rules": load_feature_rules(conf),
         "segments": load_segments(conf / "segments"),
+        "earlier": NOT_KNOWN,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from segments.evaluation import evaluate_changed
+from segments.evaluation import Earlier, evaluate_changed
 from segments.events import SOURCES
-from segments.language import Segment, event, feature
+from segments.language import Segment, event, feature, in_segment
+from segments.rules import segments_in
 from tests.spark.test_segment_evaluate import customers
 from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
@@ -31,6 +33,7 @@ class Evaluations:
         self.spark, self.world = spark, world
         self.content: Rows = {}
         self.seen: dict[str, Rows] = {name: {} for name in SOURCES}
+        self.defined: list[Segment] = []
 
     def tables(self) -> dict[str, Rows]:
         return {
@@ -67,8 +70,10 @@ class Evaluations:
             segments=segments,
             as_of=as_of,
             catalogue=FEATURES,
+            earlier=Earlier(lambda: self.defined),
             is_full=is_full,
         )
+        self.made = made
         written = [r.asDict() for r in made.collect()]
         assert len({r["customer_key"] for r in written}) == len(written)
         for row in written:
@@ -76,7 +81,7 @@ class Evaluations:
                 del self.content[row["customer_key"]]
             else:
                 self.content[row["customer_key"]] = row
-        self.seen = now
+        self.seen, self.defined = now, segments
         return len(written)
 
     def members(self) -> dict[int, list[str]]:
@@ -152,6 +157,61 @@ def test_only_those_are_asked_again_whose_answer_can_have_changed(spark: SparkSe
     assert kept.members() == {1: [], 2: ["s"], 3: []}
     edited = [Segment("s", "S", rule), Segment("t", "T", feature("frequency").at_least(1), priority=1)]
     assert kept.refresh(edited, DAY + timedelta(days=7)) == 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_changed_definition_is_evaluated_alone_and_equals_everyone_evaluated_by_all(
+    spark: SparkSession, seed: int
+) -> None:
+    world = KeyedWorld(random.Random(seed))
+    world.begin(20)
+    segments, more = world.define(30), world.define(40)[30:]
+    kept, whole = Evaluations(spark, world), Evaluations(spark, world)
+    kept.refresh(segments, DAY)
+    as_of = DAY
+    for edit in range(3):
+        world.pass_a_day(as_of)
+        as_of += timedelta(days=1)
+        # One is another rule, one is gone, one is new, and one asks for a segment whose rule is another.
+        told = {s.segment_id: s for s in segments}
+        first, second, *_ = sorted(told)
+        told[first] = replace(told[first], rule=feature("frequency").at_least(edit) | event("item").did())
+        told[second] = replace(told[second], rule=in_segment(first) | told[second].rule)
+        del told[sorted(told)[5 + edit]]
+        new = more.pop()
+        told[new.segment_id] = new
+        while missing := [s for s in told.values() if not segments_in(s.rule) <= set(told)]:
+            for s in missing:
+                del told[s.segment_id]
+        segments = list(told.values())
+        kept.refresh(segments, as_of)
+        whole.content = {}
+        whole.refresh(segments, as_of, is_full=True)
+        assert kept.members() == world.members(segments, as_of)
+        for key, row in whole.content.items():
+            mine = kept.content[key]
+            for column in ("segment_ids", "answers", "signature", "definitions"):
+                assert mine[column] == row[column], column
+
+
+def test_events_that_only_other_segments_ask_for_are_not_read_for_a_changed_definition(spark: SparkSession) -> None:
+    world = KeyedWorld(random.Random(0))
+    world.begin(0)
+    world.features = {n: {"frequency": n} for n in range(1, 4)}
+    world.redemptions.clear()
+    world.clicks.clear()
+    bought = Segment("s", "S", event("item").within_last_days(700).did())
+    often = Segment("t", "T", feature("frequency").at_least(3))
+    kept = Evaluations(spark, world)
+    kept.refresh([bought, often], DAY)
+    bought_before = {k for k, ids in kept.members().items() if "s" in ids}
+
+    # Their lines are gone from the table but no change said so: who reads them finds nobody.
+    world.lines.clear()
+    kept.seen = kept.tables()
+    assert kept.refresh([bought, replace(often, rule=feature("frequency").at_least(2))], DAY) == 3
+    assert {k for k, ids in kept.members().items() if "s" in ids} == bought_before
+    assert {k for k, ids in kept.members().items() if "t" in ids} == {2, 3}
 
 
 def test_a_thousand_segments_are_evaluated_in_one_go(spark: SparkSession) -> None:
