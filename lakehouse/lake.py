@@ -41,7 +41,7 @@ _KEPT = timedelta(days=7)
 """How long Delta keeps files that no newest version needs."""
 
 _SMALL = 2_000_000
-"""Rows up to which a merge goes straight to MERGE; above, a narrow key scan first finds out whether rows match."""
+"""Rows up to which a merge goes straight to MERGE; above, a narrow scan first finds whether and where rows match."""
 
 
 @dataclass(frozen=True)
@@ -434,20 +434,38 @@ class Lake:
             if not total["rows"]:
                 return WriteResult(0, self.version(t), 0)
             summed = int(total["checksum"] or 0)
-            if stored > _SMALL and not self._matches(t, held):
-                new = held.where(~F.col(DELETED)).drop(DELETED) if has_deleted else held
-                return self._insert(t, new, {}, "append", None)
-            affected = self._run_merge(t, held, compared, has_deleted)
+            where = ""
+            if stored > _SMALL and total["rows"] <= _SMALL:
+                found = self._matches(t, held)
+                if found is None:
+                    new = held.where(~F.col(DELETED)).drop(DELETED) if has_deleted else held
+                    return self._insert(t, new, {}, "append", None)
+                where = found
+            affected = self._run_merge(t, held, compared, has_deleted, where)
             return WriteResult(affected, self.version(t), summed)
         finally:
             held.unpersist()
 
-    def _matches(self, t: Table, rows: DataFrame) -> bool:
-        keys = self.read(t).select(*t.key)
-        found = keys.join(F.broadcast(rows.select(*t.key)), on=list(t.key), how="left_semi")
-        return bool(found.limit(1).collect())
+    def _matches(self, t: Table, rows: DataFrame) -> str | None:
+        """Where in the table rows of these keys lie, as a condition on `t`; None when it holds none of them.
 
-    def _run_merge(self, t: Table, rows: DataFrame, compared: tuple[str, ...], has_deleted: bool) -> int:
+        Hashes among the key are enough to look for: a few rows too many only make the condition wider.
+        """
+        probe = [k for k in t.key if t.column(k).spec.type == "bigint"] or list(t.key)
+        about = [c for c in t.cluster_by[:1] if not t.column(c).spec.optional and c not in probe]
+        edges = [F.count(F.lit(1)).alias("rows"), *(f(c).alias(f.__name__) for c in about for f in (F.min, F.max))]
+        stored = self.read(t).select(*probe, *about)
+        found = stored.join(F.broadcast(rows.select(*probe)), on=probe, how="left_semi").agg(*edges).collect()[0]
+        if not found["rows"]:
+            return None
+        return "".join(
+            f" AND t.{ddl.quote(c)} BETWEEN {_typed_literal(found['min'])} AND {_typed_literal(found['max'])}"
+            for c in about
+        )
+
+    def _run_merge(
+        self, t: Table, rows: DataFrame, compared: tuple[str, ...], has_deleted: bool, where: str = ""
+    ) -> int:
         source = f"merge_source_{uuid.uuid4().hex}"
         rows.createOrReplaceTempView(source)
         q = ddl.quote
@@ -467,7 +485,7 @@ class Lake:
         clauses.append(f"WHEN NOT MATCHED AND NOT {deleted} THEN INSERT ({columns}) VALUES ({values})")
         try:
             done = self.spark.sql(
-                f"MERGE INTO {self.name(t)} AS t USING {source} AS s ON {on} {' '.join(clauses)}"
+                f"MERGE INTO {self.name(t)} AS t USING {source} AS s ON {on}{where} {' '.join(clauses)}"
             ).collect()
             return int(done[0]["num_affected_rows"]) if done else 0
         finally:

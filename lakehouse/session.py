@@ -159,6 +159,8 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "8",
         "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
         "spark.sql.adaptive.advisoryPartitionSizeInBytes": "32m",
+        # Files of a table follow the order of what was read, so that a span of days lies in few of them.
+        "spark.sql.files.maxPartitionBytes": "32m",
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
         # Wide projections of conditions make the optimizer derive thousands of facts it has no use for.

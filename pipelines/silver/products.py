@@ -41,16 +41,16 @@ def conform_products(
         `silver.product` rows.
     """
     book = rule_book(sources, "products")
-    described = _described(accept(raw, "products", book), accept(raw_changes, "products", book), previous)
-    sold = _sold(lines, line_changes, previous)
+    delivered = accept(raw_changes, "products", book)
+    described = _described(accept(raw, "products", book), delivered, previous)
+    asked = line_changes.select(*_KEY)
+    if previous is not None:
+        # A product whose description stays and that was sold again needs nothing.
+        held = previous.where(F.col(P.delivered_count) > 0).select(*_KEY)
+        asked = asked.join(held, on=list(_KEY), how="left_anti").unionByName(delivered.select(*_KEY))
+    sold = _sold(lines, asked, previous)
     # Both sides name a product at most once.
     both = described.join(sold, on=list(_KEY), how="full_outer")
-    if previous is not None:
-        held = previous.where(F.col(P.delivered_count) > 0).select(*_KEY, F.lit(True).alias("_held"))
-        # A product whose description stays and that was sold again needs nothing.
-        both = both.join(held, on=list(_KEY), how="left").where(
-            F.col("_described").isNotNull() | F.col("_held").isNull()
-        )
     book_of_lines = rule_book(sources, "transactions")
     return both.select(
         *_KEY,
@@ -76,7 +76,6 @@ def _described(raw: DataFrame, changed: DataFrame, previous: DataFrame | None) -
         *[blank_is_null(c).alias(c) for c in texts],
         P.delivered_count,
         P.delivered_hash,
-        F.lit(True).alias("_described"),
     )
 
 

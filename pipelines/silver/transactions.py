@@ -247,8 +247,14 @@ def _repeated_lines(lines: DataFrame, by_line: Column) -> DataFrame:
 
 def _known_baskets(lines: DataFrame, previous: DataFrame, by_basket: Column) -> DataFrame:
     """Lines we hold of baskets that the batch names (and a few others that share a bucket)."""
-    named = lines.select(by_basket.alias("_basket_bucket")).distinct()
-    return previous.join(F.broadcast(named), by_basket == F.col("_basket_bucket"), "left_semi")
+    named = F.broadcast(lines.select(by_basket.alias("_basket_bucket")).distinct())
+    # Whole lines are read only of the files that hold days of such baskets.
+    days = previous.select("sold_on", "merchant_id", "basket_id").join(
+        named, by_basket == F.col("_basket_bucket"), "left_semi"
+    )
+    first, last = (days.agg(f("sold_on")).scalar() for f in (F.min, F.max))
+    near = previous.where(F.col("sold_on").between(first, last))
+    return near.join(named, by_basket == F.col("_basket_bucket"), "left_semi")
 
 
 def _redelivered_baskets(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -152,3 +153,31 @@ def test_additive_changes_of_a_declaration_are_applied_and_others_refused_with_t
         reopened().ensure(required)
     with pytest.raises(MigrationRefused, match="'merchant_id' is in the table but no longer declared"):
         reopened().ensure(narrower)
+
+
+SECOND = "DATE '2020-01-02'"
+
+
+def fact(number: int, day: int, amount: str) -> dict[str, object]:
+    return {"transaction_id": number, "business_date": date(2020, 1, day), "amount": Decimal(amount)}
+
+
+@pytest.mark.parametrize(
+    ("batch", "condition"),
+    [
+        ([fact(2, 25, "9.00"), fact(6, 28, "6.00")], f" AND t.`business_date` BETWEEN {SECOND} AND {SECOND}"),
+        ([fact(7, 28, "7.00")], None),
+    ],
+)
+def test_a_merge_into_a_large_table_looks_only_where_its_rows_lie(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, batch: list[dict[str, object]], condition: str | None
+) -> None:
+    which = "gold.fact_transactions"
+    before = [fact(n, n, f"{n}.00") for n in range(1, 6)]
+    lake.write(which, rows(lake.spark, which, before))
+    monkeypatch.setattr("lakehouse.lake._SMALL", 3)
+    frame = rows(lake.spark, which, batch)
+    assert lake._matches(table_of(which), frame) == condition
+    lake.write(which, frame)
+    expected = {r["transaction_id"]: tuple(r.values()) for r in [*before, *batch]}
+    assert stored(lake, which, "transaction_id", "business_date", "amount") == sorted(expected.values())
