@@ -6,6 +6,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.declare import Scd2, Table
+from lakehouse.joins import rows_named
 
 
 def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> DataFrame:
@@ -30,9 +31,7 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
     surrogate = table.key[0]
     managed = {surrogate, "valid_to", "is_current"}
     attributes = [c for c in table.column_names if c not in managed]
-    keys = incoming.select(*kind.business_key).distinct()
-    # A key is named once in `keys`, so the join keeps each stored version once.
-    touched = stored.join(keys, on=list(kind.business_key), how="left_semi")
+    touched = rows_named(stored, incoming, kind.business_key)
     versions = touched.select(*attributes, F.lit(0).alias("_new")).unionByName(
         incoming.select(*attributes, F.lit(1).alias("_new"))
     )

@@ -20,7 +20,7 @@ def build_customer_audiences(members: DataFrame, *, as_of: date) -> DataFrame:
     """
     known = members.where(F.col(M.as_of) <= F.lit(as_of))
     grouped = known.groupBy(M.merchant_id, M.customer_key, M.customer_id).agg(
-        F.array_sort(F.collect_set(M.audience_id)).alias(A.lookalike_audiences),
+        F.sort_array(F.collect_set(M.audience_id)).alias(A.lookalike_audiences),
         F.max(M.score).alias(A.lookalike_score),
     )
     return grouped.select(

@@ -50,7 +50,7 @@ def histories_of(days: DataFrame) -> DataFrame:
     """
     each = F.struct(F.col("day").cast("bigint").alias("day"), "baskets", "spend")
     return days.groupBy(T.merchant_id, T.customer_key, T.customer_id).agg(
-        F.array_sort(F.collect_list(each)).alias("history")
+        F.sort_array(F.collect_list(each)).alias("history")
     )
 
 

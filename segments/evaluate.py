@@ -60,11 +60,14 @@ def evaluate_segments(
         prepared, names = add_events(prepared, names, rules, events or {}, as_of=as_of)
     prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
     prepared, names = add_referenced(prepared, names, segments, needed, as_of=as_of, catalogue=catalogue)
-    matched = prepared.select(*_KEYS, matches(segments, names, as_of=as_of, catalogue=catalogue).alias("_matched"))
-    return matched.select(
+    places = _places(segments, names, as_of=as_of, catalogue=catalogue)
+    by_id, first = _by_id(segments), [s.segment_id for s in by_priority(segments)]
+    ranks = _literals([str(first.index(s.segment_id)) for s in by_id]).cast("array<int>")
+    best = F.array_min(F.transform("_places", lambda place: F.get(ranks, place)))
+    return prepared.select(*_KEYS, places.alias("_places")).select(
         *_KEYS,
-        F.array_sort("_matched").alias("segment_ids"),
-        F.get("_matched", F.lit(0)).alias("primary_segment_id"),
+        _ids_at(by_id, F.col("_places")).alias("segment_ids"),
+        F.get(_literals(first), best).alias("primary_segment_id"),
     )
 
 
@@ -162,13 +165,40 @@ def add_referenced(
 
 
 def matches(segments: Sequence[Segment], names: Names, *, as_of: date, catalogue: Mapping[str, Feature]) -> Column:
-    """Ids of the segments whose rule is true as an array, the one that wins first."""
+    """Ids of the segments whose rule is true as an array, in alphabetical order."""
+    return _ids_at(_by_id(segments), _places(segments, names, as_of=as_of, catalogue=catalogue))
+
+
+def _by_id(segments: Sequence[Segment]) -> list[Segment]:
+    return sorted(segments, key=lambda s: s.segment_id)
+
+
+def _places(segments: Sequence[Segment], names: Names, *, as_of: date, catalogue: Mapping[str, Feature]) -> Column:
+    """Places, in the alphabet, of the segments whose rule is true.
+
+    Numbers, because the many rules that are not true then cost neither a text nor a call of a function.
+    """
 
     def answer(segment: Segment) -> Column:
         known = names.segments.get(segment.segment_id)
         return F.col(known) if known else compile_segment(segment, catalogue, as_of, names=names)
 
-    return _compacted([F.when(answer(s), F.lit(s.segment_id)) for s in by_priority(segments)])
+    nothing = F.lit(-1)
+    found = [F.when(answer(s), F.lit(i)).otherwise(nothing) for i, s in enumerate(_by_id(segments))]
+    chunks = [F.array_remove(F.array(*found[i : i + _CHUNK]), nothing) for i in range(0, len(found), _CHUNK)]
+    if not chunks:
+        return F.array().cast("array<int>")
+    return F.concat(*chunks) if len(chunks) > 1 else chunks[0]
+
+
+def _ids_at(by_id: Sequence[Segment], places: Column) -> Column:
+    ids = _literals([s.segment_id for s in by_id])
+    return F.transform(places, lambda place: F.get(ids, place))
+
+
+def _literals(texts: Sequence[str]) -> Column:
+    """An array of texts without commas as one literal: a thousand of their own take time to send and to plan."""
+    return F.split(F.lit(",".join(texts)), ",")
 
 
 def join_features(
@@ -215,10 +245,3 @@ def _groups(customers: DataFrame, as_of: date) -> DataFrame:
 def by_priority(segments: Sequence[Segment]) -> list[Segment]:
     """Returns segments with the one that wins first."""
     return sorted(segments, key=lambda s: (s.priority, s.segment_id))
-
-
-def _compacted(found: Sequence[Column]) -> Column:
-    if not found:
-        return F.array().cast("array<string>")
-    chunks = [F.array_compact(F.array(*found[i : i + _CHUNK])) for i in range(0, len(found), _CHUNK)]
-    return F.concat(*chunks) if len(chunks) > 1 else chunks[0]

@@ -315,7 +315,7 @@ def _evaluate(
         F.col("merchant_id").alias(E.website_id),
         E.customer_key,
         E.customer_id,
-        F.array_sort(found).alias(E.segment_ids),
+        found.alias(E.segment_ids),
         _written(answers).alias(E.answers),
         _signature(answers[: len(plan.on_features)]).alias(E.signature),
         F.lit(plan.definitions).alias(E.definitions),
@@ -383,7 +383,7 @@ def _carried_over(mended: DataFrame, before: DataFrame, plan: Plan, earlier: Pla
     )
     both = mended.join(was, on=E.customer_key, how="inner")
     own = {
-        E.segment_ids: F.array_sort(F.concat("_kept_in", E.segment_ids)),
+        E.segment_ids: F.sort_array(F.concat("_kept_in", E.segment_ids)),
         E.answers: _put_together(plan, part, earlier),
         E.signature: F.col("_signature"),
         E.recheck_on: F.least(E.recheck_on, "_until"),

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.joins import rows_named
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.segment import CustomerSegmentGuest as S
 from lakehouse.tables.segment import CustomerSegmentGuestHistory as H
@@ -42,8 +43,7 @@ def build_guest_visits(changed: DataFrame, sales: DataFrame, visits: DataFrame) 
     keys: list[str] = [T.merchant_id, T.basket_id]
     is_guest = F.col(T.customer_key).isNull()
     visitor = F.sha2(F.concat_ws("\u001f", T.merchant_id, T.basket_id), 256).alias(G.visitor_id)
-    touched = changed.where(is_guest).select(*keys).distinct()
-    lines = sales.where(is_guest).join(touched, on=keys, how="left_semi")
+    lines = rows_named(sales.where(is_guest), changed.where(is_guest), keys)
     cents = F.sum((F.col(T.amount) * 100).cast("bigint"))
     measured = lines.groupBy(*keys).agg(
         F.min(T.posted_ts).alias(G.bought_at),

@@ -163,7 +163,7 @@ def _compare(
         "_was_primary",
         "_was_present",
         is_found.alias("_is_found"),
-        F.when(is_found, F.array_sort(settled)).otherwise(none).alias("_now"),
+        F.when(is_found, F.sort_array(settled)).otherwise(none).alias("_now"),
         "_reasons",
         "_carried",
         F.array_intersect(pinned_in, F.array_except(settled, by_rule)).alias("_put_in"),
@@ -226,7 +226,7 @@ def _changed_rows(
         kept = F.coalesce(F.map_keys("_held"), none)
         stayed = F.array_intersect(F.coalesce("_was", none), kept)
         segment_ids = F.when(
-            F.col("_is_found"), F.array_sort(F.array_union(F.array_except("_now", kept), stayed))
+            F.col("_is_found"), F.sort_array(F.array_union(F.array_except("_now", kept), stayed))
         ).otherwise(none)
     ranked = F.array(*[F.lit(s.segment_id) for s in by_priority(active)]).cast("array<string>")
     decided = both.withColumn(M.segment_ids, segment_ids)

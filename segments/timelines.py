@@ -202,7 +202,7 @@ def _moments(sequence: SequenceCondition, filters: Mapping[EventStep, str], as_o
     within = Span.of(sequence.window).holds(F.col("day"), as_of)
     bits = [F.when(F.col(filters[s]), F.lit(1 << i)).otherwise(F.lit(0)) for i, s in enumerate(sequence.steps)]
     steps = reduce(lambda a, b: a.bitwiseOR(b), bits)
-    return F.array_sort(F.collect_list(F.when(within & (steps > 0), F.col("at") * F.lit(1 << MAX_STEPS) + steps)))
+    return F.sort_array(F.collect_list(F.when(within & (steps > 0), F.col("at") * F.lit(1 << MAX_STEPS) + steps)))
 
 
 def _follows(sequence: SequenceCondition, moments: Column) -> Column:

@@ -7,6 +7,7 @@ light, dark and print. Every mark carries a `<title>`, which browsers show on ho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from html import escape
 from math import ceil, floor, log10
 from typing import Final
@@ -18,6 +19,7 @@ from apps.report.data import (
     Cluster,
     CohortCell,
     Movement,
+    Overlap,
     Period,
     RfmCell,
     SegmentSize,
@@ -143,6 +145,61 @@ def size_against_value(segments: Sequence[SegmentSize]) -> Markup:
             f"{_text(left - 16, y + 5, _clip(s.name, 28), 'label end')}{drawn}</g>"
         )
     return _svg(width, height, parts, "Share of customers against share of spend, by segment")
+
+
+def overlap_grid(segments: Sequence[SegmentSize], overlaps: Sequence[Overlap]) -> Markup:
+    """Which segments hold the same customers: a cell per pair, darker the more alike the two are."""
+    found = {frozenset((o.first, o.second)): o for o in overlaps}
+    named = {i for o in overlaps for i in (o.first, o.second)}
+    shown = [s for s in segments if s.segment_id in named]
+    width, left, top, high = 960, 250, 24, 30
+    side = min(64.0, (width - left - 8) / max(len(shown) - 1, 1))
+    height = top + high * max(len(shown) - 1, 1) + 8
+    most = max((o.jaccard for o in overlaps), default=0.0)
+    parts = [_text(left + side * (i + 0.5), top - 8, str(i + 1), "tick mid") for i in range(len(shown) - 1)]
+    if shown:
+        parts.append(_text(0, top - 8, f"1 is {_clip(shown[0].name, 30)}", "tick"))
+    for i, one in enumerate(shown[1:], start=1):
+        y = top + high * (i - 1)
+        parts.append(_text(left - 14, y + high / 2 + 5, f"{_clip(one.name, 28)}  {i + 1}", "label end"))
+        for j, other in enumerate(shown[:i]):
+            x = left + side * j
+            pair = found.get(frozenset((one.segment_id, other.segment_id)))
+            place = f'x="{x + 1:.1f}" y="{y + 1}" width="{side - 2:.1f}" height="{high - 2}" rx="4"'
+            if pair is None:
+                about = f"{one.name} and {other.name}: nobody is in both"
+                parts.append(f'<rect class="empty" {place}><title>{escape(about)}</title></rect>')
+                continue
+            shade = _shade(pair.jaccard, most, linear=True)
+            about = (
+                f"{one.name} and {other.name}: {words.several(pair.both, 'customer')} in both, "
+                f"{words.percent(pair.jaccard)} of those in either"
+            )
+            number = words.percent(pair.jaccard, 0)
+            parts.append(
+                f'<g class="mark"><title>{escape(about)}</title><rect class="s{shade}" {place}/>'
+                f"{_text(x + side / 2, y + high / 2 + 4.5, number, f'i{shade} cell small mid')}</g>"
+            )
+    return _svg(width, height, parts, "Overlap of the largest segments")
+
+
+def sparkline(history: Sequence[tuple[date, int]]) -> Markup:
+    """Members over the days measured as a small line; the time between two days is drawn to scale."""
+    width, height, edge = 96, 26, 4
+    first, last = history[0][0], history[-1][0]
+    span, most = max((last - first).days, 1), max(max(n for _, n in history), 1)
+    points = [
+        (edge + (width - 2 * edge) * (d - first).days / span, height - edge - (height - 2 * edge) * n / most)
+        for d, n in history
+    ]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    said = ", ".join(f"{words.day(d)}: {words.whole(n)}" for d, n in (history[0], history[-1]))
+    x, y = points[-1]
+    parts = [
+        f'<polyline class="line" points="{line}"><title>{escape(said)}</title></polyline>',
+        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>',
+    ]
+    return _svg(width, height, parts, f"Members over time, {said}")
 
 
 def rfm_grid(cells: Sequence[RfmCell], *, by: str, currency: str) -> Markup:

@@ -23,6 +23,7 @@ from apps.report.data import (
     Measure,
     MerchantReport,
     Movement,
+    Overlap,
     Period,
     Quality,
     Reconciliation,
@@ -31,6 +32,7 @@ from apps.report.data import (
     RfmCell,
     RfmGroup,
     SampleNote,
+    SegmentMove,
     SegmentSize,
     StepTiming,
     TableChecks,
@@ -39,6 +41,7 @@ from lakehouse.declare import table_of
 from lakehouse.lake import Lake
 from lakehouse.runner import Step
 from lakehouse.tables.feature import ABSENT
+from segments.inspect import flows_between, overlap_segments
 
 TRAITS: Final = (
     "recency_days",
@@ -53,6 +56,11 @@ TRAITS: Final = (
 )
 """Features a cluster is described by."""
 
+LARGEST: Final = 14
+"""Segments of a retailer whose overlap is shown."""
+
+_MOVES: Final = 8
+_DAYS: Final = 24
 _AT_ONCE: Final = 4
 _PARTIAL_DAYS: Final = 3
 """A month counts as covered when sales begin and end within this many days of its edges: shops close on holidays."""
@@ -78,6 +86,8 @@ def collect(lake: Lake, run_id: str, as_of: date) -> ReportData:
         "sales": lambda: _sales(lake, as_of, before).collect(),
         "rfm": lambda: _rfm(lake, as_of, before).collect(),
         "segments": lambda: _segments(lake, as_of).collect(),
+        "overlaps": lambda: _overlaps(lake, as_of).collect(),
+        "segment_moves": lambda: _segment_moves(lake, as_of).collect(),
         "cohorts": lambda: _slice(lake, "feature.cohort_retention", as_of).collect(),
         "profiles": lambda: _slice(lake, "feature.cluster_profile", as_of).collect(),
         "traits": lambda: _traits(lake, as_of).collect(),
@@ -196,7 +206,35 @@ def _segments(lake: Lake, as_of: date) -> DataFrame:
         .where("is_active")
         .select("segment_id", "name", "description", "priority", "refresh_status")
     )
-    return with_before.join(definitions, "segment_id", how="inner")  # one definition per segment
+    said = F.array_sort(F.collect_list(F.struct("as_of", "members")))
+    over_time = sizes.groupBy("segment_id", "website_id").agg(said.alias("history"))
+    # One definition per segment, one history per segment and website.
+    return with_before.join(definitions, "segment_id", how="inner").join(
+        over_time, ["segment_id", "website_id"], how="inner"
+    )
+
+
+def _overlaps(lake: Lake, as_of: date) -> DataFrame:
+    """Pairs of the largest segments; of all, customers in a hundred segments would make five thousand pairs each."""
+    sizes = _slice(lake, "gold.customer_segment_size", as_of)
+    by_size = Window.partitionBy("website_id").orderBy(F.desc("members"), "segment_id")
+    largest = (
+        sizes.where("members > 0")
+        .withColumn("_rank", F.row_number().over(by_size))
+        .where(F.col("_rank") <= LARGEST)
+        .groupBy("website_id")
+        .agg(F.collect_list("segment_id").alias("_largest"))
+    )
+    # One row per website on the right.
+    members = lake.read("gold.customer_membership").join(F.broadcast(largest), "website_id", how="inner")
+    shown = members.withColumn("segment_ids", F.array_intersect("segment_ids", "_largest")).drop("_largest")
+    return overlap_segments(shown)
+
+
+def _segment_moves(lake: Lake, as_of: date) -> DataFrame:
+    stays = lake.read("gold.customer_segment_history")
+    of_day = stays.where((F.col("exited_on") == F.lit(as_of)) | (F.col("entered_on") == F.lit(as_of)))
+    return flows_between(of_day).where(F.col("day") == F.lit(as_of))
 
 
 def _traits(lake: Lake, as_of: date) -> DataFrame:
@@ -274,6 +312,12 @@ def _merchant(
         headline=_headline(sales, now, then),
         periods=_periods(sales),
         segments=_segment_sizes(mine("segments", "website_id")),
+        overlaps=tuple(
+            Overlap(r["segment_a"], r["segment_b"], r["both"], r["jaccard"]) for r in mine("overlaps", "website_id")
+        ),
+        segment_moves=_moves_between(
+            mine("segment_moves", "website_id"), {r["segment_id"]: r["name"] for r in found["segments"]}
+        ),
         rfm_cells=_cells(now),
         rfm_groups=_groups(now, then),
         movement=_movement(moves) if moves else None,
@@ -345,9 +389,16 @@ def _segment_sizes(rows: Rows) -> tuple[SegmentSize, ...]:
             entered=r["entered"],
             exited=r["exited"],
             status=r["refresh_status"],
+            history=tuple((h["as_of"], h["members"]) for h in r["history"][-_DAYS:]),
         )
         for r in sorted(rows, key=lambda r: (r["priority"], r["segment_id"]))
     )
+
+
+def _moves_between(rows: Rows, names: Mapping[str, str]) -> tuple[SegmentMove, ...]:
+    known = [r for r in rows if r["left"] in names and r["entered"] in names]
+    largest = sorted(known, key=lambda r: (-r["customers"], r["left"], r["entered"]))[:_MOVES]
+    return tuple(SegmentMove(names[r["left"]], names[r["entered"]], r["customers"]) for r in largest)
 
 
 def _cells(now: Rows) -> tuple[RfmCell, ...]:

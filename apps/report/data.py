@@ -64,7 +64,10 @@ class Period:
 
 @dataclass(frozen=True)
 class SegmentSize:
-    """A segment on `as_of`. Shares are parts of all customers and of their net spend; None is unknown."""
+    """A segment on `as_of`. Shares are parts of all customers and of their net spend; None is unknown.
+
+    `history` holds the members on the days measured, in order.
+    """
 
     segment_id: str
     name: str
@@ -76,6 +79,26 @@ class SegmentSize:
     entered: int
     exited: int
     status: str = "completed"
+    history: tuple[tuple[date, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two segments by id, how many customers are in both, and what part of those in either that is (Jaccard)."""
+
+    first: str
+    second: str
+    both: int
+    jaccard: float
+
+
+@dataclass(frozen=True)
+class SegmentMove:
+    """Customers who left one segment and entered another on `as_of`, by the names of the segments."""
+
+    left: str
+    entered: str
+    customers: int
 
 
 @dataclass(frozen=True)
@@ -161,6 +184,8 @@ class MerchantReport:
     headline: Headline | None = None
     periods: tuple[Period, ...] = ()
     segments: tuple[SegmentSize, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+    segment_moves: tuple[SegmentMove, ...] = ()
     rfm_cells: tuple[RfmCell, ...] = ()
     rfm_groups: tuple[RfmGroup, ...] = ()
     movement: Movement | None = None

@@ -16,6 +16,7 @@ from typing import Final
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lakehouse.joins import rows_named
 from lakehouse.tables.silver import VISITOR_EVENTS
 from pipelines.silver.rules import RuleBook, any_of, blank_is_null, code
 
@@ -139,7 +140,7 @@ def touched(rows: DataFrame, changed: DataFrame, previous: DataFrame | None, *ke
     """Rows about what changed rows name; all rows on a first run. `key` names things, so nothing multiplies."""
     if previous is None:
         return rows
-    return rows.join(changed.select(*key).distinct(), on=list(key), how="left_semi")
+    return rows_named(rows, changed, key)
 
 
 def keep_latest(

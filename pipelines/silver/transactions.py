@@ -326,7 +326,7 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
     )
     rows = rows.withColumn("_same", F.flatten(F.collect_list("_same").over(in_line)))
     rows = rows.withColumn("_has_winner", F.max("_wins").over(in_line))
-    listed = F.array_sort(
+    listed = F.sort_array(
         F.array_distinct(F.concat("_same", F.when(F.col("_is_first"), F.col("_older")).otherwise(none)))
     )
     rows = rows.withColumn("_listed", F.when(F.size(listed) > 0, listed))

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from apps.report.collect import collect
-from apps.report.data import Flow, Period, Reconciliation, ReportData, SampleNote
+from apps.report.data import Flow, Overlap, Period, Reconciliation, ReportData, SampleNote, SegmentMove
 from apps.report.render import render
 from tests.support.rows import rows
 
@@ -121,8 +121,27 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         }
         for c, name, n, v in ((1, "rare", 1, 0.1), (0, "frequent", 2, 0.9))
     ],
-    "gold.customer_segment_size": [sized("vip", DAY, 2), sized("vip", BEFORE, 1), sized("old", DAY, 3)],
+    "gold.customer_segment_size": [
+        sized("vip", DAY, 2),
+        sized("vip", BEFORE, 1),
+        sized("old", DAY, 3),
+        sized("next", DAY, 0),
+    ],
+    "gold.customer_membership": [
+        {"website_id": "a", "customer_key": n, "segment_ids": ids, "is_present": True}
+        for n, ids in ((1, ["old", "vip"]), (2, ["old", "vip"]), (3, ["old"]))
+    ],
+    "gold.customer_segment_history": [
+        {"segment_id": s, "website_id": "a", "customer_key": n, "entered_on": entered, "exited_on": exited}
+        for s, n, entered, exited in (
+            ("vip", 1, BEFORE, DAY),
+            ("old", 1, DAY, None),
+            ("next", 1, DAY, None),
+            ("next", 2, BEFORE, None),
+        )
+    ],
     "gold.customer_segment": [
+        {"segment_id": "next", "name": "Next", "is_active": True, "priority": 3, "refresh_status": "completed"},
         {"segment_id": "vip", "name": "VIP", "is_active": True, "priority": 1, "refresh_status": "completed"},
         {"segment_id": "old", "name": "Old", "is_active": False, "priority": 2, "refresh_status": "completed"},
     ],
@@ -227,8 +246,18 @@ def test_rfm_cells_and_groups_are_of_the_day_with_the_earlier_day_beside(report:
 
 
 def test_active_segments_come_with_their_size_before(report: ReportData) -> None:
-    (vip,) = report.merchants[0].segments
+    vip, _ = report.merchants[0].segments
     assert (vip.name, vip.members.value, vip.members.previous, vip.entered) == ("VIP", 2, 1, 2)
+
+
+def test_segments_come_with_their_past_their_overlap_and_who_moved_between_them(report: ReportData) -> None:
+    shop = report.merchants[0]
+    assert [(s.segment_id, s.history) for s in shop.segments] == [
+        ("vip", ((BEFORE, 1), (DAY, 2))),
+        ("next", ((DAY, 0),)),
+    ]
+    assert shop.overlaps == (Overlap("old", "vip", 2, pytest.approx(2 / 3)),)
+    assert shop.segment_moves == (SegmentMove("VIP", "Next", 1),)
 
 
 def test_absence_is_no_state(report: ReportData) -> None:

@@ -24,6 +24,7 @@ from apps.report.data import (
     Measure,
     MerchantReport,
     Movement,
+    Overlap,
     Period,
     Quality,
     Reconciliation,
@@ -32,6 +33,7 @@ from apps.report.data import (
     RfmCell,
     RfmGroup,
     SampleNote,
+    SegmentMove,
     SegmentSize,
     StepTiming,
     TableChecks,
@@ -49,9 +51,23 @@ SHOP = MerchantReport(
     Headline(Measure(40, 36), Measure(12_000, 9_000), Measure(400, 410), Measure(30.0), 0.9, date(2017, 1, 2), DAY),
     (Period(date(2017, 11, 1), 5_000, 200, 30), Period(date(2017, 12, 1), 7_000, 200, 35, is_partial=True)),
     (
-        SegmentSize("champions", "Champions", "buy often", Measure(10, 7), 0.25, 7_200.0, 0.6, 5, 2),
+        SegmentSize(
+            "champions",
+            "Champions",
+            "buy often",
+            Measure(10, 7),
+            0.25,
+            7_200.0,
+            0.6,
+            5,
+            2,
+            history=((BEFORE, 7), (DAY, 10)),
+        ),
         SegmentSize("asleep", f"Asleep {EVIL}", "", Measure(20), 0.5, None, None, 0, 0, status="error"),
+        SegmentSize("new", "Just arrived", "", Measure(4), 0.1, None, None, 4, 0, history=((DAY, 4),)),
     ),
+    (Overlap("asleep", "champions", 3, 0.12), Overlap("champions", "new", 1, 0.08)),
+    (SegmentMove("Champions", f"Asleep {EVIL}", 2),),
     (RfmCell(5, 5, 10, 720.0), RfmCell(1, 1, 30, 160.0)),
     (RfmGroup("champions", Measure(10, 7), 7_200.0), RfmGroup("lost", Measure(30), 4_800.0)),
     Movement(
@@ -222,6 +238,9 @@ def test_every_chart_is_valid_xml_with_a_name() -> None:
         charts.sales_by_month((), "EUR"),
         charts.size_against_value(SHOP.segments),
         charts.size_against_value(()),
+        charts.overlap_grid(SHOP.segments, SHOP.overlaps),
+        charts.overlap_grid((), ()),
+        charts.sparkline(SHOP.segments[0].history),
         charts.rfm_grid(SHOP.rfm_cells, by="customers", currency="EUR"),
         charts.rfm_grid((RfmCell(3, 3, 1, None), RfmCell(2, 2, 1, -5.0)), by="value", currency="EUR"),
         charts.flows(SHOP.movement or Movement(BEFORE, ()), "1 January 2018"),
@@ -236,6 +255,23 @@ def test_every_chart_is_valid_xml_with_a_name() -> None:
         root = ET.fromstring(str(svg))
         assert root.attrib["aria-label"]
         assert "nan" not in str(svg)
+
+
+def test_overlap_names_every_pair_once_and_those_nobody_is_in() -> None:
+    svg = ET.fromstring(str(charts.overlap_grid(SHOP.segments, SHOP.overlaps)))
+    said = [t for e in svg.iter("title") if (t := e.text or "") and "both" in t]
+    assert said == [
+        f"Asleep {EVIL} and Champions: 3 customers in both, 12% of those in either",
+        "Just arrived and Champions: 1 customer in both, 8.0% of those in either",
+        f"Just arrived and Asleep {EVIL}: nobody is in both",
+    ]
+
+
+def test_a_segment_measured_once_has_no_line_over_time() -> None:
+    page = render(FULL)
+    assert page.count("Members over time") == sum(len(s.history) > 1 for m in FULL.merchants for s in m.segments)
+    assert "Over time" in text_of(page)
+    assert "Champions → Asleep" in text_of(page)
 
 
 def test_flows_keep_their_widths_on_both_sides() -> None:
