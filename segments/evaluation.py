@@ -209,16 +209,13 @@ def evaluate_changed(
     due = present.join(F.broadcast(again), on="customer_key", how="left_semi")
     fresh = _evaluate(due, names, tables, None if is_full else again, plan, as_of=as_of, catalogue=catalogue)
     found = _with_reasons(fresh, evaluated.join(F.broadcast(again), on="customer_key", how="left_semi"), plan)
-    gone = known.where("_is_gone").select(
-        F.col("merchant_id").alias(E.website_id), "customer_key", F.lit(True).alias("_deleted")
-    )
-    # Their events changed on a day they were not evaluated for; these changes will not be shown again.
+    # Events of those put off changed on a day they were not evaluated for; these changes will not be shown again.
+    others = known.where(F.col("_is_gone") | F.col("_is_put_off")).select("customer_key", "_is_gone")
     columns = [c for c in E.__table__.column_names if c != E.recheck_on]  # type: ignore[attr-defined]
-    later = known.where("_is_put_off").select("customer_key")
-    put_off = evaluated.join(F.broadcast(later), on="customer_key", how="left_semi").select(
-        *columns, F.col(E.evaluated_on).alias(E.recheck_on), F.lit(False).alias("_deleted")
+    left_alone = evaluated.join(F.broadcast(others), on="customer_key", how="inner").select(
+        *columns, F.col(E.evaluated_on).alias(E.recheck_on), F.col("_is_gone").alias("_deleted")
     )
-    made = found.unionByName(put_off).unionByName(gone, allowMissingColumns=True)
+    made = found.unionByName(left_alone)
     if before is None:
         return made
     part = plan.changed_since(before)

@@ -165,11 +165,11 @@ def test_a_changed_definition_is_evaluated_alone_and_equals_everyone_evaluated_b
 ) -> None:
     world = KeyedWorld(random.Random(seed))
     world.begin(20)
-    segments, more = world.define(30), world.define(40)[30:]
+    segments, more = world.define(12), world.define(16)[12:]
     kept, whole = Evaluations(spark, world), Evaluations(spark, world)
     kept.refresh(segments, DAY)
     as_of = DAY
-    for edit in range(3):
+    for edit in range(2):
         world.pass_a_day(as_of)
         as_of += timedelta(days=1)
         # One is another rule, one is gone, one is new, and one asks for a segment whose rule is another.
