@@ -198,7 +198,7 @@ def _ids_at(by_id: Sequence[Segment], places: Column) -> Column:
 
 def _literals(texts: Sequence[str]) -> Column:
     """An array of texts without commas as one literal: a thousand of their own take time to send and to plan."""
-    return F.split(F.lit(",".join(texts)), ",")
+    return F.split(F.lit(",".join(texts)), ",") if texts else F.array().cast("array<string>")
 
 
 def join_features(

@@ -190,9 +190,7 @@ def evaluate_changed(
 ) -> DataFrame:
     """As `evaluate_customers`, over features given instead of the declared ones, and tables by name."""
     plan = Plan.of(segments)
-    before = None if is_full else Plan.of(earlier.read())
-    if before is None or before.definitions == plan.definitions or not before.segments:
-        before = None
+    before = None if is_full else _other_plan(earlier, plan)
     both = (*plan.needed, *(before.needed if before else ()))
     joined = join_features(features, more, both, as_of=as_of, catalogue=catalogue)
     present, names = add_cuts(joined, [s.rule for s in both])
@@ -200,7 +198,9 @@ def evaluate_changed(
     def signature(of: Plan) -> Column:
         return _signature([compile_rule(c, catalogue, as_of, names) for c in of.on_features])
 
-    signatures = [signature(plan).alias("_signature"), signature(before or plan).alias("_signature_before")]
+    signatures = [signature(plan).alias("_signature")]
+    if before is not None:
+        signatures.append(signature(before).alias("_signature_before"))
     signed = present.select(*_KEYS, *signatures)
     moved = customers_with_changes(changed, tables, plan.asked)
     known = _who(signed, evaluated, moved, plan, before, as_of, is_full=is_full)
@@ -225,6 +225,12 @@ def evaluate_changed(
     # One earlier row per customer, so no row is multiplied.
     earlier_rows = evaluated.join(kept, on="customer_key", how="inner")
     return made.unionByName(_carried_over(mended, earlier_rows, plan, before, part))
+
+
+def _other_plan(earlier: Earlier, plan: Plan) -> Plan | None:
+    """The plan of the earlier definitions; None when they are the same, or none are known."""
+    before = Plan.of(earlier.read())
+    return before if before.segments and before.definitions != plan.definitions else None
 
 
 def _who(
