@@ -23,7 +23,9 @@ from pyspark.sql import functions as F
 
 from lakehouse.ddl import struct_of
 from lakehouse.declare import table_of
+from lakehouse.lake import Lake
 from lakehouse.session import SparkSettings, build_session
+from lakehouse.settings import Settings
 from segments.catalogue import Feature
 from segments.evaluate import evaluate_segments
 from segments.evaluation import evaluate_changed
@@ -120,7 +122,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--lines", type=int, default=20_000_000)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 100, 1000])
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=4)
     parser.add_argument("--work", type=Path, default=Path(".lakehouse/bench-segments"))
     options = parser.parse_args()
     folder: Path = options.work
@@ -178,22 +180,25 @@ def _incremental(spark: SparkSession, duck: Any, folder: Path, options: argparse
     tables = {name: spark.createDataFrame([], struct_of(table_of(name))) for name in SOURCES}
     none = {name: frame.withColumn("_deleted", F.lit(False)) for name, frame in tables.items()}
     facts = spark.read.parquet(str(folder / "facts"))
+    lake = Lake(spark, Settings(data_dir=folder))
     kept = str(folder / "evaluation")
 
     def refresh(own: DataFrame, evaluated: DataFrame, changed: DataFrame | None, as_of: date, out: str) -> None:
         moved = none if changed is None else {**none, FACTS: changed.withColumn("_deleted", F.lit(False))}
-        made = evaluate_changed(
-            own.withColumn("as_of", F.lit(as_of)),
-            {},
-            {**tables, FACTS: facts},
-            moved,
-            evaluated,
-            segments=segments,
-            as_of=as_of,
-            catalogue=CATALOGUE,
-            is_full=changed is None,
-        )
-        made.write.mode("overwrite").parquet(out)
+        with lake.holding() as hold:
+            made = evaluate_changed(
+                own.withColumn("as_of", F.lit(as_of)),
+                {},
+                {**tables, FACTS: facts},
+                moved,
+                evaluated,
+                segments=segments,
+                as_of=as_of,
+                catalogue=CATALOGUE,
+                hold=hold,
+                is_full=changed is None,
+            )
+            made.write.mode("overwrite").parquet(out)
 
     empty = spark.createDataFrame([], struct_of(table_of(EVALUATION)))
     full = best(lambda: refresh(features, empty, None, AS_OF, kept), options.repeat)

@@ -52,9 +52,8 @@ def activate(
     _send(work, progress, console)
 
 
-def activate_all(job: Job, progress: Progress) -> ActivationHeld | None:
+def activate_all(work: Activation, progress: Progress) -> ActivationHeld | None:
     """Send to every active destination, within a run of everything; returns what was held back rather than raise it."""
-    work = open_activation(job, ())
     if not work.destinations:
         return None
     try:

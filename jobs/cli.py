@@ -68,13 +68,22 @@ def run(
     """Everything: ingest new files, build facts, features and segments, export, activate, and write the report."""
     import time
 
+    from jobs import receipt
     from jobs.flow import run_all
-    from jobs.summary import print_summary
+    from jobs.summary import print_summary, tell
 
     began = time.monotonic()
     with job_of(target, data_dir, as_of, verbose, wait, source, var) as (job, progress):
+        told = None if force or retrain else receipt.still_true(job)
+        if told is not None:
+            print_summary(told, console, time.monotonic() - began, nothing_new=True)
+            return
+        inputs = receipt.inputs_seen(job)
         outcome = run_all(job, progress, force=force, retrain=retrain)
-        print_summary(job, outcome, console, time.monotonic() - began)
+        told = tell(job, outcome)
+        if outcome.is_settled:
+            receipt.keep(job, inputs, told)
+        print_summary(told, console, time.monotonic() - began, nothing_new=outcome.nothing_new)
         _refused(outcome.refused)
         if outcome.held is not None:
             raise outcome.held

@@ -25,7 +25,10 @@ SEGMENT_LAYERS = ("models", "segments")
 
 @dataclass
 class Outcome:
-    """What a run did, for the summary and the exit code."""
+    """What a run did, for the summary and the exit code.
+
+    `looks_on` tells that each run asks elsewhere what has become of things: of what was sent, of campaigns.
+    """
 
     feeds: list[FeedResult] = field(default_factory=list)
     steps: list[StepResult] = field(default_factory=list)
@@ -33,6 +36,12 @@ class Outcome:
     report: Path | None = None
     exports: list[Path] = field(default_factory=list)
     held: SegmentationError | None = None
+    looks_on: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another run would find nothing to do while nothing it reads has changed."""
+        return not self.refused and self.held is None and not self.looks_on
 
     @property
     def refused(self) -> list[tuple[str, str]]:
@@ -150,7 +159,7 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
 
     Nor does what a brake or a destination held back, which `Outcome.held` tells.
     """
-    from jobs.activate import activate_all
+    from jobs.activate import activate_all, open_activation
     from jobs.campaigns import measure_all
     from jobs.publish import export, report
 
@@ -165,7 +174,9 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
     out.exports = export(job, progress, out.as_of, force=force)
     measure_all(job, progress)
     out.report = report(job, progress, out.as_of, fresh=not out.nothing_new)
-    out.held = activate_all(job, progress)
+    activation = open_activation(job, ())
+    out.held = activate_all(activation, progress)
+    out.looks_on = bool(activation.destinations) or job.lake.exists("gold.campaign_member")
     return out
 
 

@@ -41,6 +41,8 @@ def maintain(job: Job, progress: Progress, *, dry_run: bool = False) -> dict[str
                 done(f"{before} to {lake.file_count(t)} files")
         if not dry_run:
             lake.vacuum(t)
+    if not dry_run:
+        lake.sweep()
     job.audit_log.flush()
     return removed
 

@@ -46,11 +46,11 @@ def segments(
             raise typer.BadParameter(f"say --{said[0].replace('_', '-')} after '{ctx.invoked_subcommand}'")
         return
     from jobs import flow
-    from jobs.summary import print_segments
+    from jobs.summary import print_segments, segment_sizes
 
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         flow.build_segments(job, progress, force=force, retrain=retrain)
-        print_segments(job, console)
+        print_segments(segment_sizes(job), console)
 
 
 @app.command("list")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Window
 from pyspark.sql import functions as F
@@ -21,31 +22,67 @@ if TYPE_CHECKING:
     from jobs.flow import Outcome
 
 
-def print_summary(job: Job, outcome: Outcome, console: Console, seconds: float) -> None:
+@dataclass(frozen=True)
+class Told:
+    """What a run tells at its end, as plain values.
+
+    Attributes:
+        as_of: Day of the segments, ISO.
+        sizes: A row per active segment of the newest day, see `segment_sizes`.
+        subjects: Subjects reconciled.
+        unbalanced: Those of them that do not balance.
+        report: Path of the report page.
+        exports: Folders written to.
+        tables: Folder of the tables.
+    """
+
+    as_of: str
+    sizes: list[dict[str, Any]]
+    subjects: int
+    unbalanced: int
+    report: str | None
+    exports: list[str]
+    tables: str
+
+
+def tell(job: Job, outcome: Outcome) -> Told:
+    """Read what a finished run has to say."""
+    subjects, unbalanced = _balance(job)
+    return Told(
+        as_of=str(outcome.as_of),
+        sizes=segment_sizes(job),
+        subjects=subjects,
+        unbalanced=unbalanced,
+        report=str(outcome.report) if outcome.report else None,
+        exports=[str(path) for path in outcome.exports],
+        tables=str(job.settings.data_dir.resolve()),
+    )
+
+
+def print_summary(told: Told, console: Console, seconds: float, *, nothing_new: bool) -> None:
     """Segments with size, share, value and change; balance of the reconciliation; where the results are."""
     console.print()
-    if outcome.nothing_new:
+    if nothing_new:
         console.print("[bold]Nothing new:[/] no new files, every step is up to date.")
-    print_segments(job, console)
-    _print_balance(job, console)
-    console.print(f"\n  as of    {outcome.as_of} (sales before that day count)", highlight=False)
-    if outcome.report:
-        console.print(f"  report   {outcome.report}", highlight=False, soft_wrap=True)
-    if outcome.exports:
-        count, top = len(outcome.exports), Path(os.path.commonpath(outcome.exports))
+    print_segments(told.sizes, console)
+    _print_balance(told.subjects, told.unbalanced, console)
+    console.print(f"\n  as of    {told.as_of} (sales before that day count)", highlight=False)
+    if told.report:
+        console.print(f"  report   {told.report}", highlight=False, soft_wrap=True)
+    if told.exports:
+        count, top = len(told.exports), os.path.commonpath(told.exports)
         console.print(f"  exports  {top} ({count} folder{'s' if count > 1 else ''})", highlight=False, soft_wrap=True)
-    console.print(f"  tables   {job.settings.data_dir.resolve()}", highlight=False, soft_wrap=True)
+    console.print(f"  tables   {told.tables}", highlight=False, soft_wrap=True)
     console.print(f"  took     {seconds:,.1f} s", highlight=False)
 
 
-def print_segments(job: Job, console: Console) -> None:
-    """The newest size of every active segment beside the size before."""
+def segment_sizes(job: Job) -> list[dict[str, Any]]:
+    """The newest size of every active segment beside the size before, in order of retailer and priority."""
     lake = job.lake.for_rows(0)
-    sizes = lake.read("gold.customer_segment_size")
-    per_segment = Window.partitionBy("segment_id", "website_id")
-    by_day = per_segment.orderBy("as_of")
+    by_day = Window.partitionBy("segment_id", "website_id").orderBy("as_of")
     latest = (
-        sizes.withColumn("before", F.lag("members").over(by_day))
+        lake.read("gold.customer_segment_size")
+        .withColumn("before", F.lag("members").over(by_day))
         .withColumn("newest", F.max("as_of").over(Window.partitionBy("website_id")))
         .where(F.col("as_of") == F.col("newest"))
         .join(
@@ -53,8 +90,14 @@ def print_segments(job: Job, console: Console) -> None:
             "segment_id",
         )
         .orderBy("website_id", "priority", "segment_id")
-        .collect()
     )
+    amount = F.col("net_amount").cast("double").alias("net_amount")
+    told = ("website_id", "customers", "name", "members", "share", amount, "value_share", "before")
+    return [r.asDict() for r in latest.select(*told).collect()]
+
+
+def print_segments(sizes: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Show what `segment_sizes` returned."""
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for title, right in (
         ("segment", False),
@@ -66,7 +109,7 @@ def print_segments(job: Job, console: Console) -> None:
     ):
         grid.add_column(title, justify="right" if right else "left")
     website = None
-    for r in latest:
+    for r in sizes:
         if r["website_id"] != website:
             website = r["website_id"]
             grid.add_row(f"[dim]{escape(website)}, {r['customers']:,} customers[/]")
@@ -124,7 +167,7 @@ def print_status(job: Job, console: Console) -> None:
         console.print(
             f"\n{waiting} refused file(s) wait for a retry: segmentation tables show ingest.stage_retries --rows 20"
         )
-    _print_balance(job, console)
+    _print_balance(*_balance(job), console)
 
 
 def print_table(
@@ -158,15 +201,18 @@ def print_table(
             console.print(content)
 
 
-def _print_balance(job: Job, console: Console) -> None:
+def _balance(job: Job) -> tuple[int, int]:
+    """Subjects reconciled, and those that do not balance."""
+    unbalanced = F.sum((~F.col("is_balanced")).cast("int"))
     recon = job.lake.for_rows(0).read("gold.audit_recon")
-    counted = recon.agg(
-        F.count(F.lit(1)).alias("n"), F.sum((~F.col("is_balanced")).cast("int")).alias("bad")
-    ).collect()[0]
-    if counted["n"]:
-        bad = counted["bad"] or 0
-        word = "[green]balanced[/]" if not bad else f"[red]{bad} not balanced[/] (gold.audit_recon)"
-        console.print(f"\n  reconciliation of {counted['n']} subjects: {word}", highlight=False)
+    counted = recon.agg(F.count(F.lit(1)).alias("n"), unbalanced.alias("bad")).collect()[0]
+    return int(counted["n"]), int(counted["bad"] or 0)
+
+
+def _print_balance(subjects: int, unbalanced: int, console: Console) -> None:
+    if subjects:
+        word = "[green]balanced[/]" if not unbalanced else f"[red]{unbalanced} not balanced[/] (gold.audit_recon)"
+        console.print(f"\n  reconciliation of {subjects} subjects: {word}", highlight=False)
 
 
 def _age(hours: float) -> str:

@@ -12,9 +12,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from pyspark.sql import Column as SparkColumn
@@ -24,6 +25,7 @@ from pyspark.sql import functions as F
 from lakehouse import ddl
 from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
 from lakehouse.errors import SegmentationError
+from lakehouse.hold import Hold
 from lakehouse.scd import rebuild_timeline
 from lakehouse.session import session_for_few_rows
 from lakehouse.settings import Settings
@@ -39,6 +41,9 @@ FEW_ROWS = 100_000
 
 _KEPT = timedelta(days=7)
 """How long Delta keeps files that no newest version needs."""
+
+_ASIDE = "_held_"
+"""How the names of tables begin that hold a frame for a while."""
 
 _SMALL = 2_000_000
 """Rows up to which a merge goes straight to MERGE; above, a narrow scan first finds whether and where rows match."""
@@ -104,13 +109,13 @@ class Lake:
         t = table_of(which)
         if self.settings.catalog:
             return bool(self.spark.catalog.tableExists(f"{self.settings.catalog}.{t.name}"))
-        return _newest_version(self.path(t)) is not None
+        return newest_version(self.path(t)) is not None
 
     def version(self, which: Which) -> int | None:
         """Newest Delta version, None before the table exists."""
         t = table_of(which)
         if not self.settings.catalog:
-            return _newest_version(self.path(t))
+            return newest_version(self.path(t))
         if not self.exists(t):
             return None
         newest = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)} LIMIT 1").select("version").collect()
@@ -315,12 +320,24 @@ class Lake:
         rows = self._conform(t, frame)
         if audit is None:
             return self._write(t, rows, txn, slice_of)
-        held = rows.persist()
-        try:
+        with self.holding() as hold:
+            held = hold(rows)
             audit(held.where(~F.col(DELETED)).drop(DELETED) if DELETED in held.columns else held)
             return self._write(t, held, txn, slice_of)
-        finally:
-            held.unpersist()
+
+    def holding(self) -> Hold:
+        """What makes frames once that are read several times, for as long as a block runs."""
+        return Hold(self._write_aside)
+
+    def _write_aside(self, frame: DataFrame) -> tuple[DataFrame, Callable[[], object]]:
+        short = f"{_ASIDE}{datetime.now(UTC):%Y%m%d}_{uuid.uuid4().hex}"
+        if not self.settings.catalog:
+            folder = self.settings.data_dir.resolve() / "_spark" / short
+            frame.write.format("delta").save(str(folder))
+            return self.spark.read.format("delta").load(str(folder)), lambda: rmtree(folder, ignore_errors=True)
+        name = ".".join(ddl.quote(p) for p in (self.settings.catalog, "ingest", short))
+        frame.write.format("delta").saveAsTable(name)
+        return self.spark.read.table(name), lambda: self.spark.sql(f"DROP TABLE IF EXISTS {name}")
 
     # Maintenance -----------------------------------------------------------------------------------------------
 
@@ -347,6 +364,19 @@ class Lake:
         if not self.settings.catalog and _age_of(self.path(t)) < _KEPT:
             return
         self.spark.sql(f"VACUUM {self.name(t)}")
+
+    def sweep(self) -> None:
+        """Drop frames that runs which died before today's held aside."""
+        today = f"{_ASIDE}{datetime.now(UTC):%Y%m%d}"
+        if not self.settings.catalog:
+            for folder in (self.settings.data_dir.resolve() / "_spark").glob(f"{_ASIDE}*"):
+                if folder.name < today:
+                    rmtree(folder, ignore_errors=True)
+            return
+        place = f"{ddl.quote(self.settings.catalog)}.{ddl.quote('ingest')}"
+        for found in self.spark.sql(f"SHOW TABLES IN {place} LIKE '{_ASIDE}*'").select("tableName").collect():
+            if found["tableName"] < today:
+                self.spark.sql(f"DROP TABLE IF EXISTS {place}.{ddl.quote(found['tableName'])}")
 
     def _write(
         self, t: Table, rows: DataFrame, txn: tuple[str, int] | None, slice_of: Mapping[str, Any] | None
@@ -428,8 +458,8 @@ class Lake:
         if stored == 0:
             new = rows.where(~F.col(DELETED)).drop(DELETED) if has_deleted else rows
             return self._insert(t, new, {}, "append", None)
-        held = rows.persist()
-        try:
+        with self.holding() as hold:
+            held = hold(rows)
             total = held.agg(F.count(F.lit(1)).alias("rows"), checksum(t).alias("checksum")).collect()[0]
             if not total["rows"]:
                 return WriteResult(0, self.version(t), 0)
@@ -443,8 +473,6 @@ class Lake:
                 where = found
             affected = self._run_merge(t, held, compared, has_deleted, where)
             return WriteResult(affected, self.version(t), summed)
-        finally:
-            held.unpersist()
 
     def _matches(self, t: Table, rows: DataFrame) -> str | None:
         """Where in the table rows of these keys lie, as a condition on `t`; None when it holds none of them.
@@ -509,7 +537,8 @@ def exact_sum(whole: SparkColumn) -> SparkColumn:
     return (upper * F.lit(2**32).cast("decimal(38,0)") + lower).cast("decimal(38,0)")
 
 
-def _newest_version(path: Path) -> int | None:
+def newest_version(path: Path) -> int | None:
+    """Newest Delta version of a table's folder, None before there is a table; needs no engine."""
     log = path / "_delta_log"
     if not log.is_dir():
         return None

@@ -19,18 +19,20 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from lakehouse.declare import Append, Changes, ReplaceSlice, Table, table_of, tables
 from lakehouse.errors import DeclarationError, SegmentationError, StepFailed
+from lakehouse.hold import Hold
 from lakehouse.lake import Lake, WriteResult
 
-_RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings"})
+_RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings", "hold"})
 _OURS = ("lakehouse", "pipelines", "features", "models", "segments", "connectors")
 
 
@@ -344,8 +346,49 @@ def _execute(
         else lake.read(r, version=versions.get(str(r)))
         for r in step.reads
     ]
+    ended: list[dict[str, Any]] = []
+    total = 0
+    with lake.holding() as hold:
+        made = _produce(lake, step, run, function, asked, frames, seen, hold)
+        news = [f for f, r in zip(frames, step.reads, strict=True) if isinstance(r, Changes) and str(r) in seen]
+        known = [n for n, r in zip(held, step.reads, strict=True) if not (isinstance(r, Changes) and str(r) in seen)]
+        rows_read = sum(known) + _count_all(news)
+        for out in step.outputs:
+            written = _publish(lake, step, run, out, made[out.name], versions, audit)
+            total += written.rows_written
+            ended.append(
+                base
+                | {
+                    "table_name": out.name,
+                    "status": "succeeded",
+                    "ended_at": datetime.now(UTC).replace(tzinfo=None),
+                    "seconds": time.monotonic() - clock,
+                    "input_versions": versions,
+                    "output_version": written.version,
+                    "fingerprint": mark,
+                    "rows_read": rows_read,
+                    "rows_written": written.rows_written,
+                    "rows_rejected": written.rows_written if out.short.endswith("_reject") else 0,
+                    "checksum": None if written.checksum is None else Decimal(written.checksum),
+                }
+            )
+    log.add(ended)
+    return StepResult(step, "succeeded", time.monotonic() - clock, total)
+
+
+def _produce(
+    lake: Lake,
+    step: Step,
+    run: Run,
+    function: Callable[..., DataFrame | Mapping[str, DataFrame]],
+    asked: set[str],
+    frames: list[DataFrame],
+    seen: dict[str, int],
+    hold: Hold,
+) -> dict[str, DataFrame]:
+    """Call the producer with what it asks for; its frames by the name of their table."""
     offered: dict[str, Any] = dict(run.params) | {"run_id": run.run_id, "started_at": run.started_at}
-    offered["settings"] = lake.settings
+    offered |= {"settings": lake.settings, "hold": hold}
     if "previous" in asked:
         first = step.outputs[0]
         offered["previous"] = lake.read(first) if seen and lake.exists(first) else None
@@ -359,33 +402,15 @@ def _execute(
         raise DeclarationError(
             f"{step.producer}: returned and declared tables differ in {', '.join(sorted(undeclared))}."
         )
-    rows_read = sum(
-        int(f.count()) if isinstance(r, Changes) and str(r) in seen else rows
-        for f, r, rows in zip(frames, step.reads, held, strict=True)
-    )
-    ended: list[dict[str, Any]] = []
-    total = 0
-    for out in step.outputs:
-        written = _publish(lake, step, run, out, by_name[out.name], versions, audit)
-        total += written.rows_written
-        ended.append(
-            base
-            | {
-                "table_name": out.name,
-                "status": "succeeded",
-                "ended_at": datetime.now(UTC).replace(tzinfo=None),
-                "seconds": time.monotonic() - clock,
-                "input_versions": versions,
-                "output_version": written.version,
-                "fingerprint": mark,
-                "rows_read": rows_read,
-                "rows_written": written.rows_written,
-                "rows_rejected": written.rows_written if out.short.endswith("_reject") else 0,
-                "checksum": None if written.checksum is None else Decimal(written.checksum),
-            }
-        )
-    log.add(ended)
-    return StepResult(step, "succeeded", time.monotonic() - clock, total)
+    return by_name
+
+
+def _count_all(frames: list[DataFrame]) -> int:
+    """Rows of all frames, counted in one go."""
+    if not frames:
+        return 0
+    counts = reduce(DataFrame.unionAll, [f.agg(F.count(F.lit(1)).alias("n")) for f in frames])
+    return sum(int(r["n"]) for r in counts.collect())
 
 
 def _inputs_of(step: Step, versions: Mapping[str, int]) -> dict[str, int]:

@@ -72,18 +72,31 @@ def evaluate_segments(
 
 
 def add_cuts(features: DataFrame, rules: Sequence[Rule]) -> tuple[DataFrame, Names]:
-    """Features with a column per percentile that rules ask for: the website's cut point of that day.
+    """Features with a column per percentile that rules ask for, see `cuts_of`."""
+    cuts, names = cuts_of(features, rules)
+    return with_cuts(features, cuts), names
+
+
+def cuts_of(features: DataFrame, rules: Sequence[Rule]) -> tuple[DataFrame | None, Names]:
+    """A row per website with a column per percentile that rules ask for, its cut point of that day; None without any.
 
     Source: linear interpolation between order statistics, as numpy's default; exact, so that it does not depend on
     how rows are spread.
     """
     asked = dict.fromkeys(c for rule in rules for c in conditions_of(rule) if OPERATORS[c.op].shape == "percent")
     if not asked:
-        return features, Names()
+        return None, Names()
     names = {c: f"_cut{i}" for i, c in enumerate(asked)}
     cuts = features.groupBy("merchant_id").agg(*[_cut_point(c).alias(name) for c, name in names.items()])
+    return cuts, Names(cuts=names)
+
+
+def with_cuts(features: DataFrame, cuts: DataFrame | None) -> DataFrame:
+    """Features with the columns of `cuts_of`."""
+    if cuts is None:
+        return features
     # One row per website on the right, so a customer stays one row.
-    return features.join(F.broadcast(cuts), on="merchant_id", how="left"), Names(cuts=names)
+    return features.join(F.broadcast(cuts), on="merchant_id", how="left")
 
 
 def _cut_point(condition: Condition) -> Column:
@@ -208,6 +221,7 @@ def join_features(
     *,
     as_of: date,
     catalogue: Mapping[str, Feature],
+    only: DataFrame | None = None,
 ) -> DataFrame:
     """One row per customer of a day with the features the segments name and no other.
 
@@ -217,17 +231,22 @@ def join_features(
         segments: The segments whose features are needed.
         as_of: The day.
         catalogue: The features by name, with the table each comes from.
+        only: customer_key of the few who are wanted; everyone when None.
     """
     keys = ["merchant_id", "customer_key"]
+
+    def wanted(table: DataFrame) -> DataFrame:
+        return table if only is None else table.join(F.broadcast(only), on="customer_key", how="left_semi")
+
     named = {c.feature for s in segments for c in s.conditions}
     elsewhere = {table: sorted(n for n in named if catalogue[n].table == table) for table in more}
     from_features = sorted(named.difference(*elsewhere.values()))
-    joined = features.where(F.col("as_of") == F.lit(as_of)).select(*keys, "customer_id", *from_features)
+    joined = wanted(features.where(F.col("as_of") == F.lit(as_of)).select(*keys, "customer_id", *from_features))
     for table, names in elsewhere.items():
         if names:
             theirs = _groups(more[table], as_of) if table == CUSTOMERS else _slice(more[table], as_of, names)
             # Does not multiply: every feature table has one row per customer and day.
-            joined = joined.join(theirs, on=keys, how="left")
+            joined = joined.join(wanted(theirs), on=keys, how="left")
     return joined
 
 

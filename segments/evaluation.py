@@ -21,7 +21,15 @@ from pyspark.sql import functions as F
 from lakehouse.tables.segment import CustomerEvaluation as E
 from segments.catalogue import CUSTOMERS, Feature, declared_features
 from segments.compile import Names, compile_rule
-from segments.evaluate import add_branches, add_cuts, add_events, add_referenced, join_features, matches
+from segments.evaluate import (
+    add_branches,
+    add_events,
+    add_referenced,
+    cuts_of,
+    join_features,
+    matches,
+    with_cuts,
+)
 from segments.events import SOURCES, Tables
 from segments.language import Segment
 from segments.references import with_referenced
@@ -29,7 +37,9 @@ from segments.rules import Condition, EventCondition, Leaf, Rule, SequenceCondit
 from segments.tell import say
 from segments.timelines import RECHECK, Asked, customers_with_changes
 
-_KEYS = ("merchant_id", "customer_key")
+DUE, KEPT, GONE, PUT_OFF, ALONE = range(5)
+"""What becomes of a customer: evaluated by all rules, or by changed ones; gone; put off; left alone."""
+
 _SEPARATOR = "\u001f"
 _SLICE = 100
 """Answers hashed or joined per expression: a call of a thousand arguments makes a method too large to be compiled."""
@@ -121,6 +131,7 @@ def evaluate_customers(
     segments: Sequence[Segment],
     as_of: date,
     earlier: Earlier,
+    hold: Callable[[DataFrame], DataFrame],
     previous: DataFrame | None,
 ) -> DataFrame:
     """Evaluate the rules for everyone for whom an answer can have changed.
@@ -147,6 +158,7 @@ def evaluate_customers(
         segments: All definitions.
         as_of: The day evaluated for, exclusive edge.
         earlier: The definitions of the last refresh; of those evaluated with them, only what changed is asked again.
+        hold: Returns a frame that is made once, however often it is read.
         previous: None asks for everyone.
 
     Returns:
@@ -171,6 +183,7 @@ def evaluate_customers(
         as_of=as_of,
         catalogue=declared_features(),
         earlier=earlier,
+        hold=hold,
         is_full=previous is None,
     )
 
@@ -186,14 +199,17 @@ def evaluate_changed(
     as_of: date,
     catalogue: Mapping[str, Feature],
     earlier: Earlier = NOT_KNOWN,
+    hold: Callable[[DataFrame], DataFrame] = lambda frame: frame,
     is_full: bool,
 ) -> DataFrame:
     """As `evaluate_customers`, over features given instead of the declared ones, and tables by name."""
     plan = Plan.of(segments)
     before = None if is_full else _other_plan(earlier, plan)
     both = (*plan.needed, *(before.needed if before else ()))
-    joined = join_features(features, more, both, as_of=as_of, catalogue=catalogue)
-    present, names = add_cuts(joined, [s.rule for s in both])
+    today = features.where(F.col("as_of") == F.lit(as_of))
+    everyone = join_features(today, more, both, as_of=as_of, catalogue=catalogue)
+    cuts, names = cuts_of(everyone, [s.rule for s in both])
+    cuts = None if cuts is None else hold(cuts)
 
     def signature(of: Plan) -> Column:
         return _signature([compile_rule(c, catalogue, as_of, names) for c in of.on_features])
@@ -201,29 +217,45 @@ def evaluate_changed(
     signatures = [signature(plan).alias("_signature")]
     if before is not None:
         signatures.append(signature(before).alias("_signature_before"))
-    signed = present.select(*_KEYS, *signatures)
+    signed = with_cuts(everyone, cuts).select("customer_key", *signatures)
     moved = customers_with_changes(changed, tables, plan.asked)
-    known = _who(signed, evaluated, moved, plan, before, as_of, is_full=is_full)
+    fates = _fates(signed, today, evaluated, moved, plan, before, as_of, is_full=is_full)
+    # Of everyone, or of few, only those not treated like the rest are remembered.
+    few = hold(fates.where(F.col("_fate") != F.lit(DUE if is_full else ALONE)))
 
-    again = known.where("_is_due").select("customer_key")
-    due = present.join(F.broadcast(again), on="customer_key", how="left_semi")
-    fresh = _evaluate(due, names, tables, None if is_full else again, plan, as_of=as_of, catalogue=catalogue)
-    found = _with_reasons(fresh, evaluated.join(F.broadcast(again), on="customer_key", how="left_semi"), plan)
+    def of_few(fate: int) -> DataFrame:
+        return few.where(F.col("_fate") == F.lit(fate))
+
+    def present(customers: DataFrame) -> DataFrame:
+        return with_cuts(join_features(today, more, both, as_of=as_of, catalogue=catalogue, only=customers), cuts)
+
+    if is_full:
+        again = None
+        # Normally nobody: customers who have been evaluated for a later day.
+        due = with_cuts(everyone, cuts).join(F.broadcast(few), on="customer_key", how="left_anti")
+        answered = evaluated
+    else:
+        again = of_few(DUE).select("customer_key")
+        due = present(again)
+        answered = evaluated.join(F.broadcast(again), on="customer_key", how="left_semi")
+    fresh = _evaluate(due, names, tables, again, plan, as_of=as_of, catalogue=catalogue)
+    found = _with_reasons(fresh, answered, plan)
     # Events of those put off changed on a day they were not evaluated for; these changes will not be shown again.
-    others = known.where(F.col("_is_gone") | F.col("_is_put_off")).select("customer_key", "_is_gone")
+    is_gone = F.col("_fate") == F.lit(GONE)
+    others = few.where(is_gone | (F.col("_fate") == F.lit(PUT_OFF))).select("customer_key", is_gone.alias("_deleted"))
     columns = [c for c in E.__table__.column_names if c != E.recheck_on]  # type: ignore[attr-defined]
     left_alone = evaluated.join(F.broadcast(others), on="customer_key", how="inner").select(
-        *columns, F.col(E.evaluated_on).alias(E.recheck_on), F.col("_is_gone").alias("_deleted")
+        *columns, F.col(E.evaluated_on).alias(E.recheck_on), "_deleted"
     )
     made = found.unionByName(left_alone)
     if before is None:
         return made
     part = plan.changed_since(before)
-    kept = known.where("_is_kept").select("customer_key", "_signature")
-    asked = present.join(kept.select("customer_key"), on="customer_key", how="left_semi")
+    kept = of_few(KEPT)
+    asked = present(kept.select("customer_key"))
     mended = _evaluate(asked, names, tables, None, part, as_of=as_of, catalogue=catalogue)
     # One earlier row per customer, so no row is multiplied.
-    earlier_rows = evaluated.join(kept, on="customer_key", how="inner")
+    earlier_rows = evaluated.join(kept.select("customer_key", "_signature"), on="customer_key", how="inner")
     return made.unionByName(_carried_over(mended, earlier_rows, plan, before, part))
 
 
@@ -233,8 +265,9 @@ def _other_plan(earlier: Earlier, plan: Plan) -> Plan | None:
     return before if before.segments and before.definitions != plan.definitions else None
 
 
-def _who(
+def _fates(
     signed: DataFrame,
+    today: DataFrame,
     evaluated: DataFrame,
     moved: DataFrame | None,
     plan: Plan,
@@ -243,44 +276,50 @@ def _who(
     *,
     is_full: bool,
 ) -> DataFrame:
-    """Everyone present or evaluated before, with what is to be done: narrow rows, the one shuffle of everyone."""
+    """Everyone present or evaluated before, with what is to be done: narrow rows, the one shuffle of everyone.
+
+    Returns:
+        customer_key, _signature and _fate: DUE to be evaluated by all rules, KEPT to be evaluated by changed rules
+        only, GONE from the features, PUT_OFF because evaluated for a later day though events changed, or left ALONE.
+    """
+
+    def is_by(of: Plan) -> Column:
+        return F.col(E.definitions) == F.lit(of.definitions)
+
     before = evaluated.select(
-        F.col(E.website_id).alias("merchant_id"),
+        E.website_id,
         E.customer_key,
         F.col(E.signature).alias("_was"),
-        F.col(E.definitions).alias("_definitions"),
-        F.col(E.evaluated_on).alias("_evaluated_on"),
-        F.col(E.recheck_on).alias("_until"),
+        is_by(plan).alias("_is_by_these"),
+        (F.lit(False) if earlier is None else is_by(earlier)).alias("_is_by_earlier"),
+        (F.col(E.evaluated_on) > F.lit(as_of)).alias("_is_later"),
+        F.coalesce(F.col(E.recheck_on) <= F.lit(as_of), F.lit(False)).alias("_is_over"),
     )
-    websites = signed.select("merchant_id").distinct().withColumn("_is_here", F.lit(True))
-    both = signed.withColumn("_is_present", F.lit(True)).join(before, on=list(_KEYS), how="full_outer")
-    both = both.join(F.broadcast(websites), on="merchant_id", how="left")
+    # A key is made of website and number, and has one row on either side.
+    both = signed.withColumn("_is_present", F.lit(True)).join(
+        before.hint("shuffle_hash"), on="customer_key", how="full_outer"
+    )
+    websites = today.select(F.col("merchant_id").alias(E.website_id), F.lit(True).alias("_is_here")).distinct()
+    both = both.join(F.broadcast(websites), on=E.website_id, how="left")
     is_moved = F.lit(False)
     if moved is not None:
         both = both.join(F.broadcast(moved.withColumn("_moved", F.lit(True))), on="customer_key", how="left")
         is_moved = F.coalesce("_moved", F.lit(False))
     is_present, is_new = F.coalesce("_is_present", F.lit(False)), F.col("_was").isNull()
-    is_later = F.coalesce(F.col("_evaluated_on") > F.lit(as_of), F.lit(False))
-    may_differ = is_moved | F.coalesce(F.col("_until") <= F.lit(as_of), F.lit(False)) | F.lit(is_full)
+    may_differ = is_moved | F.coalesce("_is_over", F.lit(False)) | F.lit(is_full)
     is_as_before = F.lit(False)
     if earlier is not None:
-        is_as_before = (F.col("_definitions") == F.lit(earlier.definitions)) & (
-            F.col("_was") == F.col("_signature_before")
-        )
-    has_changed = (
-        may_differ | (F.col("_was") != F.col("_signature")) | (F.col("_definitions") != F.lit(plan.definitions))
+        is_as_before = F.col("_is_by_earlier") & (F.col("_was") == F.col("_signature_before"))
+    is_same = F.col("_is_by_these") & (F.col("_was") == F.col("_signature"))
+    is_gone = F.coalesce("_is_here", F.lit(False)) & ~F.col("_is_later")
+    fate = (
+        F.when(~is_present, F.when(is_gone, F.lit(GONE)).when(is_moved, F.lit(PUT_OFF)))
+        .when(is_new, F.lit(DUE))
+        .when(F.col("_is_later"), F.when(is_moved, F.lit(PUT_OFF)))
+        .when(~may_differ & is_as_before, F.lit(KEPT))
+        .when(may_differ | ~is_same, F.lit(DUE))
     )
-    is_kept = is_present & ~is_later & ~is_new & ~may_differ & is_as_before
-    is_due = is_present & ~is_later & (is_new | has_changed) & ~F.coalesce(is_kept, F.lit(False))
-    is_gone = ~is_present & F.coalesce("_is_here", F.lit(False)) & ~is_later
-    return both.select(
-        *_KEYS,
-        "_signature",
-        is_due.alias("_is_due"),
-        is_gone.alias("_is_gone"),
-        (is_moved & ~is_new & ~is_due & ~is_gone).alias("_is_put_off"),
-        is_kept.alias("_is_kept"),
-    )
+    return both.select("customer_key", "_signature", F.coalesce(fate, F.lit(ALONE)).alias("_fate"))
 
 
 def _evaluate(

@@ -10,6 +10,7 @@ import pytest
 
 from features.rules import load_feature_rules
 from lakehouse.declare import Changes, table_of
+from lakehouse.lake import Lake
 from lakehouse.runner import Step, plan_steps
 from lakehouse.settings import load_settings
 from pipelines.bronze.sources import load_sources
@@ -19,8 +20,6 @@ from segments.load import load_segments
 from tests.support.rows import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 pytestmark = [pytest.mark.spark, pytest.mark.connect]
@@ -29,7 +28,7 @@ AS_OF = date(2020, 2, 1)
 
 
 @pytest.fixture(scope="module")
-def offered() -> Mapping[str, Any]:
+def offered() -> dict[str, Any]:
     """What a run offers to producers."""
     settings = load_settings("local")
     conf = settings.conf_dir
@@ -50,7 +49,7 @@ def offered() -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("step", plan_steps(), ids=lambda s: s.producer)
-def test_a_producer_runs_on_connect(step: Step, connect_spark: ConnectSession, offered: Mapping[str, Any]) -> None:
+def test_a_producer_runs_on_connect(step: Step, connect_spark: ConnectSession, offered: dict[str, Any]) -> None:
     import inspect
 
     function = step.function()
@@ -59,13 +58,14 @@ def test_a_producer_runs_on_connect(step: Step, connect_spark: ConnectSession, o
     frames = [
         rows(connect_spark, str(r), [one | {"_deleted": False} if isinstance(r, Changes) else one]) for r in step.reads
     ]
-    made = function(*frames, **{n: offered[n] for n in asked})
-    by_name = made if isinstance(made, dict) else {step.outputs[0].name: made}
-    assert set(by_name) == {o.name for o in step.outputs}
-    for name, frame in by_name.items():
-        managed = {"valid_to", "is_current", table_of(name).key[0]} if table_of(name).key else set()
-        assert set(table_of(name).column_names) - managed <= set(frame.columns)
-        frame.collect()
+    with Lake(connect_spark, offered["settings"]).holding() as hold:
+        made = function(*frames, **{n: (offered | {"hold": hold})[n] for n in asked})
+        by_name = made if isinstance(made, dict) else {step.outputs[0].name: made}
+        assert set(by_name) == {o.name for o in step.outputs}
+        for name, frame in by_name.items():
+            managed = {"valid_to", "is_current", table_of(name).key[0]} if table_of(name).key else set()
+            assert set(table_of(name).column_names) - managed <= set(frame.columns)
+            frame.collect()
 
 
 def test_lines_are_conformed_on_connect_as_elsewhere(connect_spark: ConnectSession) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from lakehouse.columns import Column, Spec
 from lakehouse.declare import table_of
@@ -181,3 +184,39 @@ def test_a_merge_into_a_large_table_looks_only_where_its_rows_lie(
     lake.write(which, frame)
     expected = {r["transaction_id"]: tuple(r.values()) for r in [*before, *batch]}
     assert stored(lake, which, "transaction_id", "business_date", "amount") == sorted(expected.values())
+
+
+def test_an_engine_that_keeps_nothing_in_memory_holds_frames_in_a_table_for_a_while(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(frame: DataFrame) -> DataFrame:
+        raise PySparkException("[NOT_SUPPORTED_WITH_SERVERLESS] PERSIST TABLE is not supported on serverless compute.")
+
+    monkeypatch.setattr(type(lake.spark.range(1)), "persist", refuse)
+    aside = lake.settings.data_dir.resolve() / "_spark"
+    with lake.holding() as hold:
+        drawn = hold(lake.spark.range(3).select(F.rand().alias("x")))
+        assert drawn.collect() == drawn.collect()
+        assert len(list(aside.glob("_held_*"))) == 1
+    assert list(aside.glob("_held_*")) == []
+    lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)]))
+    lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", False), consent("2", True)]))
+    assert stored(lake, CONSENT, "customer_id", "is_granted") == [("1", False), ("2", True)]
+
+
+def test_another_refusal_to_hold_a_frame_is_told(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(frame: DataFrame) -> DataFrame:
+        raise PySparkException("out of space")
+
+    monkeypatch.setattr(type(lake.spark.range(1)), "persist", refuse)
+    with pytest.raises(PySparkException, match="out of space"), lake.holding() as hold:
+        hold(lake.spark.range(1))
+
+
+def test_frames_that_a_dead_run_left_aside_are_swept_away_the_next_day(lake: Lake) -> None:
+    aside = lake.settings.data_dir.resolve() / "_spark"
+    old, new = "_held_20200101_a", f"_held_{datetime.now(UTC):%Y%m%d}_b"
+    for name in (old, new):
+        (aside / name).mkdir(parents=True)
+    lake.sweep()
+    assert [p.name for p in aside.glob("_held_*")] == [new]

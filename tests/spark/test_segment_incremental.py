@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from lakehouse.hold import Hold
 from segments.evaluation import Earlier, evaluate_changed
 from segments.events import SOURCES
 from segments.language import Segment, event, feature, in_segment
@@ -61,20 +62,21 @@ class Evaluations:
             changed[name] = rows(self.spark, name, new + gone)
         features = customers(self.spark, *[f | _named(k) for k, f in self.world.features.items()])
         features = features.withColumn("as_of", F.lit(as_of))
-        made = evaluate_changed(
-            features,
-            {},
-            frames,
-            changed,
-            rows(self.spark, EVALUATION, self.content.values()),
-            segments=segments,
-            as_of=as_of,
-            catalogue=FEATURES,
-            earlier=Earlier(lambda: self.defined),
-            is_full=is_full,
-        )
-        self.made = made
-        written = [r.asDict() for r in made.collect()]
+        with Hold(_nowhere) as hold:
+            self.made = evaluate_changed(
+                features,
+                {},
+                frames,
+                changed,
+                rows(self.spark, EVALUATION, self.content.values()),
+                segments=segments,
+                as_of=as_of,
+                catalogue=FEATURES,
+                earlier=Earlier(lambda: self.defined),
+                hold=hold,
+                is_full=is_full,
+            )
+            written = [r.asDict() for r in self.made.collect()]
         assert len({r["customer_key"] for r in written}) == len(written)
         for row in written:
             if row.pop("_deleted"):
@@ -86,6 +88,10 @@ class Evaluations:
 
     def members(self) -> dict[int, list[str]]:
         return {int(r["customer_id"]): r["segment_ids"] for r in self.content.values()}
+
+
+def _nowhere(frame: DataFrame) -> Any:
+    raise AssertionError("this engine keeps frames in memory")
 
 
 def _named(key: int) -> dict[str, Any]:

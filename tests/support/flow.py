@@ -12,7 +12,7 @@ from rich.console import Console
 from jobs.context import Job
 from jobs.flow import Outcome, build_facts, build_features, ingest, run_all
 from jobs.progress import Progress
-from jobs.summary import print_summary
+from jobs.summary import print_summary, tell
 from tests.support.shop import Shop
 
 
@@ -31,7 +31,7 @@ def run_shop(shop: Shop, data_dir: Path, *, as_of: date | None = None, force: bo
     out = Console(file=io.StringIO(), width=120)
     with job.locked():
         outcome = run_all(job, Progress(out), force=force)
-        print_summary(job, outcome, out, 0.0)
+        print_summary(tell(job, outcome), out, 0.0, nothing_new=outcome.nothing_new)
     return Ran(job, outcome, out.file.getvalue())  # type: ignore[attr-defined]
 
 
