@@ -8,6 +8,7 @@ carried forward equals one built from nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime
 from functools import reduce
 
@@ -41,6 +42,7 @@ def build_customer_features(
     started_at: datetime,
     previous: DataFrame | None,
     feature_rules: FeatureRules,
+    hold: Callable[[DataFrame], DataFrame],
 ) -> DataFrame:
     """One row per customer who has bought before `as_of`; see `feature.customer` for the columns.
 
@@ -59,6 +61,7 @@ def build_customer_features(
         started_at: Start of the run, UTC.
         previous: `feature.customer` when the changes are only what is new since its newest slice, else None.
         feature_rules: Cut points and life-cycle thresholds.
+        hold: Returns a frame that is made once, however often it is read.
     """
     past = history(facts, as_of)
     placed = engagement.begun_promotions(promotions, as_of)
@@ -66,13 +69,15 @@ def build_customer_features(
         bought = purchase_features(past, products, customers, placed, as_of)
     else:
         before = _newest_slice(previous)
-        changed = _either(
-            fact_changes.select(_Fact.customer_key),
-            _came_into_view(facts, previous, as_of),
-            _windows_moved(before, as_of),
-            _products_changed(past, product_changes),
-            engagement.customers_with_promotions(past, promotion_changes, placed),
-            _promotions_began_or_ended(before, placed),
+        changed = hold(
+            _either(
+                fact_changes.select(_Fact.customer_key),
+                _came_into_view(facts, previous, as_of),
+                _windows_moved(before, as_of),
+                _products_changed(past, product_changes),
+                engagement.customers_with_promotions(past, promotion_changes, placed),
+                _promotions_began_or_ended(before, placed),
+            )
         )
         touched = past.join(F.broadcast(changed), on="customer_key", how="left_semi")
         again = purchase_features(touched, products, customers, placed, as_of)

@@ -6,7 +6,7 @@ until a login shows whose it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 
 from pyspark.sql import Column, DataFrame
@@ -112,6 +112,7 @@ def place_guests(
     as_of: date,
     run_id: str,
     started_at: datetime,
+    hold: Callable[[DataFrame], DataFrame],
 ) -> Mapping[str, DataFrame]:
     """Place every guest before `as_of` in the guest segments whose rule is true; who has logged in, as the customer.
 
@@ -130,6 +131,7 @@ def place_guests(
         as_of: The day evaluated for, exclusive edge.
         run_id: Run that evaluates.
         started_at: When it started, UTC.
+        hold: Returns a frame that is made once, however often it is read.
 
     Returns:
         Changed rows of the three tables by name, `_deleted` where they are to go. Guests seen longer ago than
@@ -137,7 +139,7 @@ def place_guests(
     """
     active = [s for s in segments if s.is_active and s.entity == "guest"]
     guests = _guests(sales, visitors, as_of)
-    matched = _matched(guests, events, active, as_of)
+    matched = hold(_matched(guests, events, active, as_of))
     is_customer = F.col("_customer_key").isNotNull()
     return {
         GUESTS: _guest_rows(matched.where(~is_customer), placed, as_of),

@@ -26,7 +26,7 @@ def conform_promotions(
     rows = touched(
         accept(raw, "promotions", book), accept(raw_changes, "promotions", book), previous, "merchant_id", "week"
     )
-    latest = keep_latest(rows, *_KEY)
+    latest = keep_latest(rows, *_KEY, number=str(P.week))
     first_day = book.value(lambda r: r.week_one_starts_on, "date")
     return latest.select(
         *_KEY,

@@ -144,15 +144,38 @@ def touched(rows: DataFrame, changed: DataFrame, previous: DataFrame | None, *ke
 
 
 def keep_latest(
-    rows: DataFrame, *key: str, count: str = "delivered_count", hashes: str = "delivered_hash"
+    rows: DataFrame,
+    *key: str,
+    number: str | None = None,
+    count: str = "delivered_count",
+    hashes: str = "delivered_hash",
 ) -> DataFrame:
     """The winning row of each key, with how many rows it stands for and the exclusive or of their hashes.
 
-    Full rows go through a window only where a key is named more than once; with few repeats, as usual, nearly all rows
-    take the way past it.
+    Full rows go through a window only where a key may be named more than once; with few repeats, as usual, nearly all
+    rows take the way past it.
+
+    Args:
+        rows: Rows with `delivery_seq`, `batch_id`, `row_number` and `row_hash`.
+        key: Columns that name a thing.
+        number: A whole number among them that takes few values, such as a week: what shares the rest of the key is
+            then told apart by bits, which takes a fraction of the groups.
+        count: Name of the number of rows.
+        hashes: Name of the exclusive or.
     """
-    by_hash = F.xxhash64(*key)
-    repeated = rows.select(by_hash.alias("_key")).groupBy("_key").agg(F.count(F.lit(1)).alias("_n")).where("_n > 1")
+    by_hash = F.xxhash64(*[k for k in key if k != number])
+    # Numbers 64 apart share a bit. Those then look repeated and take the longer way to the same end.
+    bit = (
+        F.call_function("shiftleft", F.lit(1).cast("bigint"), F.pmod(number, F.lit(64)).cast("int"))
+        if number
+        else F.lit(1).cast("bigint")
+    )
+    repeated = (
+        rows.select(by_hash.alias("_key"), bit.alias("_bit"))
+        .groupBy("_key")
+        .agg(F.count(F.lit(1)).alias("_n"), F.bit_or("_bit").alias("_bits"))
+        .where(F.col("_n") > F.bit_count("_bits"))
+    )
     # `repeated` names a hash once, so the join keeps each row once.
     marked = rows.withColumn("_hash", by_hash).join(
         F.broadcast(repeated.select(F.col("_key").alias("_hash"), F.lit(True).alias("_again"))), on="_hash", how="left"

@@ -19,6 +19,7 @@ from features.movement import build_lifecycle_flow, build_rfm_migration
 from features.rfm import build_rfm_boundaries
 from features.rules import FeatureRules
 from lakehouse.declare import table_of
+from tests.support.hold import held
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
@@ -110,6 +111,7 @@ class World:
             started_at=datetime.fromisoformat(f"2024-07-01 {hour:02}:00"),
             previous=previous,
             feature_rules=rules or FeatureRules(),
+            hold=held,
         )
 
 

@@ -25,6 +25,7 @@ from segments.language import Segment, event, feature
 from segments.reference import Happening, Observed, is_in
 from tests.spark.test_segment_evaluate import customers
 from tests.spark.test_segment_membership import MEMBERSHIP, Tables
+from tests.support.hold import held
 from tests.support.rows import rows
 from tests.support.segment_worlds import SHOP, World
 
@@ -93,6 +94,7 @@ class Guests:
             as_of=as_of,
             run_id="run",
             started_at=datetime(2018, 1, 1),
+            hold=held,
         )
         return {name: t.write(name, placed[name]) for name in GUEST_TABLES if name in only}
 

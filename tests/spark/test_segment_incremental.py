@@ -11,12 +11,12 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lakehouse.hold import Hold
 from segments.evaluation import Earlier, evaluate_changed
 from segments.events import SOURCES
 from segments.language import Segment, event, feature, in_segment
 from segments.rules import segments_in
 from tests.spark.test_segment_evaluate import customers
+from tests.support.hold import holding
 from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
 from tests.support.segment_worlds import DAY, PRODUCTS, SHOP, World
@@ -62,7 +62,7 @@ class Evaluations:
             changed[name] = rows(self.spark, name, new + gone)
         features = customers(self.spark, *[f | _named(k) for k, f in self.world.features.items()])
         features = features.withColumn("as_of", F.lit(as_of))
-        with Hold(_nowhere) as hold:
+        with holding() as hold:
             self.made = evaluate_changed(
                 features,
                 {},
@@ -88,10 +88,6 @@ class Evaluations:
 
     def members(self) -> dict[int, list[str]]:
         return {int(r["customer_id"]): r["segment_ids"] for r in self.content.values()}
-
-
-def _nowhere(frame: DataFrame) -> Any:
-    raise AssertionError("this engine keeps frames in memory")
 
 
 def _named(key: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from segments.language import Segment, feature
 from segments.membership import ask_for, plan_membership
 from segments.states import TRANSITIONS, is_lawful, move
 from tests.spark.test_segment_evaluate import customers
+from tests.support.hold import held
 from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
 
@@ -102,6 +103,7 @@ class Tables:
                 segments=segments,
                 as_of=as_of,
                 catalogue=FEATURES,
+                hold=held,
                 is_full=is_full,
             ),
         )
