@@ -80,7 +80,7 @@ def build_customer_features(
             )
         )
         touched = past.join(F.broadcast(changed), on="customer_key", how="left_semi")
-        again = purchase_features(touched, products, customers, placed, as_of)
+        again = hold(purchase_features(touched, products, customers, placed, as_of))
         kept = before.join(F.broadcast(changed), on="customer_key", how="left_anti")
         bought = kept.select(*again.columns).unionByName(again)
     return _complete(bought, campaigns, contacts, redemptions, as_of, started_at, feature_rules)
