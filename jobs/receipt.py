@@ -40,31 +40,37 @@ def inputs_seen(job: Job) -> str:
     for path in sorted([*code, *job.settings.conf_dir.resolve().rglob("*")]):
         if path.is_file():
             said.update(str(path).encode() + hashlib.sha256(path.read_bytes()).digest())
-    for line in _files(job):
+    for line in _files(job, made_here=False):
         said.update(line.encode())
     return said.hexdigest()
 
 
-def _files(job: Job) -> Iterator[str]:
-    """A line per file of the run's sources. A file written anew has another time of change, whatever else is equal."""
-    from pipelines.bronze.sources import locate
+def _files(job: Job, *, made_here: bool) -> Iterator[str]:
+    """A line per file of the run's sources: of those it is given, or of the samples it makes itself.
+
+    A file written anew has another time of change, whatever else is equal.
+    """
+    from pipelines.bronze.sources import inbox, locate
 
     for source in job.sources.select(list(job.settings.sources)):
         for feed in source.feeds:
+            given = inbox(source, feed, job.settings.data_dir)
             try:
                 paths = locate(source, feed, job.settings.conf_dir, job.settings.data_dir)
             except SourceError as e:
                 yield f"{source.name}.{feed.name} {e}"
                 continue
             for path in paths:
-                about = path.stat()
-                yield f"{path} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
+                if made_here == (feed.generator is not None and path.parent != given):
+                    about = path.stat()
+                    yield f"{path} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
 
 
 def results_seen(job: Job, told: Told) -> str:
-    """Hash of what a run leaves: versions of tables, the store of models, the report and the exports."""
+    """Hash of what a run leaves: versions of tables, samples it made, the store of models, report and exports."""
     base = job.settings.data_dir.resolve()
     lines = [f"{name} {newest_version(base / t.schema / t.short)}" for name, t in tables().items()]
+    lines += _files(job, made_here=True)
     left = [*(base / "mlflow").glob("*"), *(p for folder in told.exports for p in Path(folder).glob("*"))]
     if told.report:
         left.append(Path(told.report))
@@ -98,8 +104,7 @@ def still_true(job: Job) -> Told | None:
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        told = Told(**kept["told"])
+        inputs, results, told = kept["inputs"], kept["results"], Told(**kept["told"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    is_true = kept["inputs"] == inputs_seen(job) and kept["results"] == results_seen(job, told)
-    return told if is_true else None
+    return told if inputs == inputs_seen(job) and results == results_seen(job, told) else None

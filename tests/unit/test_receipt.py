@@ -11,8 +11,13 @@ import pytest
 from jobs import receipt
 from jobs.context import Job
 from jobs.summary import Told
+from pipelines.bronze.sources import inbox, place_of
 from tests.support.flow import start_job
 from tests.support.shop import Shop, open_shop
+
+TOLD = (
+    '{"told": {"as_of": "", "sizes": [], "subjects": 0, "unbalanced": 0, "report": null, "exports": [], "tables": ""}}'
+)
 
 
 @pytest.fixture
@@ -119,7 +124,29 @@ def test_other_settings_or_another_day_make_the_next_run_look(
     assert _ask(shop, tmp_path)[1] is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"told": {"unknown": 1}}'])
+def test_samples_a_run_makes_itself_are_no_news_until_someone_else_changes_them(tmp_path: Path) -> None:
+    def job() -> Job:
+        return Job.start(data_dir=tmp_path / "lake", sources=("complete_journey_samples",))
+
+    inputs = receipt.inputs_seen(job())
+    source = job().sources.source("complete_journey_samples")
+    feed = next(f for f in source.feeds if f.generator)
+    made = place_of(str(feed.location), job().settings.conf_dir, tmp_path / "lake")
+    made.parent.mkdir(parents=True)
+    made.write_text("made by the run", encoding="utf-8")
+    said = Told("2018-01-01", [], 1, 0, None, [], "lake")
+    receipt.keep(job(), inputs, said)
+    assert receipt.still_true(job()) == said
+    made.write_text("changed by hand", encoding="utf-8")
+    assert receipt.still_true(job()) is None
+    receipt.keep(job(), inputs, said)
+    uploaded = inbox(source, feed, tmp_path / "lake") / "more.csv"
+    uploaded.parent.mkdir(parents=True)
+    uploaded.write_text("a", encoding="utf-8")
+    assert receipt.still_true(job()) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"told": {"unknown": 1}}', TOLD])
 def test_what_cannot_be_read_counts_as_nothing(content: str, shop: Shop, told: Told, tmp_path: Path) -> None:
     (tmp_path / "lake" / "_last_run.json").write_text(content, encoding="utf-8")
     assert _ask(shop, tmp_path)[1] is None
