@@ -13,6 +13,12 @@ from pyspark.sql import DataFrame
 Aside = Callable[[DataFrame], tuple[DataFrame, Callable[[], object]]]
 """Writes a frame and returns one that reads what was written, and what removes it."""
 
+
+def as_is(frame: DataFrame) -> DataFrame:
+    """The frame, not held: for a notebook, where a producer's result is looked at a few times at most."""
+    return frame
+
+
 _KEEPS_NOTHING = ("NOT_SUPPORTED_WITH_SERVERLESS", "CACHE_REQUIRES_NEWER_CLIENT_ON_SERVERLESS")
 
 

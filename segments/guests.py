@@ -12,6 +12,7 @@ from datetime import date, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.hold import as_is
 from lakehouse.joins import rows_named
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.segment import CustomerSegmentGuest as S
@@ -112,7 +113,7 @@ def place_guests(
     as_of: date,
     run_id: str,
     started_at: datetime,
-    hold: Callable[[DataFrame], DataFrame],
+    hold: Callable[[DataFrame], DataFrame] = as_is,
 ) -> Mapping[str, DataFrame]:
     """Place every guest before `as_of` in the guest segments whose rule is true; who has logged in, as the customer.
 
