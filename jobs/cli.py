@@ -74,11 +74,11 @@ def run(
 
     began = time.monotonic()
     with job_of(target, data_dir, as_of, verbose, wait, source, var) as (job, progress):
-        told = None if force or retrain else receipt.still_true(job)
+        inputs = receipt.inputs_seen(job)
+        told = None if force or retrain else receipt.still_true(job, inputs)
         if told is not None:
             print_summary(told, console, time.monotonic() - began, nothing_new=True)
             return
-        inputs = receipt.inputs_seen(job)
         outcome = run_all(job, progress, force=force, retrain=retrain)
         told = tell(job, outcome)
         if outcome.is_settled:

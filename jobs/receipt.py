@@ -81,13 +81,15 @@ def results_seen(job: Job, told: Told) -> str:
 
 
 def keep(job: Job, inputs: str, told: Told) -> None:
-    """Write down what a run that ended well saw.
+    """Write down what a run that ended well saw; nothing where tables are not folders.
 
     Args:
         job: The run's.
         inputs: `inputs_seen` from before it read anything, so that a file that came meanwhile counts as new.
         told: What it said at its end.
     """
+    if job.settings.catalog:
+        return
     path = job.settings.data_dir / _NAME
     aside = path.with_suffix(".part")
     kept = {"run_id": job.run.run_id, "inputs": inputs, "results": results_seen(job, told), "told": asdict(told)}
@@ -95,8 +97,8 @@ def keep(job: Job, inputs: str, told: Told) -> None:
     aside.replace(path)
 
 
-def still_true(job: Job) -> Told | None:
-    """What the last run said, when another would find nothing new; None when it has to look."""
+def still_true(job: Job, inputs: str) -> Told | None:
+    """What the last run said, when another of these `inputs_seen` would find nothing new; None when it has to look."""
     from jobs.summary import Told
 
     path = job.settings.data_dir / _NAME
@@ -104,7 +106,7 @@ def still_true(job: Job) -> Told | None:
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        inputs, results, told = kept["inputs"], kept["results"], Told(**kept["told"])
+        seen, results, told = kept["inputs"], kept["results"], Told(**kept["told"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return told if inputs == inputs_seen(job) and results == results_seen(job, told) else None
+    return told if seen == inputs and results == results_seen(job, told) else None

@@ -91,7 +91,7 @@ CHANGES = [
 
 def _ask(shop: Shop, tmp_path: Path, as_of: date | None = None) -> tuple[Job, Told | None]:
     job = start_job(shop, tmp_path / "lake", as_of)
-    return job, receipt.still_true(job)
+    return job, receipt.still_true(job, receipt.inputs_seen(job))
 
 
 def test_while_nothing_changes_the_next_run_says_the_same_and_starts_no_engine(
@@ -128,6 +128,9 @@ def test_samples_a_run_makes_itself_are_no_news_until_someone_else_changes_them(
     def job() -> Job:
         return Job.start(data_dir=tmp_path / "lake", sources=("complete_journey_samples",))
 
+    def still_true() -> Told | None:
+        return receipt.still_true(job(), receipt.inputs_seen(job()))
+
     inputs = receipt.inputs_seen(job())
     source = job().sources.source("complete_journey_samples")
     feed = next(f for f in source.feeds if f.generator)
@@ -136,14 +139,22 @@ def test_samples_a_run_makes_itself_are_no_news_until_someone_else_changes_them(
     made.write_text("made by the run", encoding="utf-8")
     said = Told("2018-01-01", [], 1, 0, None, [], "lake")
     receipt.keep(job(), inputs, said)
-    assert receipt.still_true(job()) == said
+    assert still_true() == said
     made.write_text("changed by hand", encoding="utf-8")
-    assert receipt.still_true(job()) is None
+    assert still_true() is None
     receipt.keep(job(), inputs, said)
     uploaded = inbox(source, feed, tmp_path / "lake") / "more.csv"
     uploaded.parent.mkdir(parents=True)
     uploaded.write_text("a", encoding="utf-8")
-    assert receipt.still_true(job()) is None
+    assert still_true() is None
+
+
+def test_where_tables_are_not_folders_nothing_is_written_down(tmp_path: Path) -> None:
+    job = Job.start(data_dir=tmp_path / "nowhere", catalog="retail", sources=("complete_journey_samples",))
+    said = Told("2018-01-01", [], 1, 0, None, [], "retail")
+    receipt.keep(job, "inputs", said)
+    assert not (tmp_path / "nowhere").exists()
+    assert receipt.still_true(job, "inputs") is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"told": {"unknown": 1}}', TOLD])
