@@ -47,66 +47,67 @@ class Names:
     answers: Mapping[Rule, str] = field(default_factory=dict)
 
 
-_NO_NAMES = Names()
+@dataclass(frozen=True)
+class Compiler:
+    """Makes columns of rules. Each rule is made once, in however many others it stands.
 
-
-def compile_rule(rule: Rule, features: Mapping[str, Feature], as_of: date, names: Names = _NO_NAMES) -> Column:
-    """Returns a rule as a boolean column that is null where the answer is unknown.
-
-    Args:
-        rule: A checked rule: every feature is known and every value fits.
-        features: The features by name.
+    Attributes:
+        features: The features by name, or the fields of an event.
         as_of: The day evaluated for, exclusive edge of relative dates.
         names: Where cut points, measures of events and other segments are; see `segments.evaluate`.
     """
-    if names.answers and rule in names.answers:
-        return F.col(names.answers[rule])
-    match rule:
-        case All(rules):
-            return _balanced([compile_rule(r, features, as_of, names) for r in rules], lambda a, b: a & b)
-        case AnyOf(rules):
-            return _balanced([compile_rule(r, features, as_of, names) for r in rules], lambda a, b: a | b)
-        case Not(inner):
-            return ~compile_rule(inner, features, as_of, names)
-        case Condition(name, op, value):
-            known = features[name]
-            operator = OPERATORS[op]
-            said = F.col(names.cuts[rule]) if operator.shape == "percent" else fit_value(value, known)
-            return operator.build(F.col(f"`{name}`"), said, known.family, as_of)
-        case EventCondition():
-            return truth_of_event(rule, as_of, lambda measure: F.col(names.measures[measure]))
-        case SequenceCondition():
-            return F.col(names.sequences[rule])
-        case InSegment(segment_id):
-            return F.col(names.segments[segment_id])
-        case InList():
-            if not rule.customer_ids:
-                return F.lit(False)
-            return F.coalesce(F.col("customer_id").isin(sorted(rule.customer_ids)), F.lit(False))
+
+    features: Mapping[str, Feature]
+    as_of: date
+    names: Names = field(default_factory=Names)
+    _made: dict[Rule, Column] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def rule(self, rule: Rule) -> Column:
+        """Returns a checked rule as a boolean column that is null where the answer is unknown."""
+        if rule not in self._made:
+            self._made[rule] = self._make(rule)
+        return self._made[rule]
+
+    def segment(self, segment: Segment) -> Column:
+        """Returns whether a customer is in a segment: true only where the rule is true; null where it is unknown."""
+        inside = self.rule(segment.rule)
+        if segment.group_condition is not None:
+            inside = self.rule(segment.group_condition) & inside
+        if segment.website_ids:
+            inside = F.col("merchant_id").isin([F.lit(w) for w in segment.website_ids]) & inside
+        return inside
+
+    def _make(self, rule: Rule) -> Column:
+        names = self.names
+        if rule in names.answers:
+            return F.col(names.answers[rule])
+        match rule:
+            case All(rules):
+                return _balanced([self.rule(r) for r in rules], lambda a, b: a & b)
+            case AnyOf(rules):
+                return _balanced([self.rule(r) for r in rules], lambda a, b: a | b)
+            case Not(inner):
+                return ~self.rule(inner)
+            case Condition(name, op, value):
+                known = self.features[name]
+                operator = OPERATORS[op]
+                said = F.col(names.cuts[rule]) if operator.shape == "percent" else fit_value(value, known)
+                return operator.build(F.col(f"`{name}`"), said, known.family, self.as_of)
+            case EventCondition():
+                return truth_of_event(rule, self.as_of, lambda measure: F.col(names.measures[measure]))
+            case SequenceCondition():
+                return F.col(names.sequences[rule])
+            case InSegment(segment_id):
+                return F.col(names.segments[segment_id])
+            case InList():
+                if not rule.customer_ids:
+                    return F.lit(False)
+                return F.coalesce(F.col("customer_id").isin(sorted(rule.customer_ids)), F.lit(False))
 
 
-def compile_segment(
-    segment: Segment,
-    features: Mapping[str, Feature],
-    as_of: date,
-    website_id: str = "merchant_id",
-    names: Names = _NO_NAMES,
-) -> Column:
-    """Returns whether a customer is in a segment: true only where the rule is true; never null.
-
-    Args:
-        segment: The definition.
-        features: The features by name.
-        as_of: The day evaluated for.
-        website_id: Name of the column that holds the retailer.
-        names: As in `compile_rule`.
-    """
-    inside = compile_rule(segment.rule, features, as_of, names)
-    if segment.group_condition is not None:
-        inside = compile_rule(segment.group_condition, features, as_of, names) & inside
-    if segment.website_ids:
-        inside = F.col(website_id).isin([F.lit(w) for w in segment.website_ids]) & inside
-    return F.coalesce(inside, F.lit(False))
+def is_true(answer: Column) -> Column:
+    """Returns an answer with unknown as false."""
+    return F.coalesce(answer, F.lit(False))
 
 
 def _balanced(columns: Sequence[Column], join: Callable[[Column, Column], Column]) -> Column:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import reduce
 from typing import Final
 
 from pyspark.sql import Column, DataFrame
@@ -12,7 +14,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.tables.gold import DimCustomer as D
 from segments.catalogue import CUSTOMERS, GROUP, GROUP_COLUMN, Feature
-from segments.compile import Names, compile_rule, compile_segment
+from segments.compile import Compiler, Names, is_true
 from segments.events import Tables
 from segments.language import Segment
 from segments.operators import OPERATORS
@@ -20,8 +22,8 @@ from segments.references import in_order, with_referenced
 from segments.rules import All, AnyOf, Condition, InSegment, Not, Rule, conditions_of, leaves_of
 from segments.timelines import RECHECK, Asked, fill_absent, measure_events
 
-_CHUNK: Final = 50
-"""Rules per array expression: one array of 1,000 rules makes a Java method too large to be compiled."""
+_TOGETHER: Final = 5
+"""Rules looked up at once: their answers are a number, and each of the 32 numbers has its list of segments."""
 
 _DEPTH: Final = 12
 """Rules nested in one expression."""
@@ -60,14 +62,12 @@ def evaluate_segments(
         prepared, names = add_events(prepared, names, rules, events or {}, as_of=as_of)
     prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
     prepared, names = add_referenced(prepared, names, segments, needed, as_of=as_of, catalogue=catalogue)
-    places = _places(segments, names, as_of=as_of, catalogue=catalogue)
-    by_id, first = _by_id(segments), [s.segment_id for s in by_priority(segments)]
-    ranks = _literals([str(first.index(s.segment_id)) for s in by_id]).cast("array<int>")
-    best = F.array_min(F.transform("_places", lambda place: F.get(ranks, place)))
-    return prepared.select(*_KEYS, places.alias("_places")).select(
-        *_KEYS,
-        _ids_at(by_id, F.col("_places")).alias("segment_ids"),
-        F.get(_literals(first), best).alias("primary_segment_id"),
+    by_id = _by_id(segments)
+    places = _places(by_id, names, as_of=as_of, catalogue=catalogue)
+    named = [F.col(f"_p{i}") for i in range(len(places))]
+    first = [s.segment_id for s in by_priority(segments)]
+    return prepared.select(*_KEYS, *[p.alias(f"_p{i}") for i, p in enumerate(places)]).select(
+        *_KEYS, _ids_at(by_id, named).alias("segment_ids"), _first_at(by_id, named, first).alias("primary_segment_id")
     )
 
 
@@ -137,7 +137,8 @@ def add_branches(
     """
     for level in _branches(rules):
         made: dict[Rule, str] = {rule: f"_d{len(names.answers) + n}" for n, rule in enumerate(level)}
-        answers = [compile_rule(rule, catalogue, as_of, names).alias(column) for rule, column in made.items()]
+        compiler = Compiler(catalogue, as_of, names)
+        answers = [compiler.rule(rule).alias(column) for rule, column in made.items()]
         features = features.select("*", *answers)
         names = replace(names, answers={**names.answers, **made})
     return features, names
@@ -171,7 +172,8 @@ def add_referenced(
     """Features with a column per segment that another asks for, each made after those it asks for itself."""
     for level in in_order(needed):
         made = {s.segment_id: f"_in_{s.segment_id}" for s in level}
-        answers = [compile_segment(s, catalogue, as_of, names=names).alias(made[s.segment_id]) for s in level]
+        compiler = Compiler(catalogue, as_of, names)
+        answers = [is_true(compiler.segment(s)).alias(made[s.segment_id]) for s in level]
         features = features.select("*", *answers)
         names = replace(names, segments={**names.segments, **made})
     return features, names
@@ -179,39 +181,60 @@ def add_referenced(
 
 def matches(segments: Sequence[Segment], names: Names, *, as_of: date, catalogue: Mapping[str, Feature]) -> Column:
     """Ids of the segments whose rule is true as an array, in alphabetical order."""
-    return _ids_at(_by_id(segments), _places(segments, names, as_of=as_of, catalogue=catalogue))
+    by_id = _by_id(segments)
+    return _ids_at(by_id, _places(by_id, names, as_of=as_of, catalogue=catalogue))
 
 
 def _by_id(segments: Sequence[Segment]) -> list[Segment]:
     return sorted(segments, key=lambda s: s.segment_id)
 
 
-def _places(segments: Sequence[Segment], names: Names, *, as_of: date, catalogue: Mapping[str, Feature]) -> Column:
-    """Places, in the alphabet, of the segments whose rule is true.
+def _places(by_id: Sequence[Segment], names: Names, *, as_of: date, catalogue: Mapping[str, Feature]) -> list[Column]:
+    """For every `_TOGETHER` segments one number, with a bit for each whose rule is true.
 
-    Numbers, because the many rules that are not true then cost neither a text nor a call of a function.
+    Numbers and look-ups only: an array of answers that a function of Spark's goes through costs ten times as much,
+    because such functions are not compiled, nor is what they are given.
     """
+    compiler = Compiler(catalogue, as_of, names)
+    nothing, bits = F.lit(0), [F.lit(1 << at) for at in range(_TOGETHER)]
 
-    def answer(segment: Segment) -> Column:
+    def bit(at: int, segment: Segment) -> Column:
         known = names.segments.get(segment.segment_id)
-        return F.col(known) if known else compile_segment(segment, catalogue, as_of, names=names)
+        return F.when(F.col(known) if known else compiler.segment(segment), bits[at]).otherwise(nothing)
 
-    nothing = F.lit(-1)
-    found = [F.when(answer(s), F.lit(i)).otherwise(nothing) for i, s in enumerate(_by_id(segments))]
-    chunks = [F.array_remove(F.array(*found[i : i + _CHUNK]), nothing) for i in range(0, len(found), _CHUNK)]
-    if not chunks:
-        return F.array().cast("array<int>")
-    return F.concat(*chunks) if len(chunks) > 1 else chunks[0]
+    return [reduce(Column.bitwiseOR, [bit(at, s) for at, s in enumerate(some)]) for some in _by_few(by_id)]
 
 
-def _ids_at(by_id: Sequence[Segment], places: Column) -> Column:
-    ids = _literals([s.segment_id for s in by_id])
-    return F.transform(places, lambda place: F.get(ids, place))
+def _ids_at(by_id: Sequence[Segment], places: Sequence[Column]) -> Column:
+    tables = [[[s.segment_id for s in inside] for inside in _subsets(some)] for some in _by_few(by_id)]
+    found = [F.get(_literal(t, "array<array<string>>"), place) for t, place in zip(tables, places, strict=True)]
+    return F.concat(*found) if found else F.array().cast("array<string>")
 
 
-def _literals(texts: Sequence[str]) -> Column:
-    """An array of texts without commas as one literal: a thousand of their own take time to send and to plan."""
-    return F.split(F.lit(",".join(texts)), ",") if texts else F.array().cast("array<string>")
+def _first_at(by_id: Sequence[Segment], places: Sequence[Column], first: Sequence[str]) -> Column:
+    """The id that stands first in `first` among those whose rule is true."""
+    rank = {segment_id: i for i, segment_id in enumerate(first)}
+    tables = [
+        [min((rank[s.segment_id] for s in inside), default=None) for inside in _subsets(some)]
+        for some in _by_few(by_id)
+    ]
+    ranks = [F.get(_literal(t, "array<int>"), place) for t, place in zip(tables, places, strict=True)]
+    best = F.least(*ranks) if len(ranks) > 1 else (ranks[0] if ranks else F.lit(None).cast("int"))
+    return F.get(_literal(first, "array<string>"), best)
+
+
+def _by_few(by_id: Sequence[Segment]) -> list[Sequence[Segment]]:
+    return [by_id[i : i + _TOGETHER] for i in range(0, len(by_id), _TOGETHER)]
+
+
+def _subsets(some: Sequence[Segment]) -> list[list[Segment]]:
+    """Who is meant by each number whose bits stand for these."""
+    return [[s for at, s in enumerate(some) if number >> at & 1] for number in range(1 << len(some))]
+
+
+def _literal(values: Sequence[object], type_name: str) -> Column:
+    """A nested array as one literal: a thousand of their own take time to send and to plan."""
+    return F.from_json(F.lit(json.dumps(values)), type_name)
 
 
 def join_features(

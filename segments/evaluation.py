@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from lakehouse.hold import as_is
 from lakehouse.tables.segment import CustomerEvaluation as E
 from segments.catalogue import CUSTOMERS, Feature, declared_features
-from segments.compile import Names, compile_rule
+from segments.compile import Compiler, Names
 from segments.evaluate import (
     add_branches,
     add_events,
@@ -212,8 +212,10 @@ def evaluate_changed(
     cuts, names = cuts_of(everyone, [s.rule for s in both])
     cuts = None if cuts is None else hold(cuts)
 
+    compiler = Compiler(catalogue, as_of, names)
+
     def signature(of: Plan) -> Column:
-        return _signature([compile_rule(c, catalogue, as_of, names) for c in of.on_features])
+        return _signature([compiler.rule(c) for c in of.on_features])
 
     signatures = [signature(plan).alias("_signature")]
     if before is not None:
@@ -343,9 +345,10 @@ def _evaluate(
         recheck = F.col(RECHECK)
     columns: dict[Rule, str] = {c: f"_c{i}" for i, c in enumerate(plan.conditions)}
     # Each condition is answered once, however many rules it stands in.
+    compiler = Compiler(catalogue, as_of, names)
     prepared = prepared.select(
         "*",
-        *[compile_rule(c, catalogue, as_of, names).alias(column) for c, column in columns.items()],
+        *[compiler.rule(c).alias(column) for c, column in columns.items()],
         recheck.alias(E.recheck_on),
     )
     names = replace(names, answers=columns)

@@ -22,7 +22,7 @@ from lakehouse.tables.segment import GuestVisit as G
 from lakehouse.tables.segment import Visitor as W
 from lakehouse.tables.silver import VisitorEvent as V
 from segments.catalogue import GUEST_TABLES, declared_features
-from segments.compile import Names, compile_rule, compile_segment
+from segments.compile import Compiler, Names, is_true
 from segments.evaluate import add_branches, add_events
 from segments.events import VISITS, as_visitors
 from segments.language import Segment
@@ -193,7 +193,8 @@ def preview_guests(
     """
     catalogue = declared_features(GUEST_TABLES)
     guests, names = _prepared(_guests(sales, visitors, as_of), events, [segment.rule], as_of)
-    parts = [compile_rule(p, catalogue, as_of, names) for p in parts_of(segment.rule)]
+    compiler = Compiler(catalogue, as_of, names)
+    parts = [compiler.rule(p) for p in parts_of(segment.rule)]
     published = placed.where(F.col(S.segment_id) == F.lit(segment.segment_id)).select(
         S.visitor_id, F.lit(True).alias("_was_in")
     )
@@ -201,8 +202,8 @@ def preview_guests(
         F.col(W.merchant_id).alias(S.website_id),
         W.visitor_id,
         F.col("_customer_key").isNull().alias("_is_guest"),
-        compile_segment(segment, catalogue, as_of, W.merchant_id, names).alias("_is_in"),
-        *[F.coalesce(p, F.lit(False)).alias(f"_p{n}") for n, p in enumerate(parts)],
+        is_true(compiler.segment(segment)).alias("_is_in"),
+        *[is_true(p).alias(f"_p{n}") for n, p in enumerate(parts)],
     ).join(published, on=str(S.visitor_id), how="left")  # a guest is published once per segment
     is_guest, is_in, was_in = F.col("_is_guest"), F.col("_is_in"), F.coalesce("_was_in", F.lit(False))
     so_far = [is_guest]
@@ -236,9 +237,10 @@ def _matched(guests: DataFrame, events: DataFrame, active: Sequence[Segment], as
     """One row per guest and segment whose rule is true, with the guest's columns."""
     catalogue = declared_features(GUEST_TABLES)
     guests, names = _prepared(guests, events, [s.rule for s in active], as_of)
+    compiler = Compiler(catalogue, as_of, names)
     found = [
         F.when(
-            compile_segment(s, catalogue, as_of, names=names),
+            compiler.segment(s),
             F.struct(F.lit(s.segment_id).alias(S.segment_id), F.lit(s.version).alias(S.version)),
         )
         for s in active

@@ -12,7 +12,7 @@ from lakehouse.tables.segment import CustomerMembership as M
 from lakehouse.tables.segment import CustomerSegmentHistory as H
 from lakehouse.tables.silver import Consent
 from segments.catalogue import Feature
-from segments.compile import compile_rule, compile_segment
+from segments.compile import Compiler, is_true
 from segments.evaluate import add_branches, add_cuts, add_events, add_referenced, join_features
 from segments.events import Tables
 from segments.language import Segment
@@ -53,11 +53,11 @@ def answer_customers(
         prepared, names = add_events(prepared, names, rules, tables, as_of=as_of)
     prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
     prepared, names = add_referenced(prepared, names, list(segments.values()), needed, as_of=as_of, catalogue=catalogue)
-    answers = []
+    answers, compiler = [], Compiler(catalogue, as_of, names)
     for name, segment in segments.items():
-        answers.append(compile_segment(segment, catalogue, as_of, names=names).alias(name))
+        answers.append(is_true(compiler.segment(segment)).alias(name))
         parts = parts_of(segment.rule)
-        answers += [compile_rule(p, catalogue, as_of, names).alias(f"{name}_{n}") for n, p in enumerate(parts)]
+        answers += [compiler.rule(p).alias(f"{name}_{n}") for n, p in enumerate(parts)]
     return prepared.select(F.col("merchant_id").alias(M.website_id), M.customer_key, F.col("customer_id"), *answers)
 
 

@@ -149,9 +149,10 @@ def _events_of(
     values: Mapping[tuple[str, str | None], str],
     as_of: date,
 ) -> DataFrame:
-    from segments.compile import compile_rule  # a filter is a rule over fields instead of features
+    from segments.compile import Compiler  # a filter is a rule over fields instead of features
 
     event = EVENTS[name]
+    passing = Compiler(event.fields, as_of)
     edges = [F.date_add("day", age + 1) for age in asked.edges(name)]
     is_known = F.lit(True)
     if event.is_of_visitors:
@@ -161,7 +162,7 @@ def _events_of(
     passes = {
         c: F.lit(None).cast("boolean")
         if step.event != name
-        else (is_known if step.where is None else is_known & compile_rule(step.where, event.fields, as_of))
+        else (is_known if step.where is None else is_known & passing.rule(step.where))
         for step, c in filters.items()
     }
     measured = {

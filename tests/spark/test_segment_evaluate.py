@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from segments.catalogue import CUSTOMERS, GROUP, declared_features
-from segments.compile import compile_rule
+from segments.compile import Compiler
 from segments.evaluate import evaluate_segments, join_features
 from segments.evaluation import Plan
 from segments.language import Condition, Rule, Segment, all_of, any_of, conditions_of, feature, in_segment
@@ -120,7 +120,7 @@ EMPTINESS: list[tuple[Rule, bool, bool]] = [
 
 def test_every_operator_answers_and_null_is_unknown(spark: SparkSession) -> None:
     rules = [rule for rule, _ in TRUTHS] + [rule for rule, _, _ in EMPTINESS]
-    answers = [compile_rule(rule, FEATURES, AS_OF).alias(f"r{i}") for i, rule in enumerate(rules)]
+    answers = [Compiler(FEATURES, AS_OF).rule(rule).alias(f"r{i}") for i, rule in enumerate(rules)]
 
     known, unknown = customers(spark, KNOWN, {}).select("customer_key", *answers).orderBy("customer_key").collect()
 
@@ -184,7 +184,7 @@ def test_unknown_spreads_through_all_any_and_not(spark: SparkSession) -> None:
         (all_of(yes, any_of(no, ~no)), True),
     ]
 
-    answers = [compile_rule(rule, FEATURES, AS_OF) for rule, _ in cases]
+    answers = [Compiler(FEATURES, AS_OF).rule(rule) for rule, _ in cases]
     row = customers(spark, {"recency_days": 1}).select(*answers).collect()[0]
 
     assert list(row) == [truth for _, truth in cases]
@@ -196,7 +196,7 @@ def test_empty_text_and_empty_lists_are_empty(spark: SparkSession) -> None:
     )
     rule = feature("favourite_store_id").is_empty() & feature("categories").is_empty()
 
-    assert [r[0] for r in frame.select(compile_rule(rule, FEATURES, AS_OF)).collect()] == [True, False]
+    assert [r[0] for r in frame.select(Compiler(FEATURES, AS_OF).rule(rule)).collect()] == [True, False]
 
 
 def test_only_true_is_in_and_priority_picks_the_primary(spark: SparkSession) -> None:
