@@ -223,8 +223,8 @@ def evaluate_changed(
     signed = with_cuts(everyone, cuts).select("customer_key", *signatures)
     moved = customers_with_changes(changed, tables, plan.asked)
     fates = _fates(signed, today, evaluated, moved, plan, before, as_of, is_full=is_full)
-    # Of everyone, or of few, only those not treated like the rest are remembered.
-    few = hold(fates.where(F.col("_fate") != F.lit(DUE if is_full else ALONE)))
+    # Of everyone, or of few, only those not treated like the rest are remembered; as one part, for they are read often.
+    few = hold(fates.where(F.col("_fate") != F.lit(DUE if is_full else ALONE)).repartition(1))
 
     def of_few(fate: int) -> DataFrame:
         return few.where(F.col("_fate") == F.lit(fate))

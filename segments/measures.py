@@ -45,6 +45,13 @@ class Span:
             parts.append(day < F.lit(self.end))
         return reduce(lambda a, b: a & b, parts)
 
+    def first_day(self, as_of: date) -> date | None:
+        """The earliest day that can lie within; None for no beginning."""
+        begins = [] if self.start is None else [self.start]
+        if self.older is not None:
+            begins.append(as_of - timedelta(days=self.older))
+        return max(begins, default=None)
+
     @property
     def edges(self) -> frozenset[int]:
         """Days of age at which an event comes into the span or goes out of it."""

@@ -53,9 +53,17 @@ class Asked:
 
     def edges(self, event: str) -> list[int]:
         """Ages in days at which an event of a kind comes into a window or leaves it."""
+        return sorted({0}.union(*[span.edges for span in self._spans(event)]))
+
+    def first_day(self, event: str, as_of: date) -> date | None:
+        """The earliest day on which an event of a kind counts for anything; None when every day does."""
+        days = [span.first_day(as_of) for span in self._spans(event)]
+        bounded = [day for day in days if day is not None]
+        return min(bounded) if len(bounded) == len(days) else None
+
+    def _spans(self, event: str) -> list[Span]:
         spans = [m.span for m in self.measures if m.step.event == event]
-        spans += [Span.of(s.window) for s in self.sequences if any(step.event == event for step in s.steps)]
-        return sorted({0}.union(*[span.edges for span in spans]))
+        return spans + [Span.of(s.window) for s in self.sequences if any(step.event == event for step in s.steps)]
 
 
 def measure_events(tables: Tables, asked: Asked, *, as_of: date, customers: DataFrame | None = None) -> DataFrame:
@@ -169,7 +177,11 @@ def _events_of(
         c: F.col(str(field)) if of == name else F.lit(None).cast(EVENTS[of].fields[str(field)].type)
         for (of, field), c in values.items()
     }
-    return event.build(tables).select(
+    happened, first_day = event.build(tables), asked.first_day(name, as_of)
+    if first_day is not None:
+        # Older ones fall out of every window, and never come back into one.
+        happened = happened.where(F.col("day") >= F.lit(first_day))
+    return happened.select(
         "customer_key",
         F.unix_micros("at").alias("at"),
         "day",
