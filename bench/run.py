@@ -154,9 +154,9 @@ def _our_result(name: str, lake: Path, as_of: date | None = None) -> Result:
 
     counted = delta_sql(lake / "silver" / "transaction_line")
     refused = one(f"SELECT count(*) FROM ({delta_sql(lake / 'silver' / 'transaction_reject')})")
-    errors = lake / "ingest" / "ref_parsing_errors"
-    if (errors / "_delta_log").is_dir():
-        refused += one(f"SELECT count(*) FROM ({delta_sql(errors)})")
+    staged = lake / "bronze" / "stg_transactions"
+    if (staged / "_delta_log").is_dir():
+        refused += one(f"SELECT count(*) FROM ({delta_sql(staged)}) AS s WHERE s.parse_errors IS NOT NULL")
     features = delta_sql(lake / "feature" / "customer")
     if as_of is not None:
         features += f" WHERE as_of = DATE '{as_of}'"

@@ -98,7 +98,7 @@ def flow(lake: Lake, as_of: date, record: Recorder, only: Iterable[str] | None =
     from pipelines.bronze.sources import load_sources
 
     sources = load_sources(lake.settings.conf_dir, lake.settings.variables)
-    run = Run.begin(as_of=as_of, sources=sources, **_configuration(lake.settings.conf_dir))
+    run = Run.begin(as_of=as_of, sources=sources, **configuration(lake.settings.conf_dir))
     landed = land_source(lake, sources.source("bench"), run=run)
     refused = [r for f in landed for r in f.refused_files]
     if refused:
@@ -109,7 +109,7 @@ def flow(lake: Lake, as_of: date, record: Recorder, only: Iterable[str] | None =
     record.lap("records of the run")
 
 
-def _configuration(conf: Path) -> dict[str, Any]:
+def configuration(conf: Path) -> dict[str, Any]:
     """Objects that producers ask for by name, of those parts of the product that are there."""
     from features.rules import load_feature_rules
     from segments.evaluation import NOT_KNOWN

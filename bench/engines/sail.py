@@ -1,0 +1,116 @@
+"""The bench's work by the product's own producers on Sail, a native engine behind Spark Connect.
+
+The runner is the product's, the functions it calls are the product's, and so are the Delta tables they fill. What Sail
+does not offer is left out, so this measures transforms and writing, not the keeping of tables: no constraints, no row
+counts and checksums observed while writing, and no merges, which a first run does not need. Sail does not tell the
+position of a row in a Parquet file either: positions here only put the rows of a file in order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from bench.engines.ours import configuration, needed_steps, prepare_conf
+from bench.engines.work import Arguments, Steps, run_engine
+from lakehouse import ddl
+from lakehouse.declare import Table, table_of
+from lakehouse.lake import Lake, WriteResult
+from lakehouse.runner import Run, Step, StepResult, run_steps
+from lakehouse.session import SparkSettings, build_session
+from lakehouse.settings import load_settings
+from pipelines.bronze.preflight import inspect
+from pipelines.bronze.rows import SEQUENCE_STEP, Part, type_rows, union_rows
+from pipelines.bronze.sources import Feed, Source, load_sources, locate
+
+
+class SailLake(Lake):
+    """Tables as Sail can write them."""
+
+    def ensure(self, which: Any) -> Table:
+        """The declaration; the first write makes the table."""
+        return table_of(which)
+
+    def _insert(
+        self, t: Table, rows: DataFrame, options: Mapping[str, str], mode: str, txn: tuple[str, int] | None
+    ) -> WriteResult:
+        how = {} if self.version(t) is None else options
+        rows.write.format("delta").mode(mode).options(**how).save(str(self.path(t)))
+        return WriteResult(self.count(t), self.version(t), None)
+
+
+def work(args: Arguments, steps: Steps) -> None:
+    from pysail.spark import SparkConnectServer
+
+    with steps("session"):
+        server = SparkConnectServer("127.0.0.1", 0)
+        server.start(background=True)
+        remote = "sc://{}:{}".format(*server.listening_address)
+        settings = load_settings(
+            "local",
+            conf_dir=prepare_conf(args.out / "conf"),
+            data_dir=args.out / "lake",
+            base_currency="EUR",
+            sources=("bench",),
+            variables={"bench_lines": str(args.data)},
+            parallel_steps=1,
+            spark=SparkSettings(engine="connect", remote=remote),
+        )
+        lake = SailLake(build_session(settings.spark, settings.data_dir, "bench"), settings)
+    sources = load_sources(settings.conf_dir, settings.variables)
+    run = Run.begin(as_of=args.as_of, sources=sources, **configuration(settings.conf_dir))
+    with steps("bronze"):
+        source = sources.source("bench")
+        for feed in source.feeds:
+            _land(lake, source, feed, run)
+    clock = {}
+
+    def progress(step: Step, result: StepResult | None) -> None:
+        if result is None:
+            clock[step.key] = steps(step.key)
+            clock[step.key].__enter__()
+        else:
+            clock.pop(step.key).__exit__(None, None, None)
+
+    run_steps(lake, needed_steps(), run, progress=progress)
+    lake.spark.stop()
+    server.stop()
+
+
+def _land(lake: Lake, source: Source, feed: Feed, run: Run) -> None:
+    parts = [
+        _part(path, feed, number * SEQUENCE_STEP)
+        for number, path in enumerate(locate(source, feed, lake.settings.conf_dir, lake.settings.data_dir))
+    ]
+    if not parts:
+        return
+    delivered = [(part, _delivered(lake, part)) for part in parts]
+    typed = union_rows(type_rows(rows, source, feed, part, 0, run.started_at) for part, rows in delivered)
+    lake.write(f"bronze.stg_{feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
+    lake.write(f"bronze.raw_{feed.subject}", typed.where(F.col("parse_errors").isNull()).drop("parse_errors"))
+
+
+def _part(path: Path, feed: Feed, delivery_seq: int) -> Part:
+    found = inspect(path, feed)
+    return Part(str(path), "columns", found.columns, found.identity.sha256, str(path), path.name, delivery_seq)
+
+
+def _delivered(lake: Lake, part: Part) -> DataFrame:
+    """As `pipelines.bronze.rows.read_delivered`, with positions that only order rows."""
+    cells = [F.col(ddl.quote(c.header)).alias(f"c{i}") for i, c in enumerate(part.columns)]
+    about = {"_file_id": part.file_id, "_file_path": part.file_path, "_delivery": part.delivery}
+    about |= {"_delivery_seq": part.delivery_seq}
+    rows = lake.spark.read.parquet(part.path)
+    return rows.select(
+        *cells, F.monotonically_increasing_id().alias("_row"), *[F.lit(v).alias(n) for n, v in about.items()]
+    )
+
+
+if __name__ == "__main__":
+    run_engine(work)
