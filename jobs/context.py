@@ -91,7 +91,7 @@ class Job:
     @cached_property
     def sources(self) -> Sources:
         """Declared sources, checked."""
-        from pipelines.bronze.sources import load_sources
+        from pipelines.bronze.load_sources import load_sources
 
         return load_sources(self.settings.conf_dir, self.settings.variables)
 
