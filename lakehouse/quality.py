@@ -26,7 +26,8 @@ from lakehouse.lake import DELETED, Lake, WriteResult
 from lakehouse.quality_checks import AGGREGATES, ROWS, Check, checks_of, expectation_of
 from lakehouse.quality_load import load_rules
 from lakehouse.quality_rules import Moment, QualityRules
-from lakehouse.runner import Run, append_rows
+from lakehouse.records import append_rows
+from lakehouse.runner import Run
 
 RESULTS = "gov.fact_data_quality"
 GUARD = "quality check failed: "
