@@ -14,7 +14,7 @@ from connectors.exchange import BatchRefused, Halted, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock
 from lakehouse.lake import Lake
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from lakehouse.tables.activation import ActivationAudience as A
 from lakehouse.tables.activation import ActivationSize as S
 

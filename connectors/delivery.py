@@ -17,7 +17,7 @@ from connectors.remote_files import RemoteFileConnector
 from connectors.results import assign_arms
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from lakehouse.settings import Settings
 from lakehouse.tables.segment import CustomerSegment as S
 

@@ -33,7 +33,7 @@ from connectors.exchange import (
 from connectors.ledger import OpenReceipt, RowOutcome, RunReport
 from connectors.pace import Clock
 from lakehouse.lake import Lake
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from lakehouse.tables.activation import ActivationBatch as B
 from lakehouse.tables.activation import ActivationMember as M
 from lakehouse.tables.activation import ActivationOutcome as O

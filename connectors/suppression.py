@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 
 from lakehouse.lake import Lake
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from lakehouse.tables.activation import Suppression as S
 
 

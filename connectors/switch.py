@@ -7,7 +7,7 @@ from datetime import datetime
 from pyspark.sql import functions as F
 
 from lakehouse.lake import Lake
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from lakehouse.tables.activation import ActivationSwitch as W
 
 

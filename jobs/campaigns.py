@@ -13,7 +13,7 @@ from connectors.results import LEAST_OUTCOMES, LEAST_PEOPLE, measure_arms
 from jobs.context import Job
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from segments.lift import Lift, RatioCheck, check_sample_ratio, lift_of_means, lift_of_rates
 
 CONFIDENCE: Final = 0.95

@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from lakehouse.errors import RunLocked, SegmentationError
 from lakehouse.lake import Lake
 from lakehouse.logs import configure_logs, get_logger
-from lakehouse.runner import AuditLog, Run
+from lakehouse.records import AuditLog
+from lakehouse.runner import Run
 from lakehouse.session import build_session
 from lakehouse.settings import Settings, load_settings
 
@@ -91,7 +92,7 @@ class Job:
     @cached_property
     def sources(self) -> Sources:
         """Declared sources, checked."""
-        from pipelines.bronze.sources import load_sources
+        from pipelines.bronze.load_sources import load_sources
 
         return load_sources(self.settings.conf_dir, self.settings.variables)
 

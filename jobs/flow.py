@@ -94,7 +94,8 @@ def build_steps(
     job: Job, progress: Progress, steps: list[Step], *, force: bool = False, **params: Any
 ) -> list[StepResult]:
     """Run some producers, with checks before each publish; a refresh of segments says so when it begins."""
-    from lakehouse.quality import load_rules, quality_gate
+    from lakehouse.quality import quality_gate
+    from lakehouse.quality_load import load_rules
 
     gate = quality_gate(job.lake, load_rules(job.settings.conf_dir))
     announced = Announced(gate, lambda: begin_refresh(job.lake, params["segments"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.context import Job
 from jobs.progress import Progress
-from lakehouse.runner import code_fingerprint
+from lakehouse.fingerprints import code_fingerprint
 
 _EXPORT = "connectors.delivery:export_segments"
 

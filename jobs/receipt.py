@@ -50,7 +50,7 @@ def _files(job: Job, *, made_here: bool) -> Iterator[str]:
 
     A file written anew has another time of change, whatever else is equal.
     """
-    from pipelines.bronze.sources import inbox, locate
+    from pipelines.bronze.places import inbox, locate
 
     for source in job.sources.select(list(job.settings.sources)):
         for feed in source.feeds:

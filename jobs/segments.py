@@ -20,7 +20,7 @@ from jobs.context import Job
 from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import WriteResult
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from segments.catalogue import CUSTOMERS, FEATURE_TABLES, declared_features
 from segments.evaluate import add_cuts, join_features
 from segments.evaluation import evaluate_changed

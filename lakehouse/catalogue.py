@@ -12,7 +12,9 @@ from lakehouse.columns import Pii
 from lakehouse.ddl import fingerprint, struct_of
 from lakehouse.declare import Table, tables
 from lakehouse.lake import Lake
-from lakehouse.quality import QualityRules, load_rules, required_checks
+from lakehouse.quality_checks import required_checks
+from lakehouse.quality_load import load_rules
+from lakehouse.quality_rules import QualityRules
 from lakehouse.runner import Run
 from lakehouse.unity import table_tags
 

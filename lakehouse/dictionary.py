@@ -7,7 +7,9 @@ from pathlib import Path
 from lakehouse.catalogue import sensitivity_of
 from lakehouse.columns import Column
 from lakehouse.declare import SCHEMAS, Append, Changes, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, tables
-from lakehouse.quality import Moment, QualityRules, TableRules, checks_of, load_rules
+from lakehouse.quality_checks import checks_of
+from lakehouse.quality_load import load_rules
+from lakehouse.quality_rules import Moment, QualityRules, TableRules
 from lakehouse.settings import find_conf
 
 FOLDER = "data-dictionary"

@@ -1,4 +1,4 @@
-"""Checks of a table, from its declaration and from `conf/quality`, and the gate they form before a write is published.
+"""The gate before a write is published: it measures the checks of a table, judges them and records the results.
 
 Great Expectations holds the suites and judges them. What it judges, the numbers of rows and of failing rows, is
 measured by one Spark aggregate per table: letting it measure costs three to five jobs a table, about three times the
@@ -13,352 +13,31 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from lakehouse.ddl import literal, quote
-from lakehouse.declare import Append, Merge, Scd1, Scd2, Table, table_of, tables
-from lakehouse.errors import QualityError, SegmentationError, SettingsError, suggest
+from lakehouse.declare import Table
+from lakehouse.errors import QualityError, SegmentationError
 from lakehouse.lake import DELETED, Lake, WriteResult
-from lakehouse.runner import Run, append_rows
-
-Severity = Literal["blocking", "warning"]
-Moment = Literal["before_publish", "while_writing"]
+from lakehouse.quality_checks import AGGREGATES, ROWS, Check, checks_of, expectation_of
+from lakehouse.quality_load import load_rules
+from lakehouse.quality_rules import Moment, QualityRules
+from lakehouse.records import append_rows
+from lakehouse.runner import Run
 
 RESULTS = "gov.fact_data_quality"
 GUARD = "quality check failed: "
 
-_ROWS = "count(1)"
 _FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
-_ONE_COLUMN = "expect_column_values_to_"
 _REFUSALS = (
     re.compile(rf"{GUARD}(\w+)"),
     re.compile(r"CHECK constraint (\S+) .*violated"),
     re.compile(r"NOT NULL constraint violated for column: (\S+?)\.?\s"),
 )
-
-
-# Rules: conf/quality -------------------------------------------------------------------------------------------------
-
-
-class ExpectationRule(BaseModel):
-    """One check of a table beyond what its declaration says.
-
-    Attributes:
-        type: Great Expectations type in snake case, such as `expect_column_values_to_be_between`.
-        kwargs: Its arguments.
-        condition: Instead of a type, a SQL predicate over a row that must not be false.
-        name: Name of the check; made from type and column when empty. A `condition` needs one.
-        severity: `blocking` stops the publish, `warning` is recorded.
-        why: What the check protects.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: str | None = Field(default=None, pattern=r"^expect_[a-z0-9_]+$")
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    condition: str | None = None
-    name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
-    severity: Severity = "blocking"
-    why: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> ExpectationRule:
-        if (self.type is None) == (self.condition is None):
-            raise ValueError("give either type with kwargs, or condition")
-        if self.condition is not None and self.name is None:
-            raise ValueError("a condition needs a name")
-        return self
-
-
-class TableRules(BaseModel):
-    """What `conf/quality` says of one table.
-
-    Attributes:
-        when: `before_publish` keeps the frame, measures all of it, then writes. `while_writing` is for frames of
-            millions of rows: blocking checks are evaluated row by row inside the write, which fails as a whole, and
-            the rest is counted along the way. It cannot check what needs all rows at once (uniqueness, `mostly`).
-        expectations: Checks beyond the declaration's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    when: Moment = "before_publish"
-    expectations: tuple[ExpectationRule, ...] = ()
-
-
-class _RuleFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tables: dict[str, TableRules] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class QualityRules:
-    """The rules of every table that has any."""
-
-    tables: Mapping[str, TableRules] = field(default_factory=dict)
-
-    def of(self, table: Table) -> TableRules:
-        """Rules of a table; without an entry, only its declaration is checked, before it is published."""
-        return self.tables.get(table.name, TableRules())
-
-
-def load_rules(conf_dir: Path) -> QualityRules:
-    """Read `quality/*.yml`, one file per schema.
-
-    Raises:
-        SettingsError: listing every problem of every file.
-    """
-    found: dict[str, TableRules] = {}
-    problems: list[str] = []
-    known = tables()
-    for path in sorted((conf_dir / "quality").glob("*.yml")):
-        try:
-            said = _RuleFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except (ValidationError, yaml.YAMLError) as e:
-            problems += _said_by(path, e)
-            continue
-        for name, rules in said.tables.items():
-            where = f"{path.name}: {name}"
-            if name not in known:
-                problems.append(f"{where} is not a declared table.{suggest(name, known)}")
-            elif name.split(".")[0] != path.stem:
-                problems.append(f"{where} belongs in {name.split('.')[0]}.yml")
-            else:
-                problems += [f"{where}: {p}" for p in _problems_of(known[name], rules)]
-                found[name] = rules
-    if problems:
-        raise SettingsError(f"conf/quality has {len(problems)} problem(s): " + "; ".join(problems))
-    return QualityRules(found)
-
-
-def _said_by(path: Path, e: ValidationError | yaml.YAMLError) -> list[str]:
-    if isinstance(e, yaml.YAMLError):
-        return [f"{path.name}: not YAML: {' '.join(str(e).split())}"]
-    return [f"{path.name}: {'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
-
-
-def _problems_of(table: Table, rules: TableRules) -> list[str]:
-    problems = []
-    for rule in rules.expectations:
-        what = rule.name or rule.type
-        problems += [
-            f"{what} names '{c}', which is not a column.{suggest(c, table.column_names)}"
-            for c in _columns_in(rule.kwargs)
-            if c not in table.column_names
-        ]
-        if rule.type and rule.type.startswith("expect_table_row_count") and _is_part(table):
-            problems.append(f"{what}: each write of a {type(table.kind).__name__} table brings only a part of its rows")
-        observes = rule.type is not None and rule.type in _AGGREGATES
-        if observes and any(table.column(c).spec.pii for c in _columns_in(rule.kwargs) if c in table.column_names):
-            problems.append(f"{what} would publish a value of a column about persons")
-    if rules.when == "while_writing" and not problems:
-        if isinstance(table.kind, Scd2):
-            problems.append("an SCD2 table is rebuilt as it is written, so it is checked before_publish")
-        for check in _configured(rules):
-            if any("DISTINCT" in m for m in check.measures) or not check.measures:
-                problems.append(f"{check.name} needs all rows at once, so the table must be checked before_publish")
-            elif check.severity == "blocking" and (check.failing is None or "mostly" in check.kwargs):
-                problems.append(f"{check.name} is not about single rows, so while_writing it can only be a warning")
-    return problems
-
-
-def _is_part(table: Table) -> bool:
-    return isinstance(table.kind, Append | Merge | Scd1 | Scd2)
-
-
-def _columns_in(kwargs: Mapping[str, Any]) -> list[str]:
-    named = [kwargs[k] for k in ("column", "column_A", "column_B") if k in kwargs]
-    return [str(c) for c in [*named, *kwargs.get("column_list", ())]]
-
-
-# Checks --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check of a table.
-
-    Attributes:
-        name: Unique within the table.
-        type: Great Expectations type.
-        kwargs: Its arguments.
-        severity: Whether a failure stops the publish.
-        column: Column checked, None for several or none.
-        failing: SQL predicate true for a failing row; None where a check is not about single rows.
-        measures: SQL aggregates its judgement needs; empty when only Great Expectations can measure it.
-    """
-
-    name: str
-    type: str
-    kwargs: Mapping[str, Any]
-    severity: Severity
-    column: str | None
-    failing: str | None
-    measures: tuple[str, ...]
-
-
-def checks_of(table: Table, rules: TableRules | None = None) -> tuple[Check, ...]:
-    """Every check of a table: required columns, closed value sets, predicates, its key, and what `rules` add."""
-    found: list[Check] = []
-    for c in table.columns:
-        if not c.spec.optional:
-            found.append(_check(f"{c}_not_null", f"{_ONE_COLUMN}not_be_null", {"column": str(c)}))
-        if c.spec.values:
-            found.append(
-                _check(f"{c}_values", f"{_ONE_COLUMN}be_in_set", {"column": str(c), "value_set": [*c.spec.values]})
-            )
-        if c.spec.check:
-            found.append(_condition(f"{c}_check", c.spec.check, column=str(c)))
-    found += [_condition(name, predicate) for name, predicate in table.checks.items()]
-    if len(table.key) == 1:
-        found.append(_check("key_unique", f"{_ONE_COLUMN}be_unique", {"column": table.key[0]}))
-    elif table.key:
-        found.append(_check("key_unique", "expect_compound_columns_to_be_unique", {"column_list": [*table.key]}))
-    names = {c.name for c in found}
-    for check in _configured(rules or TableRules()):
-        name, n = check.name, 2
-        while name in names:
-            name, n = f"{check.name}_{n}", n + 1
-        names.add(name)
-        found.append(Check(**{**vars(check), "name": name}))
-    return tuple(found)
-
-
-def _configured(rules: TableRules) -> list[Check]:
-    made = []
-    for rule in rules.expectations:
-        if rule.condition is not None:
-            made.append(_condition(str(rule.name), rule.condition, severity=rule.severity))
-        else:
-            short = str(rule.type).removeprefix(_ONE_COLUMN).removeprefix("expect_")
-            name = rule.name or "_".join([*_columns_in(rule.kwargs), short])
-            made.append(_check(name, str(rule.type), rule.kwargs, rule.severity))
-    return made
-
-
-def _check(name: str, kind: str, kwargs: Mapping[str, Any], severity: Severity = "blocking") -> Check:
-    failing = _FAILING[kind](kwargs) if kind in _FAILING else None
-    columns = _columns_in(kwargs)
-    measures: list[str] = []
-    if failing is not None:
-        measures = [_ROWS, f"count_if({failing})"]
-    elif kind in _AGGREGATES:
-        measures = [_AGGREGATES[kind][1](kwargs)]
-    elif kind in _UNIQUE:
-        key = ", ".join(map(quote, columns))
-        distinct = key if len(columns) == 1 else f"struct({key})"
-        there = " AND ".join(f"{quote(c)} IS NOT NULL" for c in columns) if len(columns) == 1 else "true"
-        measures = [_ROWS, f"count_if({there}) - count(DISTINCT {distinct})"]
-    if measures and len(columns) == 1 and kind not in _AGGREGATES:
-        measures.append(f"count_if({quote(columns[0])} IS NULL)")
-    return Check(name, kind, kwargs, severity, columns[0] if len(columns) == 1 else None, failing, tuple(measures))
-
-
-def _condition(name: str, predicate: str, *, column: str | None = None, severity: Severity = "blocking") -> Check:
-    escaped = predicate.replace("{", "{{").replace("}", "}}")
-    # The query is how Great Expectations writes such a check; it is measured, never run.
-    query = {"unexpected_rows_query": f"SELECT * FROM {{batch}} WHERE NOT ({escaped})"}  # noqa: S608
-    failing = f"NOT ({predicate})"
-    return Check(name, "unexpected_rows_expectation", query, severity, column, failing, (_ROWS, f"count_if({failing})"))
-
-
-def _value(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-        case datetime() | date():
-            return literal(value.isoformat())
-        case _:
-            return literal(str(value))
-
-
-def _outside(of: str, kwargs: Mapping[str, Any]) -> str:
-    low, high = kwargs.get("min_value"), kwargs.get("max_value")
-    below = f"{of} {'<=' if kwargs.get('strict_min') else '<'} {_value(low)}" if low is not None else None
-    above = f"{of} {'>=' if kwargs.get('strict_max') else '>'} {_value(high)}" if high is not None else None
-    return " OR ".join(p for p in (below, above) if p) or "false"
-
-
-def _in(kwargs: Mapping[str, Any]) -> str:
-    return f"{quote(kwargs['column'])} IN ({', '.join(_value(v) for v in kwargs['value_set'])})"
-
-
-def _pair(kwargs: Mapping[str, Any], sign: str) -> str:
-    return f"NOT ({quote(kwargs['column_A'])} {sign} {quote(kwargs['column_B'])})"
-
-
-_FAILING: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    f"{_ONE_COLUMN}not_be_null": lambda k: f"{quote(k['column'])} IS NULL",
-    f"{_ONE_COLUMN}be_null": lambda k: f"{quote(k['column'])} IS NOT NULL",
-    f"{_ONE_COLUMN}be_in_set": lambda k: f"NOT ({_in(k)})",
-    f"{_ONE_COLUMN}not_be_in_set": _in,
-    f"{_ONE_COLUMN}be_between": lambda k: _outside(quote(k["column"]), k),
-    f"{_ONE_COLUMN}match_regex": lambda k: f"NOT ({quote(k['column'])} RLIKE {literal(k['regex'])})",
-    f"{_ONE_COLUMN}not_match_regex": lambda k: f"{quote(k['column'])} RLIKE {literal(k['regex'])}",
-    "expect_column_value_lengths_to_be_between": lambda k: _outside(f"length({quote(k['column'])})", k),
-    "expect_column_value_lengths_to_equal": lambda k: f"length({quote(k['column'])}) != {_value(k['value'])}",
-    "expect_column_pair_values_a_to_be_greater_than_b": lambda k: _pair(k, ">=" if k.get("or_equal") else ">"),
-    "expect_column_pair_values_to_be_equal": lambda k: _pair(k, "="),
-}
-"""SQL that is true for a failing row. Null makes it null: unknown is not a failure, except where null is the matter."""
-
-_UNIQUE = (f"{_ONE_COLUMN}be_unique", "expect_compound_columns_to_be_unique")
-
-_AGGREGATES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "expect_table_row_count_to_be_between": ("table.row_count", lambda k: _ROWS),
-    "expect_table_row_count_to_equal": ("table.row_count", lambda k: _ROWS),
-    "expect_column_min_to_be_between": ("column.min", lambda k: f"min({quote(k['column'])})"),
-    "expect_column_max_to_be_between": ("column.max", lambda k: f"max({quote(k['column'])})"),
-    "expect_column_mean_to_be_between": ("column.mean", lambda k: f"avg({quote(k['column'])})"),
-    "expect_column_sum_to_be_between": ("column.sum", lambda k: f"sum({quote(k['column'])})"),
-    "expect_column_stdev_to_be_between": ("column.standard_deviation", lambda k: f"stddev_samp({quote(k['column'])})"),
-    "expect_column_unique_value_count_to_be_between": (
-        "column.distinct_values.count",
-        lambda k: f"count(DISTINCT {quote(k['column'])})",
-    ),
-}
-"""The metric each judges, and the SQL aggregate that measures it."""
-
-
-def suite_of(table: Table, checks: Iterable[Check]) -> Any:
-    """The Great Expectations suite of a table; its expectations carry the check's name as `meta.name`.
-
-    Raises:
-        SettingsError: for a type Great Expectations does not have, or arguments it does not take.
-    """
-    from great_expectations.core.expectation_suite import ExpectationSuite
-
-    return ExpectationSuite(name=table.name, expectations=[_expectation(table, c) for c in checks])
-
-
-def _expectation(table: Table, check: Check) -> Any:
-    shelf = importlib.import_module("great_expectations.expectations")
-    # Great Expectations names a class by its type: ExpectColumnValuesToBeBetween.
-    name = "".join(part.capitalize() for part in check.type.split("_"))
-    known = {n.lower(): n for n in dir(shelf)}
-    if name.lower() not in known:
-        raise SettingsError(
-            f"{table.name}: {check.name}: Great Expectations has no {check.type}.{suggest(name, dir(shelf))}"
-        )
-    level = "critical" if check.severity == "blocking" else "warning"
-    try:
-        return getattr(shelf, known[name.lower()])(**check.kwargs, severity=level, meta={"name": check.name})
-    except (ValueError, TypeError) as e:
-        raise SettingsError(f"{table.name}: {check.name}: {' '.join(str(e).split())}") from e
-
-
-# The gate ------------------------------------------------------------------------------------------------------------
 
 
 class QualityGate:
@@ -415,7 +94,7 @@ class QualityGate:
             # guard` evaluates the guard, and would refuse a row that was never to be written.
             passes = F.monotonically_increasing_id() >= 0
             watched = frame.where(F.when(refused.isNotNull(), stop.cast("boolean")).otherwise(passes))
-        wanted = [_ROWS, *(m for c in checks if c.severity == "warning" for m in c.measures if m != _ROWS)]
+        wanted = [ROWS, *(m for c in checks if c.severity == "warning" for m in c.measures if m != ROWS)]
         measures = list(dict.fromkeys(wanted))
         seen = Observation(f"quality_{uuid.uuid4().hex}")
         counted = [m.replace("count_if(", f"count_if({alive} AND ", 1) for m in measures]
@@ -497,7 +176,7 @@ class QualityGate:
         results: list[Any] = []
         with self._judging:
             for check in checks:
-                expectation = _expectation(table, check)
+                expectation = expectation_of(table, check)
                 try:
                     result = _validate(expectation, check, measured, frame)
                 except Exception as e:  # a check that cannot be evaluated must not pass
@@ -508,7 +187,7 @@ class QualityGate:
                 results.append(result)
                 said = result.result or {}
                 unexpected = said.get("unexpected_count", measured.get(f"count_if({check.failing})"))
-                total = measured.get(_ROWS, said.get("element_count"))
+                total = measured.get(ROWS, said.get("element_count"))
                 self._record(
                     run, table, check, "passed" if result.success else "failed", moment, total, unexpected, None
                 )
@@ -558,7 +237,7 @@ def quality_gate(lake: Lake, rules: QualityRules | None = None) -> QualityGate:
 
 
 def _measure(frame: DataFrame, measures: Iterable[str]) -> dict[str, Any]:
-    wanted = list(dict.fromkeys([_ROWS, *measures]))
+    wanted = list(dict.fromkeys([ROWS, *measures]))
     found = frame.selectExpr(*[f"{m} AS m{i}" for i, m in enumerate(wanted)]).collect()[0]
     return {m: found[f"m{i}"] for i, m in enumerate(wanted)}
 
@@ -580,12 +259,12 @@ def _metric(name: str, check: Check, measured: Mapping[str, Any]) -> Any:
     if name.endswith((".unexpected_values", "unexpected_rows_query.table")):
         return []
     if name == "table.row_count" or name.endswith(".filtered_row_count"):
-        return measured[_ROWS]
+        return measured[ROWS]
     if name == "column_values.nonnull.unexpected_count":
         return measured.get(f"count_if({quote(str(check.column))} IS NULL)", 0)
     if name.endswith((".unexpected_count", "unexpected_rows_query.row_count")):
         return measured[check.measures[1]]
-    if check.type in _AGGREGATES and name == _AGGREGATES[check.type][0]:
+    if check.type in AGGREGATES and name == AGGREGATES[check.type][0]:
         return measured[check.measures[0]]
     raise SegmentationError(f"{check.type} asks for {name}, which is not measured")
 
@@ -604,16 +283,6 @@ def _validate_on(frame: DataFrame, expectation: Any) -> Any:
 
 
 def _in_words(check: Check, said: Mapping[str, Any], unexpected: int | None, total: int | None) -> str:
-    if unexpected is not None and check.type not in _AGGREGATES:
+    if unexpected is not None and check.type not in AGGREGATES:
         return f"{check.name} ({unexpected:,} of {total or 0:,} rows)"
     return f"{check.name} (found {said.get('observed_value')})"
-
-
-def required_checks(which: str | type | Table, rules: QualityRules) -> dict[Severity, int]:
-    """How many checks of each severity a table has."""
-    table = table_of(which)
-    checks = checks_of(table, rules.of(table))
-    return {
-        "blocking": sum(c.severity == "blocking" for c in checks),
-        "warning": sum(c.severity == "warning" for c in checks),
-    }

@@ -5,35 +5,26 @@ The task graph is made from the declarations alone, so the local run and the bun
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
-import importlib.util
-import inspect
-import json
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache, reduce
-from pathlib import Path
+from functools import reduce
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.declare import Append, Changes, ReplaceSlice, Table, table_of, tables
 from lakehouse.errors import DeclarationError, SegmentationError, StepFailed
+from lakehouse.fingerprints import keyword_only, step_fingerprint
 from lakehouse.hold import Hold
 from lakehouse.lake import Lake, WriteResult
-
-_RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings", "hold"})
-_OURS = ("lakehouse", "pipelines", "features", "models", "segments", "connectors")
+from lakehouse.records import AuditLog, append_rows
 
 
 class Audit(Protocol):
@@ -155,61 +146,6 @@ def dependencies(step: Step, made_by: Mapping[str, str]) -> set[str]:
     return {made_by[str(r)] for r in step.reads if str(r) in made_by} - {step.producer}
 
 
-class AuditLog:
-    """Audit rows of a run, held back a few seconds so that a hundred small steps are not a hundred commits.
-
-    A row lost in a crash makes its step run again, which changes nothing, so holding back is safe.
-    """
-
-    def __init__(self, lake: Lake, flush_seconds: float = 10.0) -> None:
-        """Read the newest success of every step."""
-        self._lake = lake
-        self._every = flush_seconds
-        self._rows: list[dict[str, Any]] = []
-        self._flushed = time.monotonic()
-        self._lock = threading.Lock()
-        self._last = self._newest()
-
-    def last(self, step: str) -> dict[str, Any] | None:
-        """The newest successful audit row of a step, None when it never succeeded."""
-        return self._last.get(step)
-
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Record rows; they reach the table within seconds or at `flush`."""
-        with self._lock:
-            added = list(rows)
-            self._rows += added
-            self._last |= {row["step"]: row for row in added if row["status"] == "succeeded"}
-            due = time.monotonic() - self._flushed > self._every
-        if due:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is held back."""
-        with self._lock:
-            rows, self._rows = self._rows, []
-            self._flushed = time.monotonic()
-        if rows:
-            append_rows(self._lake, "ingest.audit_transforms", rows)
-
-    def _newest(self) -> dict[str, dict[str, Any]]:
-        if not self._lake.exists("ingest.audit_transforms"):
-            return {}
-        audits = self._lake.for_rows(0).read("ingest.audit_transforms").where("status = 'succeeded'")
-        newest: dict[str, dict[str, Any]] = {}
-        for row in audits.orderBy("ended_at").collect():
-            newest[row["step"]] = row.asDict()
-        return newest
-
-
-def append_rows(lake: Lake, name: str, rows: list[dict[str, Any]]) -> WriteResult:
-    """Write a handful of records of the platform itself; not for data."""
-    lake = lake.for_rows(len(rows))
-    t = lake.ensure(name)
-    values = [tuple(r.get(c) for c in t.column_names) for r in rows]
-    return lake.write(t, lake.spark.createDataFrame(values, lake.empty(t).schema))
-
-
 def run_steps(
     lake: Lake,
     steps: list[Step],
@@ -299,7 +235,7 @@ def _run_step(
     mark = ""
     try:
         function = step.function()
-        asked = _keyword_only(function)
+        asked = keyword_only(function)
         mark = step_fingerprint(step, function, run.params)
         last = None if force else log.last(step.producer)
         same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
@@ -479,76 +415,3 @@ def _txn(step: Step, out: Table, versions: Mapping[str, int]) -> tuple[str, int]
     if isinstance(out.kind, Append):
         return f"{step.producer}>{out.name}", sum(versions.values())
     return None
-
-
-def _keyword_only(function: Callable[..., object]) -> set[str]:
-    return {n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-
-def step_fingerprint(step: Step, function: Callable[..., object], params: Mapping[str, Any]) -> str:
-    """`<code and declaration>.<parameters>`: the first half changing means a full pass, the second a new run.
-
-    Code is the producer's module and every module of ours it imports, so a mended helper counts as a change.
-    """
-    code = hashlib.sha256(code_fingerprint(step.producer.split(":")[0]).encode())
-    for t in (*step.outputs, *(table_of(str(r)) for r in step.reads)):
-        code.update(repr((t.name, t.kind, t.key, t.columns, [c.spec for c in t.columns])).encode())
-    values = {n: _plain(params[n]) for n in sorted(_keyword_only(function) - _RUN_ONLY) if n in params}
-    said = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    return f"{code.hexdigest()[:16]}.{said.hexdigest()[:16]}"
-
-
-def code_fingerprint(module: str) -> str:
-    """Hash of a module of ours and of every module of ours that it imports."""
-    code = hashlib.sha256()
-    for path in sorted(_sources_of(module)):
-        code.update(path.read_bytes())
-    return code.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    said = getattr(value, "fingerprint", None)
-    if isinstance(said, str):
-        return said
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value.isoformat() if isinstance(value, date) else repr(value)
-
-
-def _sources_of(module: str, seen: set[str] | None = None) -> set[Path]:
-    seen = seen if seen is not None else set()
-    if module in seen or module.split(".")[0] not in _OURS or module.startswith("lakehouse"):
-        return set()
-    seen.add(module)
-    with _PARSING:
-        path, names = _imports_of(module)
-    found = {path} if path else set()
-    for name in names:
-        found |= _sources_of(name, seen)
-    return found
-
-
-_PARSING = threading.Lock()
-"""CPython 3.11 counts the depth of syntax trees per process, so two threads that parse at once can fail."""
-
-
-@cache
-def _imports_of(module: str) -> tuple[Path | None, tuple[str, ...]]:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None, ()
-    if spec is None or not spec.origin:
-        return None, ()
-    path = Path(spec.origin)
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-        elif isinstance(node, ast.Import):
-            names += [a.name for a in node.names]
-    return path, tuple(names)

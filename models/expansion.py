@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.errors import ModelError, suggest
 from lakehouse.lake import Lake
-from lakehouse.runner import append_rows
+from lakehouse.records import append_rows
 from lakehouse.settings import Settings
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.model import LookalikeAudience as L

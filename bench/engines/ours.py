@@ -95,7 +95,7 @@ def _more_conf() -> dict[str, str]:
 def flow(lake: Lake, as_of: date, record: Recorder, only: Iterable[str] | None = None) -> None:
     """Land what is new and bring every needed table up to date."""
     from pipelines.bronze.ingest import land_source
-    from pipelines.bronze.sources import load_sources
+    from pipelines.bronze.load_sources import load_sources
 
     sources = load_sources(lake.settings.conf_dir, lake.settings.variables)
     run = Run.begin(as_of=as_of, sources=sources, **configuration(lake.settings.conf_dir))

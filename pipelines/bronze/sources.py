@@ -1,23 +1,20 @@
 """Sources as declared in `conf/sources/*.yml`: what a feed delivers, how it is read, and what its values mean.
 
-A feed is declared, never coded. Everything wrong in any file is reported at once, with the file and what was meant.
+A feed is declared, never coded.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lakehouse.declare import table_of, tables
 from lakehouse.errors import SourceError, suggest
@@ -42,7 +39,6 @@ ORIGIN: tuple[str, ...] = (
 """Columns that every landing table has beside its canonical fields."""
 
 _TYPE = re.compile(r"text|int|double|date|timestamp|decimal\((\d{1,2}),(\d{1,2})\)")
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SCHEMES = ("package", "conf", "data", "inbox")
 
 
@@ -488,175 +484,6 @@ class Sources(BaseModel):
         return tuple(s for s in self.sources if s.name in wanted or "*" in s.accompanies or wanted & set(s.accompanies))
 
 
-def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> Sources:
-    """Read and check every `conf/sources/*.yml`.
-
-    Args:
-        conf_dir: Folder that holds `sources/`.
-        variables: Values for `${name}` in locations; the environment is asked for names not in it. A feed whose
-            variable is nowhere defined gets an empty location: it is declared but not configured here.
-
-    Raises:
-        SourceError: listing every problem of every file.
-    """
-    folder = conf_dir / "sources"
-    problems: list[str] = []
-    found: list[tuple[Path, Source]] = []
-    for path in sorted(folder.glob("*.yml")):
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as e:
-            problems.append(f"{path.name}: not readable as YAML: {' '.join(str(e).split())}")
-            continue
-        if not isinstance(content, dict):
-            problems.append(f"{path.name}: a source is a mapping with name, currency, feeds, ...")
-            continue
-        content.setdefault("name", path.stem)
-        _substitute(content, {**os.environ, **(variables or {})})
-        try:
-            source = Source.model_validate(content)
-        except ValidationError as e:
-            problems += [f"{path.name}: {p}" for p in _readable(e)]
-            continue
-        if source.name != path.stem:
-            problems.append(f"{path.name}: name is '{source.name}', but a source is named after its file.")
-        found.append((path, source))
-    resolved, disagreements = _resolve_merchants(found)
-    problems += disagreements
-    names = [s.name for s in resolved]
-    for path, source in found:
-        problems += [
-            f"{path.name}: accompanies: '{n}' is not a source.{suggest(n, names)}"
-            for n in source.accompanies
-            if n != "*" and n not in names and not problems
-        ]
-    if not folder.is_dir():
-        problems.append(f"{folder} does not exist.")
-    if problems:
-        listed = "\n  ".join(problems)
-        raise SourceError(f"{len(problems)} problem(s) in the sources under {folder}:\n  {listed}")
-    return Sources(conf_dir=conf_dir, sources=tuple(resolved))
-
-
-def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[Path]:
-    """Return the data files a feed's location names now, and those in its inbox, in the order of their names.
-
-    Hidden files (`.x`, `_x`), partial uploads (`.part`, `.tmp`) and folders are not files of a feed.
-
-    Raises:
-        SourceError: when the location names one file or folder and it is not there, or a package is not installed.
-    """
-    found: set[Path] = set()
-    if feed.location and not feed.location.startswith("inbox:"):
-        try:
-            base = place_of(feed.location, conf_dir, data_dir)
-        except SourceError as e:
-            raise SourceError(f"source '{source.name}', feed '{feed.name}': {e}") from None
-        if any(c in str(base) for c in "*?["):
-            anchor = Path(base.anchor) if base.is_absolute() else Path()
-            found |= set(anchor.glob(str(base.relative_to(anchor))))
-        elif base.is_dir():
-            found |= set(base.iterdir())
-        elif base.is_file():
-            found.add(base)
-        elif feed.generator is None:
-            raise SourceError(
-                f"source '{source.name}', feed '{feed.name}': {base} does not exist. "
-                "Correct its location, or the variable it uses, or leave the source out of the run."
-            )
-    drop = inbox(source, feed, data_dir)
-    if drop.is_dir():
-        found |= set(drop.iterdir())
-    return sorted(p for p in found if p.is_file() and not is_hidden(p))
-
-
-def place_of(location: str, conf_dir: Path, data_dir: Path) -> Path:
-    """Turn a location into a path, which may be a glob.
-
-    Raises:
-        SourceError: when it is inside a Python package that is not installed.
-    """
-    scheme, colon, rest = location.partition(":")
-    if colon and scheme == "conf":
-        return conf_dir.resolve() / rest
-    if colon and scheme == "data":
-        return data_dir.resolve() / rest
-    if colon and scheme == "package":
-        package, _, inner = rest.partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise SourceError(
-                f"the Python package '{package}' that holds the data is not installed. Install it, or leave the source "
-                "out of the run."
-            )
-        return Path(next(iter(spec.submodule_search_locations))) / inner
-    return Path(location).expanduser().absolute()
-
-
-def inbox(source: Source, feed: Feed, data_dir: Path) -> Path:
-    """Folder that uploads of a feed are copied to."""
-    return data_dir.resolve() / "inbox" / source.name / feed.name
-
-
-def is_hidden(path: Path) -> bool:
-    """Whether a name marks a file that is not to be read: Spark ignores these too, without a word."""
-    return path.name.startswith((".", "_")) or path.name.endswith((".part", ".tmp", ".crc", "._COPYING_"))
-
-
 def normal_name(header: str) -> str:
     """A header without letter case, spaces, hyphens, underscores and dots, for comparison."""
     return re.sub(r"[\s_.\-]+", "", header.strip().lstrip("\ufeff")).casefold()
-
-
-def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> None:
-    for feed in content.get("feeds") or ():
-        if isinstance(feed, dict) and isinstance(feed.get("location"), str):
-            location = feed["location"]
-            for name in _VARIABLE.findall(location):
-                value = values.get(name) or values.get(name.upper())
-                location = location.replace(f"${{{name}}}", value) if value else ""
-            feed["location"] = location
-
-
-def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], list[str]]:
-    problems: list[str] = []
-    described: dict[str, tuple[Path, Merchant]] = {}
-    for path, source in found:
-        m = source.merchant
-        if m and m.is_complete:
-            if m.id in described and described[m.id][1] != m:
-                other = described[m.id][0].name
-                problems.append(f"{path.name}: merchant '{m.id}' is described differently in {other}.")
-            described[m.id] = (path, m)
-    resolved: list[Source] = []
-    for path, source in found:
-        m = source.merchant
-        if m and m.id not in described:
-            problems.append(f"{path.name}: merchant '{m.id}' needs a name and a country.{suggest(m.id, described)}")
-        if m and m.id in described:
-            resolved.append(source.model_copy(update={"merchant": described[m.id][1]}))
-        else:
-            resolved.append(source)
-    return resolved, problems
-
-
-_KEYS = sorted(
-    {n for m in (Source, Feed, FeedColumn, ReadOptions, Delivery, TransactionRules, Merchant) for n in m.model_fields}
-)
-
-
-def _readable(error: ValidationError) -> list[str]:
-    problems: list[str] = []
-    for e in error.errors():
-        where = ".".join(str(p) for p in e["loc"])
-        text = e["msg"].removeprefix("Value error, ")
-        if e["type"] == "extra_forbidden":
-            text = f"there is no such setting.{suggest(str(e['loc'][-1]), _KEYS)}"
-        elif e["type"] == "literal_error":
-            text += f"; got {e['input']!r}.{suggest(str(e['input']), _choices(e))}"
-        problems += [f"{where}: {part}" if where else part for part in text.split(" | ")]
-    return problems
-
-
-def _choices(error: Any) -> list[str]:
-    return re.findall(r"'([^']+)'", str((error.get("ctx") or {}).get("expected", "")))

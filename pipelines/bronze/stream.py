@@ -14,8 +14,9 @@ from pyspark.sql import DataFrame
 
 from lakehouse.lake import Lake
 from pipelines.bronze.ingest import land_source
+from pipelines.bronze.places import inbox, place_of
 from pipelines.bronze.records import FeedResult, RunLike
-from pipelines.bronze.sources import Feed, Source, inbox, place_of
+from pipelines.bronze.sources import Feed, Source
 
 MAX_FILES_PER_TRIGGER = 200
 

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
+from pipelines.bronze.places import locate
 from pipelines.bronze.preflight import Inspection, identify, inspect
 from pipelines.bronze.records import (
     ACCEPTED,
@@ -29,7 +30,7 @@ from pipelines.bronze.records import (
 )
 from pipelines.bronze.rows import SEQUENCE_STEP
 from pipelines.bronze.samples import generate
-from pipelines.bronze.sources import Feed, Source, locate
+from pipelines.bronze.sources import Feed, Source
 
 MAX_FILES = 64
 """Files of one batch: each text file is a branch of the plan Spark makes."""

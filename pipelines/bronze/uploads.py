@@ -8,9 +8,10 @@ from pathlib import Path
 from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
 from pipelines.bronze.ingest import land_source
+from pipelines.bronze.places import inbox, is_hidden
 from pipelines.bronze.preflight import identify, inspect
 from pipelines.bronze.records import FeedResult, Progress, RunLike
-from pipelines.bronze.sources import Feed, Source, inbox, is_hidden
+from pipelines.bronze.sources import Feed, Source
 
 _SUFFIXES = {
     "csv": (".csv", ".txt", ".tsv", ".csv.gz", ".txt.gz", ".tsv.gz"),

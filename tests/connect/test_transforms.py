@@ -13,7 +13,7 @@ from lakehouse.declare import Changes, table_of
 from lakehouse.lake import Lake
 from lakehouse.runner import Step, plan_steps
 from lakehouse.settings import load_settings
-from pipelines.bronze.sources import load_sources
+from pipelines.bronze.load_sources import load_sources
 from pipelines.gold.finance_conf import load_finance
 from segments.evaluation import NOT_KNOWN
 from segments.load import load_segments

@@ -17,8 +17,9 @@ from lakehouse.lake import Lake
 from lakehouse.runner import Run, plan_steps, run_steps
 from pipelines.bronze import landing, survey
 from pipelines.bronze.ingest import land_source
+from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.records import FeedResult
-from pipelines.bronze.sources import Sources, load_sources
+from pipelines.bronze.sources import Sources
 from pipelines.bronze.stream import stream_feed
 from tests.support.feeds import make_source, put
 from tests.support.shop import HEADER, Shop, open_shop

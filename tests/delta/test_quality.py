@@ -14,7 +14,8 @@ from lakehouse import runner
 from lakehouse.declare import table_of
 from lakehouse.errors import QualityError, StepFailed
 from lakehouse.lake import Lake
-from lakehouse.quality import ExpectationRule, QualityRules, TableRules, quality_gate
+from lakehouse.quality import quality_gate
+from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
 from lakehouse.runner import Run, Step, run_steps
 from tests.support.rows import rows
 

@@ -15,7 +15,8 @@ from jobs.segments import mark_processed, unprocessed_events
 from lakehouse.declare import table_of
 from lakehouse.errors import DeclarationError, StepFailed
 from lakehouse.lake import Lake
-from lakehouse.runner import AuditLog, Run
+from lakehouse.records import AuditLog
+from lakehouse.runner import Run
 from segments.language import Segment, feature
 from tests.support.rows import rows
 

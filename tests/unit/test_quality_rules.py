@@ -9,15 +9,9 @@ import pytest
 from lakehouse.columns import Pii, bigint, text
 from lakehouse.declare import Merge, Table, tables
 from lakehouse.errors import SettingsError
-from lakehouse.quality import (
-    ExpectationRule,
-    QualityRules,
-    TableRules,
-    checks_of,
-    load_rules,
-    required_checks,
-    suite_of,
-)
+from lakehouse.quality_checks import checks_of, required_checks, suite_of
+from lakehouse.quality_load import load_rules
+from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
 
 CONF = Path(__file__).parents[2] / "conf"
 

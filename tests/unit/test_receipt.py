@@ -11,7 +11,7 @@ import pytest
 from jobs import receipt
 from jobs.context import Job
 from jobs.summary import Told
-from pipelines.bronze.sources import inbox, place_of
+from pipelines.bronze.places import inbox, place_of
 from tests.support.flow import start_job
 from tests.support.shop import Shop, open_shop
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from apps.report import charts, story, words
-from apps.report.collect import source_notes, source_titles
+from apps.report.answers import source_notes, source_titles
 from apps.report.data import (
     Cluster,
     ClusterTrait,

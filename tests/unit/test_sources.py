@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from lakehouse.errors import SourceError
+from pipelines.bronze.load_sources import load_sources
+from pipelines.bronze.places import locate
 from pipelines.bronze.samples import GENERATORS
-from pipelines.bronze.sources import TransactionRules, load_sources, locate
+from pipelines.bronze.sources import TransactionRules
 from tests.support.feeds import make_source, put
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -1,0 +1,83 @@
+"""The files of `conf/quality` to rules, each held against the declaration of its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lakehouse.declare import Append, Merge, Scd1, Scd2, Table, tables
+from lakehouse.errors import SettingsError, suggest
+from lakehouse.quality_checks import AGGREGATES, columns_in, configured
+from lakehouse.quality_rules import QualityRules, TableRules
+
+
+class _RuleFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tables: dict[str, TableRules] = Field(default_factory=dict)
+
+
+def load_rules(conf_dir: Path) -> QualityRules:
+    """Read `quality/*.yml`, one file per schema.
+
+    Raises:
+        SettingsError: listing every problem of every file.
+    """
+    found: dict[str, TableRules] = {}
+    problems: list[str] = []
+    known = tables()
+    for path in sorted((conf_dir / "quality").glob("*.yml")):
+        try:
+            said = _RuleFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except (ValidationError, yaml.YAMLError) as e:
+            problems += _said_by(path, e)
+            continue
+        for name, rules in said.tables.items():
+            where = f"{path.name}: {name}"
+            if name not in known:
+                problems.append(f"{where} is not a declared table.{suggest(name, known)}")
+            elif name.split(".")[0] != path.stem:
+                problems.append(f"{where} belongs in {name.split('.')[0]}.yml")
+            else:
+                problems += [f"{where}: {p}" for p in _problems_of(known[name], rules)]
+                found[name] = rules
+    if problems:
+        raise SettingsError(f"conf/quality has {len(problems)} problem(s): " + "; ".join(problems))
+    return QualityRules(found)
+
+
+def _said_by(path: Path, e: ValidationError | yaml.YAMLError) -> list[str]:
+    if isinstance(e, yaml.YAMLError):
+        return [f"{path.name}: not YAML: {' '.join(str(e).split())}"]
+    return [f"{path.name}: {'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
+
+
+def _problems_of(table: Table, rules: TableRules) -> list[str]:
+    problems = []
+    for rule in rules.expectations:
+        what = rule.name or rule.type
+        problems += [
+            f"{what} names '{c}', which is not a column.{suggest(c, table.column_names)}"
+            for c in columns_in(rule.kwargs)
+            if c not in table.column_names
+        ]
+        if rule.type and rule.type.startswith("expect_table_row_count") and _is_part(table):
+            problems.append(f"{what}: each write of a {type(table.kind).__name__} table brings only a part of its rows")
+        observes = rule.type is not None and rule.type in AGGREGATES
+        if observes and any(table.column(c).spec.pii for c in columns_in(rule.kwargs) if c in table.column_names):
+            problems.append(f"{what} would publish a value of a column about persons")
+    if rules.when == "while_writing" and not problems:
+        if isinstance(table.kind, Scd2):
+            problems.append("an SCD2 table is rebuilt as it is written, so it is checked before_publish")
+        for check in configured(rules):
+            if any("DISTINCT" in m for m in check.measures) or not check.measures:
+                problems.append(f"{check.name} needs all rows at once, so the table must be checked before_publish")
+            elif check.severity == "blocking" and (check.failing is None or "mostly" in check.kwargs):
+                problems.append(f"{check.name} is not about single rows, so while_writing it can only be a warning")
+    return problems
+
+
+def _is_part(table: Table) -> bool:
+    return isinstance(table.kind, Append | Merge | Scd1 | Scd2)

@@ -1,0 +1,130 @@
+"""The files of `conf/sources` to sources: everything wrong in any is found at once, each with its file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lakehouse.errors import SourceError, suggest
+from pipelines.bronze.sources import (
+    Delivery,
+    Feed,
+    FeedColumn,
+    Merchant,
+    ReadOptions,
+    Source,
+    Sources,
+    TransactionRules,
+)
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> Sources:
+    """Read and check every `conf/sources/*.yml`.
+
+    Args:
+        conf_dir: Folder that holds `sources/`.
+        variables: Values for `${name}` in locations; the environment is asked for names not in it. A feed whose
+            variable is nowhere defined gets an empty location: it is declared but not configured here.
+
+    Raises:
+        SourceError: listing every problem of every file.
+    """
+    folder = conf_dir / "sources"
+    problems: list[str] = []
+    found: list[tuple[Path, Source]] = []
+    for path in sorted(folder.glob("*.yml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as e:
+            problems.append(f"{path.name}: not readable as YAML: {' '.join(str(e).split())}")
+            continue
+        if not isinstance(content, dict):
+            problems.append(f"{path.name}: a source is a mapping with name, currency, feeds, ...")
+            continue
+        content.setdefault("name", path.stem)
+        _substitute(content, {**os.environ, **(variables or {})})
+        try:
+            source = Source.model_validate(content)
+        except ValidationError as e:
+            problems += [f"{path.name}: {p}" for p in _readable(e)]
+            continue
+        if source.name != path.stem:
+            problems.append(f"{path.name}: name is '{source.name}', but a source is named after its file.")
+        found.append((path, source))
+    resolved, disagreements = _resolve_merchants(found)
+    problems += disagreements
+    names = [s.name for s in resolved]
+    for path, source in found:
+        problems += [
+            f"{path.name}: accompanies: '{n}' is not a source.{suggest(n, names)}"
+            for n in source.accompanies
+            if n != "*" and n not in names and not problems
+        ]
+    if not folder.is_dir():
+        problems.append(f"{folder} does not exist.")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise SourceError(f"{len(problems)} problem(s) in the sources under {folder}:\n  {listed}")
+    return Sources(conf_dir=conf_dir, sources=tuple(resolved))
+
+
+def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> None:
+    for feed in content.get("feeds") or ():
+        if isinstance(feed, dict) and isinstance(feed.get("location"), str):
+            location = feed["location"]
+            for name in _VARIABLE.findall(location):
+                value = values.get(name) or values.get(name.upper())
+                location = location.replace(f"${{{name}}}", value) if value else ""
+            feed["location"] = location
+
+
+def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], list[str]]:
+    problems: list[str] = []
+    described: dict[str, tuple[Path, Merchant]] = {}
+    for path, source in found:
+        m = source.merchant
+        if m and m.is_complete:
+            if m.id in described and described[m.id][1] != m:
+                other = described[m.id][0].name
+                problems.append(f"{path.name}: merchant '{m.id}' is described differently in {other}.")
+            described[m.id] = (path, m)
+    resolved: list[Source] = []
+    for path, source in found:
+        m = source.merchant
+        if m and m.id not in described:
+            problems.append(f"{path.name}: merchant '{m.id}' needs a name and a country.{suggest(m.id, described)}")
+        if m and m.id in described:
+            resolved.append(source.model_copy(update={"merchant": described[m.id][1]}))
+        else:
+            resolved.append(source)
+    return resolved, problems
+
+
+_KEYS = sorted(
+    {n for m in (Source, Feed, FeedColumn, ReadOptions, Delivery, TransactionRules, Merchant) for n in m.model_fields}
+)
+
+
+def _readable(error: ValidationError) -> list[str]:
+    problems: list[str] = []
+    for e in error.errors():
+        where = ".".join(str(p) for p in e["loc"])
+        text = e["msg"].removeprefix("Value error, ")
+        if e["type"] == "extra_forbidden":
+            text = f"there is no such setting.{suggest(str(e['loc'][-1]), _KEYS)}"
+        elif e["type"] == "literal_error":
+            text += f"; got {e['input']!r}.{suggest(str(e['input']), _choices(e))}"
+        problems += [f"{where}: {part}" if where else part for part in text.split(" | ")]
+    return problems
+
+
+def _choices(error: Any) -> list[str]:
+    return re.findall(r"'([^']+)'", str((error.get("ctx") or {}).get("expected", "")))

@@ -1,0 +1,74 @@
+"""Where the files of a feed lie: the paths its location names now, and the inbox uploads go to."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from lakehouse.errors import SourceError
+from pipelines.bronze.sources import Feed, Source
+
+
+def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[Path]:
+    """Return the data files a feed's location names now, and those in its inbox, in the order of their names.
+
+    Hidden files (`.x`, `_x`), partial uploads (`.part`, `.tmp`) and folders are not files of a feed.
+
+    Raises:
+        SourceError: when the location names one file or folder and it is not there, or a package is not installed.
+    """
+    found: set[Path] = set()
+    if feed.location and not feed.location.startswith("inbox:"):
+        try:
+            base = place_of(feed.location, conf_dir, data_dir)
+        except SourceError as e:
+            raise SourceError(f"source '{source.name}', feed '{feed.name}': {e}") from None
+        if any(c in str(base) for c in "*?["):
+            anchor = Path(base.anchor) if base.is_absolute() else Path()
+            found |= set(anchor.glob(str(base.relative_to(anchor))))
+        elif base.is_dir():
+            found |= set(base.iterdir())
+        elif base.is_file():
+            found.add(base)
+        elif feed.generator is None:
+            raise SourceError(
+                f"source '{source.name}', feed '{feed.name}': {base} does not exist. "
+                "Correct its location, or the variable it uses, or leave the source out of the run."
+            )
+    drop = inbox(source, feed, data_dir)
+    if drop.is_dir():
+        found |= set(drop.iterdir())
+    return sorted(p for p in found if p.is_file() and not is_hidden(p))
+
+
+def place_of(location: str, conf_dir: Path, data_dir: Path) -> Path:
+    """Turn a location into a path, which may be a glob.
+
+    Raises:
+        SourceError: when it is inside a Python package that is not installed.
+    """
+    scheme, colon, rest = location.partition(":")
+    if colon and scheme == "conf":
+        return conf_dir.resolve() / rest
+    if colon and scheme == "data":
+        return data_dir.resolve() / rest
+    if colon and scheme == "package":
+        package, _, inner = rest.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise SourceError(
+                f"the Python package '{package}' that holds the data is not installed. Install it, or leave the source "
+                "out of the run."
+            )
+        return Path(next(iter(spec.submodule_search_locations))) / inner
+    return Path(location).expanduser().absolute()
+
+
+def inbox(source: Source, feed: Feed, data_dir: Path) -> Path:
+    """Folder that uploads of a feed are copied to."""
+    return data_dir.resolve() / "inbox" / source.name / feed.name
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a name marks a file that is not to be read: Spark ignores these too, without a word."""
+    return path.name.startswith((".", "_")) or path.name.endswith((".part", ".tmp", ".crc", "._COPYING_"))
