@@ -9,6 +9,7 @@ whatever else it does.
     python -m bench --engines duckdb-layers,ours  against an engine that also writes what landed and the clean lines
     python -m bench --size 100k --rounds 2        twice in turn; the lower of each is taken
     python -m bench --engines ours --profile      only ours, with what each step cost
+    python -m bench --engines duckdb,ours-sail    our transforms, unchanged, on a native engine behind Spark Connect
 """
 
 from __future__ import annotations
@@ -34,12 +35,18 @@ REFERENCE, LAYERED = "duckdb", "duckdb-layers"
 LABELS = {
     "ours": "this product (Spark, cold JVM)",
     "ours-warm": "this product (Spark, warm session)",
+    "ours-sail": "this product's transforms on Sail",
     "duckdb": "DuckDB",
     "duckdb-layers": "DuckDB, writing bronze and silver too",
     "polars": "Polars",
     "polars-layers": "Polars, writing bronze and silver too",
 }
-MODULES = {"ours": "bench.engines.ours", "duckdb": "bench.engines.duck", "polars": "bench.engines.pola"}
+MODULES = {
+    "ours": "bench.engines.ours",
+    "ours-sail": "bench.engines.sail",
+    "duckdb": "bench.engines.duck",
+    "polars": "bench.engines.pola",
+}
 
 
 @dataclass
@@ -116,10 +123,10 @@ def _measure(plan: Plan, engine: str, data: Path, as_of: date, *more: str, out: 
     base, _, variant = engine.partition("-")
     folder = plan.work / (out or engine)
     command = [
-        sys.executable, "-m", MODULES[base], "--data", data, "--out", folder, "--as-of", as_of,
+        sys.executable, "-m", MODULES.get(engine, MODULES[base]), "--data", data, "--out", folder, "--as-of", as_of,
         "--threads", plan.threads, "--memory-gb", plan.memory_gb, *more,
     ]  # fmt: skip
-    if variant:
+    if variant in ("layers", "warm"):
         command.append({"layers": "--layers", "warm": "--again"}[variant])
     env = {"POLARS_MAX_THREADS": str(plan.threads), "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     cost = run_measured([str(c) for c in command], plan.work / "logs" / f"{out or engine}.log", env)

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from lakehouse.runner import Step
 
 _RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings", "hold"})
-_OURS = ("lakehouse", "pipelines", "features", "models", "segments", "connectors")
+_OURS = ("pipelines", "features", "models", "segments", "connectors")
 
 
 def step_fingerprint(step: Step, function: Callable[..., object], params: Mapping[str, Any]) -> str:
     """`<code and declaration>.<parameters>`: the first half changing means a full pass, the second a new run.
 
-    Code is the producer's module and every module of ours it imports, so a mended helper counts as a change.
+    Code is the producer's module and every module of ours it imports, so a mended helper counts as a change. Of the
+    platform underneath (`lakehouse`) only the declarations of the step's tables count.
     """
     code = hashlib.sha256(code_fingerprint(step.producer.split(":")[0]).encode())
     for t in (*step.outputs, *(table_of(str(r)) for r in step.reads)):
@@ -66,7 +67,7 @@ def _plain(value: Any) -> Any:
 
 def _sources_of(module: str, seen: set[str] | None = None) -> set[Path]:
     seen = seen if seen is not None else set()
-    if module in seen or module.split(".")[0] not in _OURS or module.startswith("lakehouse"):
+    if module in seen or module.split(".")[0] not in _OURS:
         return set()
     seen.add(module)
     with _PARSING:

@@ -39,7 +39,8 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
     instant = Window.partitionBy(*kind.business_key, "valid_from").orderBy(F.col("_new").desc())
     latest_said = versions.withColumn("_rank", F.row_number().over(instant)).where("_rank = 1")
     in_order = by_key.orderBy("valid_from")
-    changed = latest_said.withColumn("_said", F.struct(*kind.tracked)).withColumn("_before", F.lag("_said").over(in_order))
+    told = latest_said.withColumn("_said", F.struct(*kind.tracked))
+    changed = told.withColumn("_before", F.lag("_said").over(in_order))
     kept = changed.where(~F.col("_before").eqNullSafe(F.col("_said")))
     ended = kept.withColumn("valid_to", F.lead("valid_from").over(in_order))
     laid_out = ended.select(

@@ -8,9 +8,8 @@ position of a row in a Parquet file either: positions here only put the rows of 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,11 @@ from lakehouse.lake import Lake, WriteResult
 from lakehouse.runner import Run, Step, StepResult, run_steps
 from lakehouse.session import SparkSettings, build_session
 from lakehouse.settings import load_settings
+from pipelines.bronze.load_sources import load_sources
+from pipelines.bronze.places import locate
 from pipelines.bronze.preflight import inspect
 from pipelines.bronze.rows import SEQUENCE_STEP, Part, type_rows, union_rows
-from pipelines.bronze.sources import Feed, Source, load_sources, locate
+from pipelines.bronze.sources import Feed, Source
 
 
 class SailLake(Lake):
@@ -69,7 +70,7 @@ def work(args: Arguments, steps: Steps) -> None:
         source = sources.source("bench")
         for feed in source.feeds:
             _land(lake, source, feed, run)
-    clock = {}
+    clock: dict[str, AbstractContextManager[None]] = {}
 
     def progress(step: Step, result: StepResult | None) -> None:
         if result is None:
