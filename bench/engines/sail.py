@@ -2,8 +2,8 @@
 
 The runner is the product's, the functions it calls are the product's, and so are the Delta tables they fill. What Sail
 does not offer is left out, so this measures transforms and writing, not the keeping of tables: no constraints, no row
-counts and checksums observed while writing, and no merges, which a first run does not need. Sail does not tell the
-position of a row in a Parquet file either: positions here only put the rows of a file in order.
+counts and checksums observed while writing, and no merges, which a first run does not need. Nor does Sail tell the
+position of a row in a Parquet file, so files are written again with it first; that is measured as well.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -29,6 +32,8 @@ from pipelines.bronze.places import locate
 from pipelines.bronze.preflight import inspect
 from pipelines.bronze.rows import SEQUENCE_STEP, Part, type_rows, union_rows
 from pipelines.bronze.sources import Feed, Source
+
+_POSITION = "_position"
 
 
 class SailLake(Lake):
@@ -85,8 +90,10 @@ def work(args: Arguments, steps: Steps) -> None:
 
 
 def _land(lake: Lake, source: Source, feed: Feed, run: Run) -> None:
+    scratch = lake.settings.data_dir.resolve() / "_ingest"
+    scratch.mkdir(parents=True, exist_ok=True)
     parts = [
-        _part(path, feed, number * SEQUENCE_STEP)
+        _part(path, feed, number * SEQUENCE_STEP, scratch)
         for number, path in enumerate(locate(source, feed, lake.settings.conf_dir, lake.settings.data_dir))
     ]
     if not parts:
@@ -97,20 +104,31 @@ def _land(lake: Lake, source: Source, feed: Feed, run: Run) -> None:
     lake.write(f"bronze.raw_{feed.subject}", typed.where(F.col("parse_errors").isNull()).drop("parse_errors"))
 
 
-def _part(path: Path, feed: Feed, delivery_seq: int) -> Part:
+def _part(path: Path, feed: Feed, delivery_seq: int, scratch: Path) -> Part:
     found = inspect(path, feed)
-    return Part(str(path), "columns", found.columns, found.identity.sha256, str(path), path.name, delivery_seq)
+    copy = scratch / f"{found.identity.sha256}.parquet"
+    _number_rows(path, copy)
+    return Part(str(copy), "columns", found.columns, found.identity.sha256, str(path), path.name, delivery_seq)
+
+
+def _number_rows(path: Path, to: Path) -> None:
+    with pq.ParquetFile(path) as rows:
+        schema = rows.schema_arrow.append(pa.field(_POSITION, pa.int64()))
+        with pq.ParquetWriter(to, schema, compression="lz4") as out:
+            first = 0
+            for batch in rows.iter_batches(batch_size=1 << 17):
+                numbers = pa.array(np.arange(first, first + batch.num_rows))
+                out.write_batch(pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=schema))
+                first += batch.num_rows
 
 
 def _delivered(lake: Lake, part: Part) -> DataFrame:
-    """As `pipelines.bronze.rows.read_delivered`, with positions that only order rows."""
+    """As `pipelines.bronze.rows.read_delivered`."""
     cells = [F.col(ddl.quote(c.header)).alias(f"c{i}") for i, c in enumerate(part.columns)]
     about = {"_file_id": part.file_id, "_file_path": part.file_path, "_delivery": part.delivery}
     about |= {"_delivery_seq": part.delivery_seq}
     rows = lake.spark.read.parquet(part.path)
-    return rows.select(
-        *cells, F.monotonically_increasing_id().alias("_row"), *[F.lit(v).alias(n) for n, v in about.items()]
-    )
+    return rows.select(*cells, F.col(_POSITION).alias("_row"), *[F.lit(v).alias(n) for n, v in about.items()])
 
 
 if __name__ == "__main__":
