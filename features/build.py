@@ -8,7 +8,6 @@ carried forward equals one built from nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date, datetime
 from functools import reduce
 
@@ -19,7 +18,7 @@ from features import affinity, behaviour, engagement, lifecycle, rfm
 from features.measures import Measure, combine_all, reduce_all, total
 from features.purchases import baskets_of, history, places, product_hash
 from features.rules import FeatureRules
-from lakehouse.hold import as_is
+from lakehouse.hold import Once, as_is
 from lakehouse.tables.feature import FeatureCustomer
 from lakehouse.tables.gold import DimCustomer, FactTransactions
 
@@ -43,7 +42,7 @@ def build_customer_features(
     started_at: datetime,
     previous: DataFrame | None,
     feature_rules: FeatureRules,
-    hold: Callable[[DataFrame], DataFrame] = as_is,
+    hold: Once = as_is,
 ) -> DataFrame:
     """One row per customer who has bought before `as_of`; see `feature.customer` for the columns.
 

@@ -10,6 +10,9 @@ from typing import Self
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
+Once = Callable[[DataFrame], DataFrame]
+"""Returns a frame that is made once, however often it is read; what producers ask for as `hold`."""
+
 Aside = Callable[[DataFrame], tuple[DataFrame, Callable[[], object]]]
 """Writes a frame and returns one that reads what was written, and what removes it."""
 

@@ -18,7 +18,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lakehouse.hold import as_is
+from lakehouse.hold import Once, as_is
 from lakehouse.tables.segment import CustomerEvaluation as E
 from segments.catalogue import CUSTOMERS, Feature, declared_features
 from segments.compile import Compiler, Names
@@ -132,7 +132,7 @@ def evaluate_customers(
     segments: Sequence[Segment],
     as_of: date,
     earlier: Earlier,
-    hold: Callable[[DataFrame], DataFrame] = as_is,
+    hold: Once = as_is,
     previous: DataFrame | None,
 ) -> DataFrame:
     """Evaluate the rules for everyone for whom an answer can have changed.
@@ -200,7 +200,7 @@ def evaluate_changed(
     as_of: date,
     catalogue: Mapping[str, Feature],
     earlier: Earlier = NOT_KNOWN,
-    hold: Callable[[DataFrame], DataFrame] = as_is,
+    hold: Once = as_is,
     is_full: bool,
 ) -> DataFrame:
     """As `evaluate_customers`, over features given instead of the declared ones, and tables by name."""

@@ -6,13 +6,13 @@ until a login shows whose it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lakehouse.hold import as_is
+from lakehouse.hold import Once, as_is
 from lakehouse.joins import rows_named
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.segment import CustomerSegmentGuest as S
@@ -113,7 +113,7 @@ def place_guests(
     as_of: date,
     run_id: str,
     started_at: datetime,
-    hold: Callable[[DataFrame], DataFrame] = as_is,
+    hold: Once = as_is,
 ) -> Mapping[str, DataFrame]:
     """Place every guest before `as_of` in the guest segments whose rule is true; who has logged in, as the customer.
 
