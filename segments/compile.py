@@ -102,7 +102,7 @@ class Compiler:
             case InList():
                 if not rule.customer_ids:
                     return F.lit(False)
-                return F.coalesce(F.col("customer_id").isin(sorted(rule.customer_ids)), F.lit(False))
+                return is_true(F.col("customer_id").isin(sorted(rule.customer_ids)))
 
 
 def is_true(answer: Column) -> Column:

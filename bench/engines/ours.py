@@ -74,7 +74,13 @@ def prepare_conf(to: Path) -> Path:
 
 
 def open_lake(data_dir: Path, conf: Path, lines: Path, memory: str, threads: int) -> Lake:
-    settings: Settings = load_settings(
+    spark = SparkSettings(master=f"local[{threads}]", driver_memory=memory, conf=_more_conf())
+    settings = bench_settings(data_dir, conf, lines, spark)
+    return Lake(build_session(settings.spark, data_dir, "bench"), settings)
+
+
+def bench_settings(data_dir: Path, conf: Path, lines: Path, spark: SparkSettings) -> Settings:
+    return load_settings(
         "local",
         conf_dir=conf,
         data_dir=data_dir,
@@ -82,9 +88,8 @@ def open_lake(data_dir: Path, conf: Path, lines: Path, memory: str, threads: int
         sources=("bench",),
         variables={"bench_lines": str(lines)},
         parallel_steps=1,
-        spark=SparkSettings(master=f"local[{threads}]", driver_memory=memory, conf=_more_conf()),
+        spark=spark,
     )
-    return Lake(build_session(settings.spark, data_dir, "bench"), settings)
 
 
 def _more_conf() -> dict[str, str]:

@@ -9,7 +9,6 @@ position of a row in a Parquet file, so files are written again with it first; t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from bench.engines.ours import configuration, needed_steps, prepare_conf
+from bench.engines.ours import Recorder, bench_settings, configuration, needed_steps, prepare_conf
 from bench.engines.work import Arguments, Steps, run_engine
 from lakehouse import ddl
 from lakehouse.declare import Table, table_of
 from lakehouse.lake import Lake, WriteResult
-from lakehouse.runner import Run, Step, StepResult, run_steps
+from lakehouse.runner import Run, run_steps
 from lakehouse.session import SparkSettings, build_session
-from lakehouse.settings import load_settings
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.preflight import inspect
@@ -54,37 +52,21 @@ class SailLake(Lake):
 def work(args: Arguments, steps: Steps) -> None:
     from pysail.spark import SparkConnectServer
 
-    with steps("session"):
-        server = SparkConnectServer("127.0.0.1", 0)
-        server.start(background=True)
-        remote = "sc://{}:{}".format(*server.listening_address)
-        settings = load_settings(
-            "local",
-            conf_dir=prepare_conf(args.out / "conf"),
-            data_dir=args.out / "lake",
-            base_currency="EUR",
-            sources=("bench",),
-            variables={"bench_lines": str(args.data)},
-            parallel_steps=1,
-            spark=SparkSettings(engine="connect", remote=remote),
-        )
-        lake = SailLake(build_session(settings.spark, settings.data_dir, "bench"), settings)
+    record = Recorder()
+    server = SparkConnectServer("127.0.0.1", 0)
+    server.start(background=True)
+    spark = SparkSettings(engine="connect", remote="sc://{}:{}".format(*server.listening_address))
+    settings = bench_settings(args.out / "lake", prepare_conf(args.out / "conf"), args.data, spark)
+    lake = SailLake(build_session(settings.spark, settings.data_dir, "bench"), settings)
+    record.lap("session")
     sources = load_sources(settings.conf_dir, settings.variables)
     run = Run.begin(as_of=args.as_of, sources=sources, **configuration(settings.conf_dir))
-    with steps("bronze"):
-        source = sources.source("bench")
-        for feed in source.feeds:
-            _land(lake, source, feed, run)
-    clock: dict[str, AbstractContextManager[None]] = {}
-
-    def progress(step: Step, result: StepResult | None) -> None:
-        if result is None:
-            clock[step.key] = steps(step.key)
-            clock[step.key].__enter__()
-        else:
-            clock.pop(step.key).__exit__(None, None, None)
-
-    run_steps(lake, needed_steps(), run, progress=progress)
+    source = sources.source("bench")
+    for feed in source.feeds:
+        _land(lake, source, feed, run)
+    record.lap("bronze")
+    run_steps(lake, needed_steps(), run, progress=record.step)
+    steps.done |= record.done
     lake.spark.stop()
     server.stop()
 
@@ -98,8 +80,7 @@ def _land(lake: Lake, source: Source, feed: Feed, run: Run) -> None:
     ]
     if not parts:
         return
-    delivered = [(part, _delivered(lake, part)) for part in parts]
-    typed = union_rows(type_rows(rows, source, feed, part, 0, run.started_at) for part, rows in delivered)
+    typed = union_rows(type_rows(_delivered(lake, p), source, feed, p, 0, run.started_at) for p in parts)
     lake.write(f"bronze.stg_{feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
     lake.write(f"bronze.raw_{feed.subject}", typed.where(F.col("parse_errors").isNull()).drop("parse_errors"))
 
