@@ -12,7 +12,8 @@ from jobs.context import Job
 from jobs.progress import Progress
 from jobs.segment_status import PUBLISHER, Announced, begin_refresh, failures_told, needs_republishing
 from lakehouse.errors import SegmentationError, SourceError
-from lakehouse.runner import Step, StepResult, plan_steps, run_steps
+from lakehouse.runner import StepResult, run_steps
+from lakehouse.steps import Step, plan_steps
 
 if TYPE_CHECKING:
     from pipelines.bronze.records import FeedResult

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.status import Status
 
 from lakehouse.logs import get_logger
-from lakehouse.runner import Step, StepResult
+from lakehouse.runner import StepResult
+from lakehouse.steps import Step
 
 if TYPE_CHECKING:
     from pipelines.bronze.records import FeedResult

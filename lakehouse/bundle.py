@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lakehouse.access import Access, load_access
 from lakehouse.declare import SCHEMAS
 from lakehouse.errors import DeclarationError, SettingsError
-from lakehouse.runner import Step, dependencies, plan_steps
 from lakehouse.settings import find_conf
+from lakehouse.steps import Step, dependencies, plan_steps
 
 Variant = Literal["serverless", "cluster"]
 

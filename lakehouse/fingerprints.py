@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
 from lakehouse.declare import table_of
-
-if TYPE_CHECKING:
-    from lakehouse.runner import Step
+from lakehouse.steps import Step
 
 _RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings", "hold"})
 _OURS = ("pipelines", "features", "models", "segments", "connectors")

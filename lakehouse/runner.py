@@ -1,14 +1,10 @@
-"""Runs producers in the order their reads ask for, skips what has nothing new, and records every step.
-
-The task graph is made from the declarations alone, so the local run and the bundle's jobs cannot differ.
-"""
+"""Runs producers in the order their reads ask for, skips what has nothing new, and records every step."""
 
 from __future__ import annotations
 
-import importlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,12 +15,13 @@ from typing import Any, Literal, Protocol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lakehouse.declare import Append, Changes, ReplaceSlice, Table, table_of, tables
+from lakehouse.declare import Append, Changes, ReplaceSlice, Table
 from lakehouse.errors import DeclarationError, SegmentationError, StepFailed
 from lakehouse.fingerprints import keyword_only, step_fingerprint
 from lakehouse.hold import Hold
 from lakehouse.lake import Lake, WriteResult
 from lakehouse.records import AuditLog, append_rows
+from lakehouse.steps import Step, dependencies
 
 
 class Audit(Protocol):
@@ -59,35 +56,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A producer, the tables it writes and the tables it reads."""
-
-    producer: str
-    outputs: tuple[Table, ...]
-    reads: tuple[str, ...]
-
-    @property
-    def layer(self) -> str:
-        """`silver`, `gold`, `features`, ...: the package part a person would look in."""
-        module = self.producer.split(":")[0].split(".")
-        return module[1] if module[0] == "pipelines" else module[0]
-
-    @property
-    def key(self) -> str:
-        """A name fit for a task key: `silver_conform_transactions`."""
-        return f"{self.layer}_{self.producer.split(':')[1]}"
-
-    def function(self) -> Callable[..., DataFrame | Mapping[str, DataFrame]]:
-        """Import and return the producer."""
-        module, name = self.producer.split(":")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as e:
-            raise DeclarationError(f"{self.outputs[0].name}: producer {self.producer} cannot be imported: {e}") from e
-        return found  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
 class StepResult:
     """How a step ended. `rows` counts rows written over all its tables."""
 
@@ -100,50 +68,6 @@ class StepResult:
 
 Progress = Callable[[Step, StepResult | None], None]
 """Called with a step when it starts (None) and when it ends."""
-
-
-def plan_steps(only_layers: Iterable[str] | None = None) -> list[Step]:
-    """Every producer step in an order in which each comes after the producers of what it reads.
-
-    Args:
-        only_layers: Keep steps of these layers (`silver`, `gold`, `features`, `segments`, ...).
-
-    Raises:
-        DeclarationError: on a read of an undeclared table, differing reads of one producer, or a cycle.
-    """
-    known = tables()
-    grouped: dict[str, list[Table]] = {}
-    for t in known.values():
-        if not t.by_runtime:
-            grouped.setdefault(t.producer, []).append(t)
-    steps: dict[str, Step] = {}
-    for producer, outputs in grouped.items():
-        first = _first_output(outputs)
-        if any(o.reads != first.reads for o in outputs):
-            raise DeclarationError(
-                f"{producer}: its tables {', '.join(o.name for o in outputs)} must declare equal reads."
-            )
-        ordered = (first, *(o for o in outputs if o is not first))
-        steps[producer] = Step(producer, ordered, first.reads)
-    made_by = {o.name: s.producer for s in steps.values() for o in s.outputs}
-    after = {p: dependencies(s, made_by) for p, s in steps.items()}
-    order: list[Step] = []
-    done: set[str] = set()
-    while len(order) < len(steps):
-        ready = sorted(p for p in steps if p not in done and after[p] <= done)
-        if not ready:
-            raise DeclarationError(f"The reads of these producers form a cycle: {', '.join(sorted(set(steps) - done))}")
-        order += [steps[p] for p in ready]
-        done |= set(ready)
-    wanted = set(only_layers) if only_layers is not None else None
-    return [s for s in order if wanted is None or s.layer in wanted]
-
-
-def dependencies(step: Step, made_by: Mapping[str, str]) -> set[str]:
-    """Producers that must run before `step`; tables the runtime writes and its own tables do not count."""
-    for r in step.reads:
-        table_of(str(r))
-    return {made_by[str(r)] for r in step.reads if str(r) in made_by} - {step.producer}
 
 
 def run_steps(
@@ -389,20 +313,6 @@ def _failed(step: Step, versions: dict[str, int], mark: str, clock: float, messa
 def _first_line(e: Exception) -> str:
     lines = [line for line in str(e).splitlines() if line.strip()]
     return lines[0][:500] if lines else ""
-
-
-def _first_output(outputs: list[Table]) -> Table:
-    """The output a producer reads back as `previous`: the one it names first, which is the one declared first."""
-    order = list(tables_in_order())
-    return min(outputs, key=lambda o: order.index(o.name))
-
-
-def tables_in_order() -> list[str]:
-    """Names of all tables in the order they were declared."""
-    from lakehouse import declare
-
-    tables()
-    return list(declare._REGISTRY)
 
 
 def _slice(out: Table, params: Mapping[str, Any]) -> dict[str, Any] | None:

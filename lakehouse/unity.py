@@ -15,8 +15,8 @@ from lakehouse.access import Access, load_access
 from lakehouse.columns import Pii
 from lakehouse.ddl import literal, quote
 from lakehouse.declare import SCHEMAS, Table, table_of, tables
-from lakehouse.runner import plan_steps
 from lakehouse.settings import find_conf
+from lakehouse.steps import plan_steps
 
 Kind = Literal["schema", "function", "table", "constraint", "tag", "mask", "filter", "policy", "volume", "grant"]
 

@@ -35,7 +35,7 @@ from apps.report.data import (
     TableChecks,
 )
 from apps.report.questions import TRAITS
-from lakehouse.runner import Step
+from lakehouse.steps import Step
 from lakehouse.tables.feature import ABSENT
 
 _MOVES: Final = 8

@@ -19,9 +19,10 @@ from bench.measure import tree_cpu
 from bench.rules import CONF
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
-from lakehouse.runner import Run, Step, StepResult, dependencies, plan_steps, run_steps
+from lakehouse.runner import Run, StepResult, run_steps
 from lakehouse.session import SparkSettings, build_session
 from lakehouse.settings import Settings, find_conf, load_settings
+from lakehouse.steps import Step, dependencies, plan_steps
 
 LAST = ("gold.fact_transactions", "feature.customer", "gold.customer_membership")
 """What the other engines also end with; everything these tables need is run, nothing else."""

@@ -11,8 +11,8 @@ import pytest
 from features.rules import load_feature_rules
 from lakehouse.declare import Changes, table_of
 from lakehouse.lake import Lake
-from lakehouse.runner import Step, plan_steps
 from lakehouse.settings import load_settings
+from lakehouse.steps import Step, plan_steps
 from pipelines.bronze.load_sources import load_sources
 from pipelines.gold.finance_conf import load_finance
 from segments.evaluation import NOT_KNOWN

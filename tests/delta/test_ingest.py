@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
-from lakehouse.runner import Run, plan_steps, run_steps
+from lakehouse.runner import Run, run_steps
+from lakehouse.steps import plan_steps
 from pipelines.bronze import landing, survey
 from pipelines.bronze.ingest import land_source
 from pipelines.bronze.load_sources import load_sources

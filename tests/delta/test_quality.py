@@ -16,7 +16,8 @@ from lakehouse.errors import QualityError, StepFailed
 from lakehouse.lake import Lake
 from lakehouse.quality import quality_gate
 from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
-from lakehouse.runner import Run, Step, run_steps
+from lakehouse.runner import Run, run_steps
+from lakehouse.steps import Step
 from tests.support.rows import rows
 
 CONSENT = "silver.consent"

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from jobs.flow import run_all
 from lakehouse.bundle import AFTER, COMMANDS, render_jobs, stages
 from lakehouse.declare import tables
-from lakehouse.runner import dependencies, plan_steps
 from lakehouse.settings import load_settings
+from lakehouse.steps import dependencies, plan_steps
 from tests.support.bundle import is_quartz, load_bundle, problems_of
 
 ROOT = Path(__file__).parents[2]

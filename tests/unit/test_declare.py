@@ -8,7 +8,7 @@ from lakehouse import declare
 from lakehouse.columns import text
 from lakehouse.declare import Merge, Scd2, table, table_of, tables
 from lakehouse.errors import DeclarationError
-from lakehouse.runner import plan_steps
+from lakehouse.steps import plan_steps
 
 
 def declare_customer(**changed: object) -> type:

@@ -10,7 +10,7 @@ import yaml
 from lakehouse.access import load_access
 from lakehouse.declare import table_of, tables
 from lakehouse.errors import SettingsError
-from lakehouse.runner import plan_steps
+from lakehouse.steps import plan_steps
 from lakehouse.unity import Statement, plan, render, table_tags
 
 CONF = Path(__file__).parents[2] / "conf"
