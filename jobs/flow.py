@@ -126,10 +126,10 @@ def build_features(job: Job, progress: Progress, *, force: bool = False) -> list
 def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
     """Models trained when due and scored, rules evaluated, membership published."""
     from jobs.audiences import audience_segments
-    from jobs.segments import published_definitions
+    from jobs.segments import published_definitions, published_versions
     from models.outlook_training import outlook_models
     from models.training import cluster_models
-    from segments.evaluation import Earlier
+    from segments.earlier import Earlier
 
     configured = job.configuration["segments"]
     as_of = job.as_of()
@@ -145,7 +145,7 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
         "clusters": clusters,
         "outlooks": outlooks,
         "segments": segments,
-        "earlier": Earlier(lambda: published_definitions(job)),
+        "earlier": Earlier(lambda: published_definitions(job), published_versions(job)),
     }
     with failures_told(job, "error"):
         results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)

@@ -79,7 +79,10 @@ def _expired(job: Job, lake: Lake, t: Table) -> str | None:
     dated = [str(c) for c in t.columns if c.spec.type == "timestamp"]
     if not dated:
         return None
-    edge_at = job.run.started_at - timedelta(days=kept_days)
+    now = job.run.started_at
+    if t.ages_by == "data":
+        now = min(lake.read(t).agg({dated[-1]: "max"}).collect()[0][0] or now, now)
+    edge_at = now - timedelta(days=kept_days)
     expired = f"{dated[-1]} < TIMESTAMP '{edge_at.isoformat(sep=' ')}'"
     # What nobody has acted on yet is kept, however old.
     return f"{expired} AND is_processed" if "is_processed" in t.column_names else expired

@@ -90,7 +90,7 @@ def needs_republishing(lake: Lake, results: list[StepResult]) -> bool:
     if published or not lake.exists(TABLE):
         return False
     is_noted = F.startswith("refresh_message", F.lit(_MARK)) | (F.col("refresh_status") == "processing")
-    return bool(lake.read(TABLE).where(is_noted).limit(1).collect())
+    return bool(lake.read(TABLE).where(F.col("is_active") & is_noted).limit(1).collect())
 
 
 def _move(lake: Lake, concerned: Column, status: str, message: str | None) -> None:

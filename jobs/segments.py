@@ -96,6 +96,14 @@ def published_definitions(job: Job) -> tuple[Segment, ...]:
     return tuple(found)
 
 
+def published_versions(job: Job) -> dict[str, str]:
+    """The content hash each segment was last refreshed with, of those whose refresh went well."""
+    published = job.lake.for_rows(0).read("gold.customer_segment")
+    return {
+        r["segment_id"]: r["version"] for r in published.collect() if r["refresh_status"] in ("completed", "processing")
+    }
+
+
 def newest_day(job: Job) -> date:
     """The newest day with features.
 

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lakehouse.columns import Column, column
 from lakehouse.errors import DeclarationError, suggest
@@ -78,12 +79,24 @@ class Changes(str):
 
     The frame has the table's columns and `_deleted` (true when the row is gone). On a reader's first run, and after
     its code or declaration changed, it is the whole table with `_deleted` false.
+
+    Attributes:
+        also_before: Whether changed rows also come as they were before, with `_deleted` true. A reader who asks which
+            customers, days or baskets to make again needs them: a corrected row can have left one for another.
     """
 
+    also_before: bool
 
-def changes(name: str) -> Changes:
+    def __new__(cls, name: str, also_before: bool = False) -> Changes:
+        """A table's name that says how it is read."""
+        made = super().__new__(cls, name)
+        made.also_before = also_before
+        return made
+
+
+def changes(name: str, *, also_before: bool = False) -> Changes:
     """Declare an incremental read of `name`; see `Changes`."""
-    return Changes(name)
+    return Changes(name, also_before)
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class Table:
     checks: Mapping[str, str] = field(default_factory=dict)
     change_feed: bool = False
     retention_days: int | None = None
+    ages_by: Literal["clock", "data"] = "clock"
     freshness_hours: int | None = None
     by_runtime: bool = False
     subject: str = ""
@@ -164,6 +178,7 @@ def table(
     checks: Mapping[str, str] | None = None,
     change_feed: bool = False,
     retention_days: int | None = None,
+    ages_by: Literal["clock", "data"] = "clock",
     freshness_hours: int | None = None,
     by_runtime: bool = False,
     subject: str = "",
@@ -184,6 +199,8 @@ def table(
         checks: Named SQL predicates over a row.
         change_feed: Whether readers may ask for its changes.
         retention_days: Days of history `maintain` keeps, None for all.
+        ages_by: What those days are counted back from: the clock, for rows dated by when they were recorded; or the
+            newest row, for rows dated by when something happened, which in delivered data can be long ago.
         freshness_hours: Hours after which it counts as stale, None for no promise.
         by_runtime: True when the platform itself appends to it while running (audits, logs), so it is no step.
         subject: Folder of the dictionary it is listed under; the schema when empty.
@@ -208,6 +225,7 @@ def table(
             checks=dict(checks or {}),
             change_feed=change_feed,
             retention_days=retention_days,
+            ages_by=ages_by,
             freshness_hours=freshness_hours,
             by_runtime=by_runtime,
             subject=subject,

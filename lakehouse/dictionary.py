@@ -74,6 +74,9 @@ def _page(schema: str, found: list[Table], rules: QualityRules) -> str:
     return "\n".join(lines) + "\n"
 
 
+_AGES_BY = {"clock": "", "data": " before the newest row"}
+
+
 def _table(t: Table, rules: TableRules) -> list[str]:
     facts = {
         "Kind": _kind(t),
@@ -83,7 +86,7 @@ def _table(t: Table, rules: TableRules) -> list[str]:
         "Reads": ", ".join(_link(r) + (" (changes)" if isinstance(r, Changes) else "") for r in t.reads),
         "Laid out by": _names(t.cluster_by),
         "Fresh within": f"{t.freshness_hours} hours" if t.freshness_hours else "",
-        "History kept": f"{t.retention_days} days" if t.retention_days else "",
+        "History kept": f"{t.retention_days} days{_AGES_BY[t.ages_by]}" if t.retention_days else "",
         "Change feed": "yes" if t.change_feed else "",
         "Checked": "by its constraints" if t.by_runtime else _WHEN[rules.when],
     }

@@ -10,7 +10,7 @@ Everything else stays as it is, and so equals an evaluation of everyone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import reduce
@@ -22,6 +22,7 @@ from lakehouse.hold import Once, as_is
 from lakehouse.tables.segment import CustomerEvaluation as E
 from segments.catalogue import CUSTOMERS, Feature, declared_features
 from segments.compile import Compiler, Names
+from segments.earlier import NOT_KNOWN, Earlier
 from segments.evaluate import (
     add_branches,
     add_events,
@@ -91,22 +92,6 @@ class Plan:
         others |= {s.segment_id for s in self.segments} - {s.segment_id for s in earlier.segments}
         changed = tuple(s for s in self.segments if others & {n.segment_id for n in with_referenced([s], self.needed)})
         return Plan._made(changed, with_referenced(changed, self.needed), self.definitions)
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """The definitions of the last refresh, read when they are first asked for.
-
-    Attributes:
-        read: Returns them; none when they cannot be told any more.
-    """
-
-    read: Callable[[], Sequence[Segment]]
-    fingerprint = ""  # what an evaluation comes to does not depend on it
-
-
-NOT_KNOWN = Earlier(tuple)
-"""No earlier definitions: whoever was evaluated with others is evaluated by all rules."""
 
 
 def evaluate_customers(

@@ -23,6 +23,7 @@ from lakehouse.tables.segment import Visitor as W
 from lakehouse.tables.silver import VisitorEvent as V
 from segments.catalogue import GUEST_TABLES, declared_features
 from segments.compile import Compiler, Names, is_true
+from segments.earlier import NOT_KNOWN, Earlier, is_redefined
 from segments.evaluate import add_branches, add_events
 from segments.events import VISITS, as_visitors
 from segments.language import Segment
@@ -113,6 +114,7 @@ def place_guests(
     as_of: date,
     run_id: str,
     started_at: datetime,
+    earlier: Earlier = NOT_KNOWN,
     hold: Once = as_is,
 ) -> Mapping[str, DataFrame]:
     """Place every guest before `as_of` in the guest segments whose rule is true; who has logged in, as the customer.
@@ -132,6 +134,7 @@ def place_guests(
         as_of: The day evaluated for, exclusive edge.
         run_id: Run that evaluates.
         started_at: When it started, UTC.
+        earlier: The definitions of the last refresh, to tell exits by a changed one.
         hold: Returns a frame that is made once, however often it is read.
 
     Returns:
@@ -144,7 +147,9 @@ def place_guests(
     is_customer = F.col("_customer_key").isNotNull()
     return {
         GUESTS: _guest_rows(matched.where(~is_customer), placed, as_of),
-        GUEST_HISTORY: _stay_rows(matched, guests, stays, active, as_of=as_of, run_id=run_id, started_at=started_at),
+        GUEST_HISTORY: _stay_rows(
+            matched, guests, stays, active, as_of=as_of, run_id=run_id, started_at=started_at, earlier=earlier
+        ),
         PROMOTIONS: _promotion_rows(matched.where(is_customer), stays, promoted),
     }
 
@@ -276,6 +281,7 @@ def _stay_rows(
     as_of: date,
     run_id: str,
     started_at: datetime,
+    earlier: Earlier,
 ) -> DataFrame:
     keys: list[str] = [H.segment_id, H.website_id, H.visitor_id]
     wanted = matched.where(F.col("_customer_key").isNull()).select(*keys, F.col(S.version).alias("_version"))
@@ -300,7 +306,7 @@ def _stay_rows(
         F.when(F.col("_is_seen").isNull(), F.lit("visitor_absent"))
         .when(version.isNull(), F.lit("segment_inactive"))
         .when(F.col("_customer_key").isNotNull(), F.lit("logged_in"))
-        .when(version != F.col(H.entry_version), F.lit("definition_changed"))
+        .when(is_redefined(F.col(H.segment_id), version, F.col(H.entry_version), earlier), F.lit("definition_changed"))
         .otherwise(F.lit("rule_not_true"))
     )
     ended = {

@@ -12,17 +12,24 @@ from lakehouse.tables.segment import CustomerMembership as M
 from lakehouse.tables.segment import CustomerSegmentCustomer as C
 from lakehouse.tables.segment import CustomerSegmentEvent as E
 from lakehouse.tables.segment import CustomerSegmentHistory as H
+from segments.earlier import NOT_KNOWN, Earlier, is_redefined
 from segments.language import Segment
 from segments.membership import BARRED, PINNED, PROMOTED
 
 
 def record_history(
-    changed: DataFrame, stays: DataFrame, *, segments: Sequence[Segment], run_id: str, started_at: datetime
+    changed: DataFrame,
+    stays: DataFrame,
+    *,
+    segments: Sequence[Segment],
+    run_id: str,
+    started_at: datetime,
+    earlier: Earlier = NOT_KNOWN,
 ) -> DataFrame:
     """Open a stay for every segment a customer has come into, close it for every one left.
 
     Days come from the membership row, so an evaluation whose run died before this step is recorded by a later run
-    under its own day. A customer in and out under the same day leaves an empty stay [day, day).
+    under its own day. A customer in and out under the same day leaves an empty stay [day, day), and in again another.
 
     Args:
         changed: Changed rows of `gold.customer_membership`.
@@ -30,6 +37,7 @@ def record_history(
         segments: All definitions.
         run_id: Run that records.
         started_at: When it started, UTC.
+        earlier: The definitions of the last refresh, to tell exits by a changed one.
 
     Returns:
         Opened and closed stays only; the same inputs again give no row.
@@ -66,7 +74,7 @@ def record_history(
         F.when(~F.col("_is_present"), F.lit("customer_absent"))
         .when(exit_detail == F.lit(BARRED), F.lit("barred"))
         .when(version.isNull(), F.lit("segment_inactive"))
-        .when(version != F.col(H.entry_version), F.lit("definition_changed"))
+        .when(is_redefined(F.col(H.segment_id), version, F.col(H.entry_version), earlier), F.lit("definition_changed"))
         .otherwise(F.lit("rule_not_true"))
     )
     return both.where(is_entry | is_exit).select(
@@ -147,9 +155,9 @@ def emit_events(changed: DataFrame, guests_changed: DataFrame, events: DataFrame
     def of(kind: str, day: str, at: str, version: str, reason: str, run: str) -> DataFrame:
         details = F.struct(F.col(version).alias("version"), F.col(reason).alias("reason"), F.col(run).alias("run_id"))
         # The hash passes over null, so a customer and a visitor stand in the same place.
-        event_id = F.xxhash64(H.segment_id, H.website_id, H.customer_key, E.visitor_id, F.lit(kind), H.entered_on)
+        moment = [F.col(c) for c in (H.segment_id, H.website_id, H.customer_key, E.visitor_id)] + [F.lit(kind)]
         return stays.where(F.col(day) > edge).select(
-            event_id.alias(E.event_id),
+            F.xxhash64(*moment, day, at).alias(E.event_id),
             H.segment_id,
             H.website_id,
             *who,

@@ -117,6 +117,11 @@ class Segment:
         return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
 
     @property
+    def fingerprint(self) -> str:
+        """All that what a refresh writes depends on, for who asks whether anything is new."""
+        return f"{self.version} {canonical(self.to_dict())}"
+
+    @property
     def group_condition(self) -> Condition | None:
         """The restriction to customer groups as a condition; None when there is none."""
         return Condition(GROUP, "in", self.customer_group_ids) if self.customer_group_ids else None

@@ -43,9 +43,9 @@ def plan_membership(
 
     A pin puts a customer in, or keeps them out, whatever the rule says. Guest segments of a visitor who logged in are
     the customer's, and are never the primary one. Manual segments keep their members (see
-    `ask_for`). A segment that would change by more than its limit keeps its last good members of that website, and
-    its refresh is an error. A website without any features that day is stale, and a customer changed by a later
-    `as_of` is left alone.
+    `ask_for`). A segment that would change by more than its limit, pins left out, keeps its last good members of that
+    website, and its refresh is an error. A website without any features that day is stale, and a customer changed by
+    a later `as_of` is left alone.
 
     Args:
         evaluated: `gold.customer_evaluation`.
@@ -166,6 +166,8 @@ def _compare(
         F.when(is_found, F.sort_array(settled)).otherwise(none).alias("_now"),
         "_reasons",
         "_carried",
+        pinned_in.alias("_pinned"),
+        barred.alias("_barred"),
         F.array_intersect(pinned_in, F.array_except(settled, by_rule)).alias("_put_in"),
         F.array_intersect(barred, by_rule).alias("_kept_out"),
     )
@@ -181,7 +183,7 @@ def _find_held(both: DataFrame, previous: DataFrame, limited: Sequence[Segment])
         .groupBy(M.website_id, "segment_id")
         .agg(F.count(F.lit(1)).alias("members"))
     )
-    moved = _moves(both).groupBy(M.website_id, "segment_id").agg(F.count(F.lit(1)).alias("moved"))
+    moved = _moves(_but_for_pins(both)).groupBy(M.website_id, "segment_id").agg(F.count(F.lit(1)).alias("moved"))
     limit = F.element_at(limits, F.col("segment_id"))
     # Both sides have one row per website and segment.
     over = sizes.join(moved, on=[str(M.website_id), "segment_id"], how="inner").where(
@@ -196,6 +198,12 @@ def _find_held(both: DataFrame, previous: DataFrame, limited: Sequence[Segment])
     return over.groupBy(M.website_id).agg(
         F.map_from_entries(F.collect_list(F.struct("segment_id", message.alias("message")))).alias("_held")
     )
+
+
+def _but_for_pins(both: DataFrame) -> DataFrame:
+    """The same without the segments of which a person has decided: no limit keeps them from being in or out."""
+    decided = F.array_union("_pinned", "_barred")
+    return both.withColumns({c: F.array_except(c, decided) for c in ("_was", "_now")})
 
 
 def _moves(both: DataFrame) -> DataFrame:
@@ -224,7 +232,8 @@ def _changed_rows(
     if held is not None:
         both = both.join(F.broadcast(held), on=M.website_id, how="left")
         kept = F.coalesce(F.map_keys("_held"), none)
-        stayed = F.array_intersect(F.coalesce("_was", none), kept)
+        stayed = F.array_except(F.array_intersect(F.coalesce("_was", none), kept), F.col("_barred"))
+        stayed = F.array_union(stayed, F.array_intersect("_now", "_pinned"))
         segment_ids = F.when(
             F.col("_is_found"), F.sort_array(F.array_union(F.array_except("_now", kept), stayed))
         ).otherwise(none)

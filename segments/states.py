@@ -11,13 +11,14 @@ from pyspark.sql import functions as F
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     "pending": frozenset({"processing", "stale", "error"}),
     # A refresh that was killed leaves `processing`; the next one takes it up, so it may follow itself.
-    "processing": frozenset({"processing", "completed", "stale", "error"}),
+    "processing": frozenset({"processing", "completed", "stale", "error", "pending"}),
     "completed": frozenset({"processing", "stale", "error"}),
-    "stale": frozenset({"processing", "stale", "error"}),
-    "error": frozenset({"processing", "stale", "error"}),
+    "stale": frozenset({"processing", "stale", "error", "pending"}),
+    "error": frozenset({"processing", "stale", "error", "pending"}),
 }
 """What may follow each state. `stale` and `error` follow any, for what a refresh needs can fail before it begins; only
-one that was begun can be completed. A segment that is new may begin in any."""
+one that was begun can be completed. A segment that is new may begin in any, and one that is switched off or gone before
+its refresh went well waits for the next, if there ever is one."""
 
 
 def is_lawful(before: str | None, after: str) -> bool:

@@ -39,12 +39,12 @@ _VISITS = "silver.visitor_event"
         "silver.campaign_contact",
         "silver.coupon_redemption",
         "silver.visitor_event",
-        changes("gold.fact_transactions"),
+        changes("gold.fact_transactions", also_before=True),
         changes("gold.dim_product"),
         changes("silver.campaign"),
         changes("silver.campaign_contact"),
         changes("silver.coupon_redemption"),
-        changes("silver.visitor_event"),
+        changes("silver.visitor_event", also_before=True),
         "gold.customer_evaluation",
     ),
     cluster_by=("customer_key",),
@@ -166,7 +166,7 @@ class CustomerSegmentRefresh:
     "gold.customer_segment_history",
     comment="One row per stay of a customer in a segment, half-open [entered_on, exited_on); null exit = still in.",
     kind=Merge(),
-    key=("segment_id", "website_id", "customer_key", "entered_on"),
+    key=("segment_id", "website_id", "customer_key", "entered_on", "entered_at"),
     producer="segments.history:record_history",
     reads=(changes("gold.customer_membership"), "gold.customer_segment_history"),
     cluster_by=("customer_key",),
@@ -235,7 +235,7 @@ class CustomerSegmentCustomer:
     owner="crm-data",
 )
 class CustomerSegmentEvent:
-    event_id = bigint("xxhash64 of segment, website, customer or visitor, event type and the day the stay began.")
+    event_id = bigint("xxhash64 of segment, website, customer or visitor, event type, day, and when it was recorded.")
     segment_id = text("Segment.")
     website_id = text("Retailer.")
     customer_key = bigint("xxhash64(merchant_id, customer_id); null for a guest.", optional=True)
@@ -282,7 +282,7 @@ class CustomerSegmentSize:
     kind=Merge(),
     key=("merchant_id", "visitor_id"),
     producer="segments.guests:build_guest_visits",
-    reads=(changes("gold.fact_transactions"), "gold.fact_transactions", "gold.guest_visit"),
+    reads=(changes("gold.fact_transactions", also_before=True), "gold.fact_transactions", "gold.guest_visit"),
     change_feed=True,
     owner="crm-data",
 )
@@ -356,6 +356,7 @@ _GUESTS: dict[str, Any] = {
     key=("visitor_id", "segment_id"),
     cluster_by=("segment_id",),
     retention_days=180,
+    ages_by="data",
     **_GUESTS,
 )
 class CustomerSegmentGuest:
@@ -375,7 +376,7 @@ class CustomerSegmentGuest:
     "gold.customer_segment_guest_history",
     comment="One row per stay of a guest in a guest segment, half-open [entered_on, exited_on); null exit = still in.",
     kind=Merge(),
-    key=("segment_id", "visitor_id", "entered_on"),
+    key=("segment_id", "visitor_id", "entered_on", "entered_at"),
     cluster_by=("visitor_id",),
     change_feed=True,
     checks={"stay_runs_forward": "exited_on IS NULL OR exited_on >= entered_on"},

@@ -107,6 +107,20 @@ def test_whoever_acts_on_events_marks_them(lake: Lake) -> None:
     assert [r["event_id"] for r in unprocessed_events(job).collect()] == [1, 0]
 
 
+def test_guests_age_by_what_was_delivered_and_not_by_the_clock(lake: Lake) -> None:
+    guest = "gold.customer_segment_guest"
+    seen = [datetime(2017, 1, 1), datetime(2017, 10, 1), datetime(2017, 12, 30)]
+    lake.write(
+        guest, rows(lake.spark, guest, [{"visitor_id": f"v{n}", "last_visit_at": at} for n, at in enumerate(seen)])
+    )
+    log = AuditLog(lake)
+    job: Any = SimpleNamespace(lake=lake, settings=lake.settings, run=Run("run-1", datetime(2026, 6, 1)), audit_log=log)
+
+    assert maintain(job, Progress(Console(file=io.StringIO())))[guest] == 1
+
+    assert {r["visitor_id"] for r in lake.read(guest).collect()} == {"v1", "v2"}
+
+
 def test_only_events_somebody_acted_on_are_removed_and_the_count_is_audited(lake: Lake) -> None:
     event = "gold.customer_segment_event"
     old, new = datetime(2020, 1, 1), datetime(2020, 5, 20)

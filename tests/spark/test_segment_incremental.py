@@ -11,7 +11,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from segments.evaluation import Earlier, evaluate_changed
+from lakehouse.declare import Changes, table_of
+from segments.earlier import Earlier
+from segments.evaluation import evaluate_changed
 from segments.events import SOURCES
 from segments.language import Segment, event, feature, in_segment
 from segments.rules import segments_in
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.spark
 
 Rows = dict[Any, dict[str, Any]]
 EVALUATION = "gold.customer_evaluation"
+SHOWN_BEFORE = {str(r) for r in table_of(EVALUATION).reads if isinstance(r, Changes) and r.also_before}
 
 
 class Evaluations:
@@ -58,7 +61,13 @@ class Evaluations:
             before = self.seen[name]
             frames[name] = rows(self.spark, name, content.values())
             new = [r | {"_deleted": False} for k, r in content.items() if before.get(k) != r]
-            gone = [r | {"_deleted": True} for k, r in before.items() if k not in content]
+            # As the change feed of a table: rows that changed also come as they were, where the producer asks for it.
+            is_shown = name in SHOWN_BEFORE
+            gone = [
+                r | {"_deleted": True}
+                for k, r in before.items()
+                if content.get(k) != r and (k not in content or is_shown)
+            ]
             changed[name] = rows(self.spark, name, new + gone)
         features = customers(self.spark, *[f | _named(k) for k, f in self.world.features.items()])
         features = features.withColumn("as_of", F.lit(as_of))
@@ -111,6 +120,10 @@ class KeyedWorld(World):
         super().happen(key, day)
         if self.number in self.lines:
             self.lines[self.number]["customer_key"] = KEYS[key]
+
+    def book_on(self, number: int, key: int, day: date) -> None:
+        super().book_on(number, key, day)
+        self.lines[number]["customer_key"] = KEYS[key]
 
     def observe(self, key: int, as_of: date, segments: list[Segment]) -> Any:
         hashed = {n: line for n, line in self.lines.items() if line["customer_key"] == KEYS[key]}

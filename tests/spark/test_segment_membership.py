@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
 from segments.definitions import build_customer_segment, measure_segments
+from segments.earlier import Earlier
 from segments.evaluation import evaluate_changed
 from segments.events import SOURCES
 from segments.history import emit_events, publish_members, record_history
@@ -48,6 +49,8 @@ class Tables:
         self.spark = spark
         self.content: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
         self.seen: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
+        self.runs = 0
+        self.earlier = Earlier(tuple)
 
     def read(self, name: str) -> DataFrame:
         return rows(self.spark, name, self.content.get(name, {}).values())
@@ -87,7 +90,8 @@ class Tables:
         is_full: bool = False,
     ) -> list[int]:
         """Run the steps in order; `stop_after` is where a kill strikes. Returns the rows each step wrote."""
-        now = at(as_of.year, as_of.month, as_of.day, 6)
+        self.runs += 1
+        now = at(as_of.year, as_of.month, as_of.day, 6) + timedelta(seconds=self.runs)
         features = features.withColumn("as_of", F.lit(as_of))
         history, event = "gold.customer_segment_history", "gold.customer_segment_event"
         tables = {name: self.read(name) for name in SOURCES}
@@ -133,7 +137,9 @@ class Tables:
         if stop_after < 2:
             return written
         changed = self.changes(MEMBERSHIP, history)
-        made = record_history(changed, self.read(history), segments=segments, run_id=run_id, started_at=now)
+        told = {"run_id": run_id, "started_at": now, "earlier": self.earlier}
+        made = record_history(changed, self.read(history), segments=segments, **told)
+        self.earlier = Earlier(tuple, {s.segment_id: s.version for s in segments})
         written.append(self.write(history, made))
         self.done(MEMBERSHIP, history)
         if stop_after < 3:
@@ -227,6 +233,27 @@ def test_why_a_stay_ended_is_kept(spark: SparkSession, tables: Tables) -> None:
         ("removed", 1): "segment_inactive",
         ("kept", 1): None,
     } | {(s.segment_id, 2): "customer_absent" for s in others}
+
+
+def test_who_leaves_a_segment_edited_long_ago_did_something_since(spark: SparkSession, tables: Tables) -> None:
+    tables.refresh(customers(spark, {"recency_days": 5}), [RECENT])
+    edited = replace(RECENT, rule=feature("recency_days").at_most(20))
+    tables.refresh(customers(spark, {"recency_days": 6}), [edited], DAY + timedelta(days=1))
+    assert tables.stays() == {("recent", 1, DAY, None, None)}
+    tables.refresh(customers(spark, {"recency_days": 21}), [edited], DAY + timedelta(days=16))
+    (stay,) = tables.content["gold.customer_segment_history"].values()
+    assert (stay["exit_reason"], stay["exit_detail"]) == ("rule_not_true", "recency_days at_most 20 became false")
+
+
+def test_in_and_out_and_in_again_on_one_day_are_two_stays_and_three_events(spark: SparkSession, tables: Tables) -> None:
+    frame = customers(spark, {"recency_days": 5})
+    for rule in (RECENT.rule, feature("recency_days").at_most(3), RECENT.rule):
+        tables.refresh(frame, [replace(RECENT, rule=rule)])
+
+    assert tables.members() == {("recent", 1)}
+    assert tables.stays() == {("recent", 1, DAY, DAY, "definition_changed"), ("recent", 1, DAY, None, None)}
+    told = sorted(tables.content["gold.customer_segment_event"].values(), key=lambda e: e["created_at"])
+    assert [e["event_type"] for e in told] == ["segment_entered", "segment_exited", "segment_entered"]
 
 
 def test_a_processed_event_stays_processed_and_old_ones_do_not_come_back(spark: SparkSession, tables: Tables) -> None:
@@ -349,7 +376,16 @@ def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSessio
         "often": (False, first, second),
         "waiting": (True, first, first),
     }
-    assert publish([replace(RECENT, name="Lately"), waiting], at(2018, 1, 3))[("often",)]["updated_at"] == second
+    assert now[("often",)]["refresh_status"] == "completed"
+    now[("often",)] |= {"refresh_status": "error", "refresh_message": "The last run failed: no disk"}
+    now[("waiting",)]["refresh_status"] = "processing"  # asked for, by a run that was killed
+    now = publish([replace(RECENT, name="Lately"), waiting], at(2018, 1, 3))
+    assert now[("often",)]["updated_at"] == second
+    assert {k[0]: (r["refresh_status"], r["refresh_message"]) for k, r in now.items()} == {
+        "recent": ("completed", None),
+        "often": ("pending", None),
+        "waiting": ("pending", None),
+    }
     assert now[("often",)]["name"] == "Often"
 
 
@@ -478,6 +514,27 @@ def test_a_pin_holds_against_the_rule_until_it_is_taken_away(spark: SparkSession
     tables.content[PIN] = {}
     tables.refresh(frame, [RECENT], DAY + timedelta(days=2))
     assert tables.members() == {("recent", 1)}
+
+
+def test_a_pin_holds_while_a_limit_keeps_the_other_members(spark: SparkSession, tables: Tables) -> None:
+    guarded = replace(RECENT, max_change_share=0.2)
+    tables.refresh(customers(spark, *[{"recency_days": 1}] * 5, {"recency_days": 99}), [guarded])
+    key = {"segment_id": "recent", "website_id": "shop", "customer_id": "x", "note": "n"}
+    tables.content[PIN] = {
+        ("recent", "shop", 5): key | {"customer_key": 5, "is_in": False},
+        ("recent", "shop", 6): key | {"customer_key": 6, "is_in": True},
+    }
+    # Pins alone are two of five members, which no limit is about.
+    tables.refresh(customers(spark, *[{"recency_days": 1}] * 5, {"recency_days": 99}), [guarded], run_id="pinned")
+    expected = {("recent", key) for key in (1, 2, 3, 4, 6)}
+    assert tables.members() == expected
+    tables.content[PIN] = {
+        ("recent", "shop", 5): key | {"customer_key": 5, "is_in": True},
+        ("recent", "shop", 6): key | {"customer_key": 6, "is_in": False},
+    }
+    left = customers(spark, *[{"recency_days": 99}] * 4, {"recency_days": 99}, {"recency_days": 99})
+    tables.refresh(left, [guarded], DAY + timedelta(days=1))
+    assert tables.members() == {("recent", key) for key in (1, 2, 3, 4, 5)}
 
 
 def test_the_condition_that_changed_is_kept_with_the_stay(spark: SparkSession, tables: Tables) -> None:

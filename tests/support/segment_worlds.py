@@ -90,6 +90,17 @@ class World:
             "is_valid_purchase": is_sale,
         }
 
+    def book_on(self, number: int, key: int, day: date) -> None:
+        """Corrects whose a line is, and when it was bought."""
+        line = self.lines[number]
+        at = datetime.combine(day, line["posted_ts"].time())
+        self.lines[number] = line | {
+            "customer_key": key,
+            "customer_id": str(key),
+            "posted_ts": at,
+            "business_date": day,
+        }
+
     def click(self, key: int, at: datetime) -> None:
         """Lets a customer do something in the web shop."""
         # Some browsers are shared, so a login takes events from one customer and gives them to another.
@@ -131,6 +142,9 @@ class World:
             self.happen(key, as_of + timedelta(days=self.pick.choice([-30, -8, -1, -1, 1, 3])))
         for gone in self.pick.sample(sorted(self.lines), 1):
             del self.lines[gone]
+        for number in self.pick.sample(sorted(self.lines), 1):
+            # Corrected: it was another customer, on another day.
+            self.book_on(number, self.pick.choice(keys), as_of - timedelta(days=self.pick.choice([1, 8, 30])))
         self.number += 1
         self.click(self.pick.choice(keys), datetime.combine(as_of - timedelta(days=2), time(9)))
         for key in self.pick.sample(keys, 2):

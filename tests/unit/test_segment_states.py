@@ -16,5 +16,5 @@ def test_a_refresh_may_begin_and_fail_in_any_state_but_ends_only_if_it_was_begun
     assert is_lawful(state, "processing")
     assert is_lawful(state, "error")
     assert is_lawful(state, "completed") == (state == "processing")
-    assert not is_lawful(state, "pending")
+    assert is_lawful(state, "pending") == (state in ("processing", "stale", "error"))
     assert is_lawful(None, state)
