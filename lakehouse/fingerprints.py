@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lakehouse.declare import table_of
+from lakehouse.declare import Changes, table_of
 from lakehouse.steps import Step
 
 _RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings", "hold"})
@@ -32,6 +32,7 @@ def step_fingerprint(step: Step, function: Callable[..., object], params: Mappin
     code = hashlib.sha256(code_fingerprint(step.producer.split(":")[0]).encode())
     for t in (*step.outputs, *(table_of(str(r)) for r in step.reads)):
         code.update(repr((t.name, t.kind, t.key, t.columns, [c.spec for c in t.columns])).encode())
+    code.update(repr([str(r) for r in step.reads if isinstance(r, Changes) and r.also_before]).encode())
     values = {n: _plain(params[n]) for n in sorted(keyword_only(function) - _RUN_ONLY) if n in params}
     said = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     return f"{code.hexdigest()[:16]}.{said.hexdigest()[:16]}"

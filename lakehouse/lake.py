@@ -178,13 +178,16 @@ class Lake:
         """A frame of the declared schema without rows."""
         return self.spark.createDataFrame([], ddl.struct_of(table_of(which)))
 
-    def read_changes(self, which: Which, since: int | None, *, until: int | None = None) -> DataFrame:
+    def read_changes(
+        self, which: Which, since: int | None, *, until: int | None = None, also_before: bool = False
+    ) -> DataFrame:
         """Return rows whose content changed after version `since`, each key once, with `_deleted`.
 
         Args:
             which: A table declared with `change_feed`.
             since: Last version already seen; None asks for the whole table.
             until: Version to stop at, the newest when None.
+            also_before: Return every state a changed row has had as well, with `_deleted` true: whoever held it then.
         """
         t = table_of(which)
         newest = until if until is not None else self.version(t)
@@ -199,6 +202,9 @@ class Lake:
             .option("endingVersion", newest)
         )
         feed = reader.table(self.name(t)) if self.settings.catalog else reader.load(str(self.path(t)))
+        if also_before:
+            is_gone = F.col("_change_type").isin("update_preimage", "delete")
+            return feed.select(*t.column_names, is_gone.alias(DELETED))
         rows = feed.where(F.col("_change_type") != "update_preimage")
         if t.key and newest - since > 1 and not isinstance(t.kind, Append):
             last = Window.partitionBy(*t.key).orderBy(

@@ -201,7 +201,7 @@ def _execute(
     held = [lake.count(r, version=versions.get(str(r))) for r in step.reads]
     lake = lake.for_rows(sum(held))
     frames = [
-        lake.read_changes(r, seen.get(str(r)), until=versions.get(str(r)))
+        lake.read_changes(r, seen.get(str(r)), until=versions.get(str(r)), also_before=r.also_before)
         if isinstance(r, Changes)
         else lake.read(r, version=versions.get(str(r)))
         for r in step.reads

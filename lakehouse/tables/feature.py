@@ -51,7 +51,7 @@ def _visits(days: int) -> str:
     producer="features.build:build_customer_features",
     reads=(
         "gold.fact_transactions",
-        changes("gold.fact_transactions"),
+        changes("gold.fact_transactions", also_before=True),
         "gold.dim_product",
         changes("gold.dim_product"),
         "gold.dim_customer",

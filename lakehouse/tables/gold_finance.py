@@ -145,7 +145,7 @@ class RefExchangeRates:
     kind=Merge(),
     key=("merchant_id", "channel_id", "currency", "txn_type", "business_date"),
     producer="pipelines.gold.daily:build_daily_sales",
-    reads=(_FACTS, changes(_FACTS)),
+    reads=(_FACTS, changes(_FACTS, also_before=True)),
     cluster_by=("business_date",),
     owner="sales-data",
 )
@@ -208,7 +208,7 @@ class DimAccount:
     kind=Merge(),
     key=("account_id", "currency", "month_end"),
     producer="pipelines.gold.accounts:build_balance_snapshots",
-    reads=(_FACTS, changes(_FACTS)),
+    reads=(_FACTS, changes(_FACTS, also_before=True)),
     owner="finance",
 )
 class FactBalanceSnapshots:

@@ -86,7 +86,7 @@ class TransactionReject:
         "bronze.raw_products",
         changes("bronze.raw_products"),
         "silver.transaction_line",
-        changes("silver.transaction_line"),
+        changes("silver.transaction_line", also_before=True),
     ),
     owner="merchandising",
 )
@@ -117,7 +117,7 @@ class Product:
         "bronze.raw_contact_points",
         changes("bronze.raw_contact_points"),
         "silver.transaction_line",
-        changes("silver.transaction_line"),
+        changes("silver.transaction_line", also_before=True),
     ),
     change_feed=True,
     owner="crm-data",

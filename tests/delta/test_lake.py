@@ -59,6 +59,17 @@ def test_changes_since_a_version_name_each_key_once_with_its_last_state(lake: La
     assert lake.read_changes(which, None).count() == 3
 
 
+def test_changes_also_show_what_a_row_was_in_between(lake: Lake) -> None:
+    which = "silver.customer"
+    one = lake.write(which, rows(lake.spark, which, [{"customer_id": "1", "city": "A"}, {"customer_id": "2"}]))
+    for city in ("B", "C"):
+        lake.write(which, rows(lake.spark, which, [{"customer_id": "1", "city": city}]))
+    changed = lake.read_changes(which, one.version, also_before=True).select("customer_id", "city", "_deleted")
+    assert sorted(map(tuple, changed.collect())) == [
+        ("1", "A", True), ("1", "B", False), ("1", "B", True), ("1", "C", False)
+    ]  # fmt: skip
+
+
 def test_work_on_few_rows_sees_and_writes_the_same_tables(lake: Lake) -> None:
     few = lake.for_rows(10)
     assert few is lake.for_rows(10).for_rows(10)

@@ -42,7 +42,7 @@ def test_bad_rows_are_kept_with_their_reason_and_without_personal_data(shop_run:
 
 def test_repeated_lines_count_once(shop_run: Ran) -> None:
     lines = shop_run.job.lake.read("silver.transaction_line")
-    assert lines.agg(F.sum(F.size(F.coalesce("superseded", F.array())))).collect()[0][0] == 10
+    assert lines.agg(F.sum(F.size(F.coalesce("superseded", F.array())))).collect()[0][0] == 16
 
 
 def test_members_of_segments_are_customers_with_features(shop_run: Ran) -> None:

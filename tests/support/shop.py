@@ -119,12 +119,17 @@ class Shop:
     conf: Path
 
     def deliver(self, month: int) -> Path:
-        """Write the sales file of a month (0 is the first); months repeat a few lines of the month before."""
+        """Write the sales file of a month (0 is the first).
+
+        Months repeat a few lines of the month before, and the third books three baskets of the first on others.
+        """
         path = self.folder / "sales" / f"sales-{month:03d}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = _month(month)
         if month:
             lines += _month(month - 1)[:5]
+        if month == 2:
+            lines += _booked_on_others(_month(0))
         write_csv(path, HEADER, lines)
         return path
 
@@ -191,6 +196,17 @@ def _month(month: int) -> list[tuple[object, ...]]:
     lines.append((f"R{month:02d}BAD2", 1, "", "C001", "A", "2024-01-05 10:00:00", 1, "1.00", "0.00"))
     lines.append((f"R{month:02d}BAD3", 1, "P01", "C001", "A", "3000-01-05 10:00:00", 1, "1.00", "0.00"))
     return lines
+
+
+def _booked_on_others(lines: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """A guest's basket becomes a customer's, one of a customer becomes a guest's, and one another's, a day later."""
+    owners = {"R000010": "C005", "R000011": "", "R000012": "C031"}
+    booked: list[tuple[object, ...]] = []
+    for receipt, line, sku, _, store, sold, *rest in lines:
+        if receipt in owners:
+            when = datetime.fromisoformat(str(sold)) + timedelta(days=1 if receipt == "R000012" else 0)
+            booked.append((receipt, line, sku, owners[str(receipt)], store, when.isoformat(sep=" "), *rest))
+    return booked
 
 
 def _visits() -> list[tuple[object, ...]]:
