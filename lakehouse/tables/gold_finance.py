@@ -295,7 +295,7 @@ class FactSettlements:
     kind=Merge(),
     key=("transaction_id",),
     producer="pipelines.gold.adjustments:stage_adjustments",
-    reads=(changes(_FACTS),),
+    reads=(_FACTS, changes(_FACTS)),
     owner="finance",
 )
 class StageAdjustments:
@@ -311,6 +311,12 @@ class StageAdjustments:
     currency = text("ISO 4217 code.")
     original_basket_id = text("Basket of the sale it takes back, when matched.", optional=True)
     is_matched = flag("Whether the sale it takes back was found.")
+    matched_by = text(
+        "Who found it: the source names it, or it was inferred: the latest sale before, to the same customer, of the "
+        "same product at the same unit price and of at least as many pieces. Null when not matched.",
+        optional=True,
+        values=("source", "inferred"),
+    )
 
 
 @table(

@@ -2,38 +2,96 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.joins import rows_named
 from lakehouse.lake import exact_sum
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.gold_finance import AuditTxnIngest as I
 from lakehouse.tables.gold_finance import StageAdjustments as A
 
+_TAKES_BACK = ("return", "cancellation")
+_KINDS = (*_TAKES_BACK, "adjustment")
+_BOUGHT: list[str] = [T.account_id, T.product_id]
+"""What a return and the sale it takes back have in common. An account is a known customer; guests share one."""
 
-def stage_adjustments(fact_changes: DataFrame) -> DataFrame:
-    """Returns, cancellations and adjustments among the changed lines.
+
+def stage_adjustments(facts: DataFrame, fact_changes: DataFrame, *, previous: DataFrame | None) -> DataFrame:
+    """Returns, cancellations and adjustments, with the sale they take back where it is known or can be inferred.
+
+    A sale is inferred for a known customer only, and can be that of several returns.
+
+    Args:
+        facts: `gold.fact_transactions`.
+        fact_changes: Its changed rows.
+        previous: Present content of `silver.stage_adjustments`, None on a first run.
 
     Returns:
-        `silver.stage_adjustments` rows plus `_deleted`: also for lines that were adjustments and no longer are.
+        `silver.stage_adjustments` rows plus `_deleted`: changed ones, also lines that were adjustments and no longer
+        are, and those whose sale may be another since a line of the same customer and product changed.
     """
-    kinds = ("return", "cancellation", "adjustment")
-    no_more = F.col("_deleted") | ~F.col(T.txn_type).isin(*kinds)
-    return fact_changes.select(
+    lines = rows_named(
+        facts.where(F.col(T.customer_key).isNotNull()), _to_match(facts, fact_changes, previous), _BOUGHT
+    )
+    # Changed ones again, of which the changes already tell; and in the same state.
+    again = lines.where(F.col(T.txn_type).isin(*_KINDS)).withColumn("_deleted", F.lit(False))
+    told = fact_changes.unionByName(again).dropDuplicates([T.transaction_id])
+    # One sale at most for each of them.
+    both = told.join(_inferred(lines), on=str(T.transaction_id), how="left")
+    is_kind, is_named = F.col(T.txn_type).isin(*_KINDS), F.col(T.original_basket_id).isNotNull()
+    sale = F.coalesce(T.original_basket_id, "_inferred")
+    return both.select(
         A.transaction_id,
         A.merchant_id,
         A.account_id,
         A.basket_id,
         A.product_id,
-        F.when(F.col(T.txn_type).isin(*kinds), F.col(T.txn_type)).otherwise("adjustment").alias(A.adjustment_type),
+        F.when(is_kind, F.col(T.txn_type)).otherwise("adjustment").alias(A.adjustment_type),
         A.business_date,
         A.quantity,
         A.amount,
         A.currency,
-        A.original_basket_id,
-        F.col(T.original_basket_id).isNotNull().alias(A.is_matched),
-        no_more.alias("_deleted"),
+        sale.alias(A.original_basket_id),
+        sale.isNotNull().alias(A.is_matched),
+        F.when(is_named, F.lit("source")).when(sale.isNotNull(), F.lit("inferred")).alias(A.matched_by),
+        (F.col("_deleted") | ~is_kind).alias("_deleted"),
     )
+
+
+def _to_match(facts: DataFrame, fact_changes: DataFrame, previous: DataFrame | None) -> DataFrame:
+    """Accounts and products with something to match, or to match again: all on a first run."""
+    if previous is None:
+        return facts.where(_asks_for_a_sale()).select(*_BOUGHT)
+    new = fact_changes.where(_asks_for_a_sale() & ~F.col("_deleted")).select(*_BOUGHT)
+    # A sale can be new or gone, or booked on another customer: then what names its basket is matched again.
+    unnamed = previous.where(~F.col(A.matched_by).eqNullSafe("source") & F.col(A.adjustment_type).isin(*_TAKES_BACK))
+    baskets = fact_changes.select(T.merchant_id, F.col(T.basket_id).alias(A.original_basket_id))
+    by_product = rows_named(unnamed, fact_changes.select(*_BOUGHT), _BOUGHT)
+    by_basket = rows_named(unnamed, baskets, [A.merchant_id, A.original_basket_id])
+    return new.unionByName(by_product.select(*_BOUGHT)).unionByName(by_basket.select(*_BOUGHT))
+
+
+def _asks_for_a_sale() -> Column:
+    is_known = F.col(T.customer_key).isNotNull() & F.col(T.original_basket_id).isNull()
+    return is_known & F.col(T.txn_type).isin(*_TAKES_BACK) & (F.col(T.quantity) < 0)
+
+
+def _inferred(lines: DataFrame) -> DataFrame:
+    """transaction_id of returns whose sale is among the lines, and its basket as `_inferred`."""
+    price = F.round(F.try_divide(T.amount, T.quantity), 2).alias("_price")
+    on = [*_BOUGHT, str(T.merchant_id), str(T.currency), "_price"]
+    returned = lines.where(_asks_for_a_sale()).select(
+        T.transaction_id, *on[:-1], price, F.col(T.posted_ts).alias("_back_at"), (-F.col(T.quantity)).alias("_pieces")
+    )
+    sold = lines.where((F.col(T.txn_type) == "sale") & (F.col(T.quantity) > 0)).select(
+        *on[:-1], price, T.basket_id, T.quantity, F.struct(T.posted_ts, T.transaction_id).alias("_sold")
+    )
+    # Of the many sales a return may meet one is kept.
+    met = returned.join(sold, on=on, how="inner").where(
+        (F.col(f"_sold.{T.posted_ts}") <= F.col("_back_at")) & (F.col(T.quantity) >= F.col("_pieces"))
+    )
+    return met.groupBy(T.transaction_id).agg(F.max_by(T.basket_id, "_sold").alias("_inferred"))
 
 
 def audit_transaction_ingest(raw_changes: DataFrame) -> DataFrame:
