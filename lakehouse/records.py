@@ -11,12 +11,12 @@ from lakehouse.lake import Lake, WriteResult
 
 
 class AuditLog:
-    """Audit rows of a run, held back a few seconds so that a hundred small steps are not a hundred commits.
+    """Audit rows of a run, held back half a minute so that a hundred small steps are not a hundred commits.
 
     A row lost in a crash makes its step run again, which changes nothing, so holding back is safe.
     """
 
-    def __init__(self, lake: Lake, flush_seconds: float = 10.0) -> None:
+    def __init__(self, lake: Lake, flush_seconds: float = 30.0) -> None:
         """Read the newest success of every step."""
         self._lake = lake
         self._every = flush_seconds
@@ -30,7 +30,7 @@ class AuditLog:
         return self._last.get(step)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Record rows; they reach the table within seconds or at `flush`."""
+        """Record rows; they reach the table within half a minute or at `flush`."""
         with self._lock:
             added = list(rows)
             self._rows += added
