@@ -156,12 +156,13 @@ def test_a_hostile_folder_is_refused_with_every_file_named(tmp_path: Path) -> No
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "vip.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "lists" / "Bad Name.csv").write_text("customer_id\n1\n")
+    (tmp_path / "lists" / "folder.csv").mkdir()
     (tmp_path / "a.yml").write_bytes(b"x" * 300_000)
     (tmp_path / "b.yaml").write_text("[" * 5_000)
     (tmp_path / "c.yml").mkdir()
     with pytest.raises(DefinitionError) as raised:
         load_segments(tmp_path, FEATURES)
-    assert {p.at.file for p in raised.value.problems} == {"lists/vip.csv", "lists/Bad Name.csv", "a.yml", "b.yaml", "c.yml"}  # fmt: skip
+    assert {p.at.file for p in raised.value.problems} == {"lists/vip.csv", "lists/Bad Name.csv", "lists/folder.csv", "a.yml", "b.yaml", "c.yml"}  # fmt: skip
 
 
 def test_text_that_looks_like_code_is_only_text() -> None:
