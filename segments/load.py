@@ -167,7 +167,8 @@ class _Reader(ConditionReader):
         return tuple(sorted((s for s, _ in self.segments), key=lambda s: (s.priority, s.segment_id)))
 
     def _references(self, others: Iterable[Segment]) -> None:
-        known = {s.segment_id: s for s in [*others, *(s for s, _ in self.segments)]}
+        known = {s.segment_id: s for s in others if s.segment_id not in self.seen}
+        known |= {s.segment_id: s for s, _ in self.segments}
         for asking, asked, at in self.asked:
             self.segment_id = asking
             if asked not in known:
@@ -178,7 +179,11 @@ class _Reader(ConditionReader):
                 self.complain(f"'{short(asked)}' is a segment of guests, which no customer is in", at)
             elif not known[asked].is_active:
                 self.complain(f"'{short(asked)}' is not active, so no one is in it", at)
+        # What a definition asks for is known when something else in it is wrong, too.
         asks = {i: segments_in(s.rule) for i, s in known.items()}
+        for asking, asked, _ in self.asked:
+            if asking is not None:
+                asks[asking] = asks.get(asking, frozenset()) | {asked}
         for circle in circles(asks):
             self.segment_id = circle[0]
             at = next((at for asking, asked, at in self.asked if (asking, asked) == circle[:2]), Place(self.file, 1, 1))

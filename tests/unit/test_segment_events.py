@@ -206,6 +206,28 @@ def test_a_circle_of_segments_is_told_once_with_its_way() -> None:
     assert [p.message for p in raised.value.problems] == ["asks for itself, by way of a -> b -> c -> a"]
 
 
+def test_a_circle_is_told_of_beside_other_mistakes() -> None:
+    text = """\
+segments:
+  - {segment_id: c, name: C, rule: {in_segment: d}}
+  - {segment_id: d, name: D, rule: {all: [{in_segment: c}, {feature: frequencie, op: at_least, value: 1}]}}
+"""
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(text, FEATURES)
+    assert [p.message for p in raised.value.problems] == [
+        "'frequencie' is not a feature. Did you mean 'frequency'?",
+        "asks for itself, by way of c -> d -> c",
+    ]
+
+
+def test_a_definition_read_again_no_longer_asks_for_what_it_did() -> None:
+    old = [Segment("c", "C", in_segment("d")), Segment("d", "D", feature("frequency").at_least(1))]
+    text = "segments: [{segment_id: c, name: C, rule: {feature: frequencie, op: at_least, value: 1}}, {segment_id: d, name: D, rule: {in_segment: c}}]"
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(text, FEATURES, others=old)
+    assert [p.message for p in raised.value.problems] == ["'frequencie' is not a feature. Did you mean 'frequency'?"]
+
+
 def test_lists_are_read_from_their_files_and_decide_the_version(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     file = tmp_path / "lists" / "vip.csv"
