@@ -15,7 +15,7 @@ from segments.catalogue import GUEST_TABLES, Feature, declared_features
 from segments.conditions import ConditionReader
 from segments.language import Segment
 from segments.lists import read_lists
-from segments.nodes import MAX_BYTES, DefinitionError, Problem, short
+from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, short
 from segments.references import circles
 from segments.rules import Place, Rule, segments_in
 
@@ -89,7 +89,7 @@ def parse_rule(
         DefinitionError: Lists everything wrong with it.
     """
     reader = _Reader(features=declared_features() if features is None else features, lists=lists or {})
-    root = reader.compose(text.encode("utf-8", "surrogatepass"), file)
+    root = reader.compose(text.encode("utf-8", "surrogatepass"), file, times=ROW_TIMES)
     rule = reader.rule(root) if root is not None else None
     if reader.problems or rule is None:
         raise DefinitionError(reader.problems or [Problem("holds no rule", Place(file, 1, 1))])
