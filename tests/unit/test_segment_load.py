@@ -307,6 +307,18 @@ def test_names_are_unique_per_website_and_ids_everywhere(tmp_path: Path) -> None
     ]
 
 
+def test_a_misspelt_website_is_refused_and_one_that_is_not_here_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(CHAMPIONS.replace("[completejourney]", "[elsewhere, complete_journy]"))
+    assert load_segments(tmp_path, FEATURES)
+    with pytest.raises(DefinitionError) as raised:
+        load_segments(tmp_path, FEATURES, websites=["complete_journey", "online_retail_ii"])
+    (found,) = raised.value.problems
+    assert str(found.at) == "a.yml, line 5, column 26"
+    assert found.message == "'complete_journy' is not a retailer of conf/sources. Did you mean 'complete_journey'?"
+    (tmp_path / "a.yml").write_text(CHAMPIONS.replace("completejourney", "complete_journey"))
+    assert load_segments(tmp_path, FEATURES, websites=["complete_journey"])
+
+
 def test_an_absent_folder_has_no_segments(tmp_path: Path) -> None:
     assert load_segments(tmp_path / "none", FEATURES) == ()
 
