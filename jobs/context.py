@@ -81,7 +81,7 @@ class Job:
             "feature_rules": load_feature_rules(conf),
             "sources": self.sources,
             "finance": load_finance(conf),
-            "segments": load_segments(conf / "segments"),
+            "segments": load_segments(conf / "segments", websites=self.websites),
         }
 
     @cached_property
@@ -95,6 +95,11 @@ class Job:
         from pipelines.bronze.load_sources import load_sources
 
         return load_sources(self.settings.conf_dir, self.settings.variables)
+
+    @property
+    def websites(self) -> tuple[str, ...]:
+        """Declared retailers, which segments may name."""
+        return tuple(m.id for m in self.sources.merchants)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

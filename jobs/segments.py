@@ -39,7 +39,7 @@ NEEDS_REFRESH_AFTER = timedelta(hours=24)
 
 def definitions(job: Job) -> tuple[Segment, ...]:
     """Every definition of `conf/segments`, checked, and a segment per lookalike audience."""
-    configured = load_segments(_folder(job))
+    configured = load_segments(_folder(job), websites=job.websites)
     return (*configured, *audience_segments(job.lake, configured))
 
 
@@ -66,7 +66,8 @@ def find(job: Job, segment_id: str) -> Segment:
 
 def read_file(job: Job, path: Path) -> Segment:
     """The one definition of a file that is not, or not yet, in `conf/segments`."""
-    found = parse_segments(path.read_bytes(), file=path.name, lists=_lists(job), others=definitions(job))
+    content, others = path.read_bytes(), definitions(job)
+    found = parse_segments(content, file=path.name, lists=_lists(job), others=others, websites=job.websites)
     if len(found) != 1:
         raise SettingsError(f"{path} holds {len(found)} segments; one is needed here")
     return found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from lakehouse.declare import table_of
 from lakehouse.tables.gold import DimCustomer
@@ -38,6 +39,7 @@ class Feature:
         table: Table it comes from.
         comment: Meaning and unit.
         values: The closed set of its values, or empty.
+        bounds: The smallest and the largest number it can be.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Feature:
     table: str = ""
     comment: str = ""
     values: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (-inf, inf)
 
     @property
     def family(self) -> Family:

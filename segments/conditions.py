@@ -353,8 +353,10 @@ class ConditionReader(NodeReader):
             return self.number(node, 0, MAX_DAYS, None, whole=True, needed=True)
         if operator.shape == "percent":
             return self.number(node, 0.001, 99.999, None, needed=True)
+        # What a text contains or begins with need not be one of its values.
+        is_whole = operator.name not in ("contains", "starts_with")
         if operator.shape == "one":
-            return self.scalar(node, known)
+            return self.scalar(node, known, is_whole=is_whole)
         if not isinstance(node, yaml.SequenceNode):
             self.complain(f"'{operator.name}' needs a list of values", node)
             return None
@@ -369,8 +371,8 @@ class ConditionReader(NodeReader):
             self.complain(f"the low value of '{operator.name}' is above the high one, so no customer can match", node)
         return values
 
-    def scalar(self, node: yaml.Node, known: Feature) -> Any:
-        """Returns one value as the feature's type."""
+    def scalar(self, node: yaml.Node, known: Feature, *, is_whole: bool = True) -> Any:
+        """Returns one value as the feature's type, one of its closed set unless it is only a part of one."""
         value = self.plain(node)
         if value is BROKEN:
             return None
@@ -389,7 +391,7 @@ class ConditionReader(NodeReader):
         if fits is None:
             self.complain(f"'{known.name}' is compared with {_WANTED[family]}, not {describe(value)}", node)
             return None
-        if known.values and isinstance(fits, str) and fits not in known.values:
+        if is_whole and known.values and isinstance(fits, str) and fits not in known.values:
             self.complain(
                 f"'{known.name}' is never '{short(fits)}'; its values are {', '.join(known.values)}."
                 f"{suggest(fits, known.values)}",

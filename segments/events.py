@@ -7,7 +7,7 @@ Every event has a customer, an instant `at` (order, UTC) and a business day `day
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pyspark.sql import Column, DataFrame
@@ -52,8 +52,9 @@ class Event:
     is_of_visitors: bool = False
 
 
-def _fields(*fields: tuple[str, str, str]) -> Mapping[str, Feature]:
-    return {name: Feature(name, kind, comment=comment) for name, kind, comment in fields}
+def _fields(*fields: tuple[str, str, str], **bounds: tuple[int, int]) -> Mapping[str, Feature]:
+    made = {name: Feature(name, kind, comment=comment) for name, kind, comment in fields}
+    return made | {name: replace(made[name], bounds=of) for name, of in bounds.items()}
 
 
 def _lines(tables: Tables, is_counted: Column) -> DataFrame:
@@ -194,6 +195,8 @@ EVENTS: Final[Mapping[str, Event]] = {
                 ("hour", "int", "Hour in the shop's zone, 0 to 23."),
                 ("weekday", "int", "0 for Monday to 6 for Sunday."),
                 *_WHERE,
+                hour=(0, 23),
+                weekday=(0, 6),
             ),
             _purchases,
         ),

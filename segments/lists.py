@@ -35,12 +35,17 @@ def read_lists(folder: Path, complain: Callable[[str, Place], None]) -> Mapping[
 def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
     if not _NAME.fullmatch(path.stem):
         complain("a list is named with lower-case letters, digits and underscores, beginning with a letter", 1)
-    if path.stat().st_size > MAX_LIST_BYTES:
-        complain(f"is {path.stat().st_size:,} bytes; a list may have {MAX_LIST_BYTES:,}", 1)
-        return frozenset()
     try:
+        size = path.stat().st_size
+        if size > MAX_LIST_BYTES:
+            complain(f"is {size:,} bytes; a list may have {MAX_LIST_BYTES:,}", 1)
+            return frozenset()
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file, strict=True))
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        complain(f"cannot be read: {why}; put a CSV file with a column '{_COLUMN}' here, or take this away", 1)
+        return frozenset()
     except (UnicodeDecodeError, csv.Error) as error:
         complain(f"is not a CSV file in UTF-8: {type(error).__name__}", 1)
         return frozenset()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from segments.catalogue import GUEST_TABLES, Feature, declared_features
 from segments.conditions import ConditionReader
 from segments.language import Segment
 from segments.lists import read_lists
-from segments.nodes import MAX_BYTES, DefinitionError, Problem, short
+from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, short
 from segments.references import circles
 from segments.rules import Place, Rule, segments_in
 
@@ -23,10 +24,15 @@ __all__ = ["MAX_BYTES", "DefinitionError", "Problem", "load_segments", "parse_ru
 
 _SEGMENT_ID: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
+_ALIKE: Final = 0.85
+"""From here on a name is taken for a misspelling: `corner_shp` is, `shop_fr` beside `shop_de` is not."""
+
 Lists = Mapping[str, frozenset[str]]
 
 
-def load_segments(folder: Path, features: Mapping[str, Feature] | None = None) -> tuple[Segment, ...]:
+def load_segments(
+    folder: Path, features: Mapping[str, Feature] | None = None, *, websites: Collection[str] = ()
+) -> tuple[Segment, ...]:
     """Returns every segment of the `*.yml` and `*.yaml` files of a folder, ordered by priority and id.
 
     A file holds one segment, or several under `segments`. An absent folder holds none. Static lists are the `*.csv`
@@ -35,12 +41,13 @@ def load_segments(folder: Path, features: Mapping[str, Feature] | None = None) -
     Args:
         folder: Usually `conf/segments`.
         features: What rules on customers may name; the declared feature tables unless given.
+        websites: Retailers there are; a name much like one of them is taken for a misspelling.
 
     Raises:
         DefinitionError: Something is wrong in any of the files; lists all of it.
     """
     known = declared_features() if features is None else features
-    reader = _Reader(features=known)
+    reader = _Reader(features=known, websites=websites)
     reader.lists = read_lists(folder / "lists", reader.complain)
     for path in sorted([*folder.glob("*.yml"), *folder.glob("*.yaml")]):
         try:
@@ -63,6 +70,7 @@ def parse_segments(
     *,
     lists: Lists | None = None,
     others: Iterable[Segment] = (),
+    websites: Collection[str] = (),
 ) -> tuple[Segment, ...]:
     """Returns the segments of one YAML or JSON text; see `load_segments`.
 
@@ -72,8 +80,10 @@ def parse_segments(
         file: What problems call the text.
         lists: Customer numbers per static list.
         others: Segments defined elsewhere, which rules may ask for.
+        websites: As for `load_segments`.
     """
-    reader = _Reader(features=declared_features() if features is None else features, lists=lists or {})
+    known = declared_features() if features is None else features
+    reader = _Reader(features=known, lists=lists or {}, websites=websites)
     reader.read(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, file)
     return reader.finish(others)
 
@@ -89,7 +99,7 @@ def parse_rule(
         DefinitionError: Lists everything wrong with it.
     """
     reader = _Reader(features=declared_features() if features is None else features, lists=lists or {})
-    root = reader.compose(text.encode("utf-8", "surrogatepass"), file)
+    root = reader.compose(text.encode("utf-8", "surrogatepass"), file, times=ROW_TIMES)
     rule = reader.rule(root) if root is not None else None
     if reader.problems or rule is None:
         raise DefinitionError(reader.problems or [Problem("holds no rule", Place(file, 1, 1))])
@@ -143,6 +153,7 @@ class _Reader(ConditionReader):
 
     segments: list[tuple[Segment, Place]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    websites: Collection[str] = ()
 
     def finish(self, others: Iterable[Segment] = ()) -> tuple[Segment, ...]:
         """Checks what only all files together show, and returns the segments or raises everything found."""
@@ -167,7 +178,8 @@ class _Reader(ConditionReader):
         return tuple(sorted((s for s, _ in self.segments), key=lambda s: (s.priority, s.segment_id)))
 
     def _references(self, others: Iterable[Segment]) -> None:
-        known = {s.segment_id: s for s in [*others, *(s for s, _ in self.segments)]}
+        known = {s.segment_id: s for s in others if s.segment_id not in self.seen}
+        known |= {s.segment_id: s for s, _ in self.segments}
         for asking, asked, at in self.asked:
             self.segment_id = asking
             if asked not in known:
@@ -178,7 +190,11 @@ class _Reader(ConditionReader):
                 self.complain(f"'{short(asked)}' is a segment of guests, which no customer is in", at)
             elif not known[asked].is_active:
                 self.complain(f"'{short(asked)}' is not active, so no one is in it", at)
+        # What a definition asks for is known when something else in it is wrong, too.
         asks = {i: segments_in(s.rule) for i, s in known.items()}
+        for asking, asked, _ in self.asked:
+            if asking is not None:
+                asks[asking] = asks.get(asking, frozenset()) | {asked}
         for circle in circles(asks):
             self.segment_id = circle[0]
             at = next((at for asking, asked, at in self.asked if (asking, asked) == circle[:2]), Place(self.file, 1, 1))
@@ -223,7 +239,7 @@ class _Reader(ConditionReader):
             "description": self.text(got.get("description"), maximum=10_000) or "",
             "entity": self.choice(got.get("entity"), ("customer", "guest"), "customer"),
             "is_active": self.typed(got.get("is_active"), bool, "true or false", True),
-            "website_ids": self.names(got.get("website_ids")),
+            "website_ids": self.website_ids(got.get("website_ids")),
             "customer_group_ids": self.names(got.get("customer_group_ids")),
             "priority": self.number(got.get("priority"), 0, 1_000_000, 100, whole=True),
             "refresh_mode": self.choice(got.get("refresh_mode"), ("auto", "manual"), "auto"),
@@ -240,6 +256,20 @@ class _Reader(ConditionReader):
         if len(self.problems) == before and rule is not None:
             self.segments.append((Segment(segment_id=str(segment_id), rule=rule, **made), self.place(node)))
         self.segment_id = None
+
+    def website_ids(self, node: yaml.Node | None) -> tuple[str, ...]:
+        """Returns the retailers a segment applies to.
+
+        One that is none of `websites` is let through unless it looks like one: shipped definitions name retailers that
+        a shop of its own does not have.
+        """
+        for part in node.value if isinstance(node, yaml.SequenceNode) else ():
+            if isinstance(part, yaml.ScalarNode) and part.value not in self.websites:
+                for meant in get_close_matches(part.value, self.websites, n=1, cutoff=_ALIKE):
+                    self.complain(
+                        f"'{short(part.value)}' is not a retailer of conf/sources. Did you mean '{meant}'?", part
+                    )
+        return self.names(node)
 
 
 def _named_id(node: yaml.Node) -> str | None:

@@ -1,22 +1,25 @@
 """Branches of a rule that no customer can fulfil, or that everyone does: mistakes, however well they are typed.
 
-Conditions on one feature divide its values at the constants they name. One value of each part stands for all of it,
-so trying these few values answers for every value there is.
+Conditions on one quantity (a feature, how often or how much of an event, the days to an anniversary) divide its values
+at the constants they name. One value of each part stands for all of it, so trying these few values answers for every
+value there is. Conditions on different quantities are not held against each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
-from typing import Any, Final
+from itertools import islice, pairwise
+from math import inf, isfinite
+from typing import Any, Final, NamedTuple
 
 from segments.catalogue import Feature
+from segments.events import EVENTS
 from segments.operators import Family
 from segments.reference import Observed, explain
-from segments.rules import All, AnyOf, Condition, EventCondition, Not, Rule, leaves_of
+from segments.rules import All, AnyOf, Condition, EventCondition, Leaf, Not, Rule, leaves_of
 
 _DIVIDING: Final = frozenset(
     {
@@ -35,7 +38,39 @@ _DIVIDING: Final = frozenset(
         "is_not_empty",
     }
 )
+_RELATIVE: Final = frozenset({"within_last_days", "not_within_last_days"})
+_WITHIN_TEXT: Final = frozenset({"contains", "starts_with"})
+_OF_EVENTS: Final[Mapping[str, str]] = {"exactly": "equals"} | {
+    op: op for op in ("at_least", "at_most", "greater_than", "less_than", "between")
+}
+_WHOLE: Final = frozenset({"tinyint", "smallint", "int", "bigint"})
+_FRACTIONS: Final = frozenset({"float", "double"})
+_TRIALS_OF_LEAF: Final = 10
+"""Taking a leaf apart is about as much work as trying so many values on it."""
+
 _ANY_DAY: Final = date(2000, 1, 1)
+_DAYS_AHEAD: Final = (0, 365)
+"""Days to the next anniversary: none on the day itself, 365 where a 29 February lies between."""
+
+Kind = type[All] | type[AnyOf]
+
+
+class _Asked(NamedTuple):
+    """What a leaf asks of one quantity.
+
+    Attributes:
+        quantity: What leaves must have in common to be held against each other.
+        known: The quantity as a feature.
+        condition: The leaf as a condition on it.
+        said: The feature or event it is of.
+        is_known: Whether the quantity is never unknown.
+    """
+
+    quantity: Hashable
+    known: Feature
+    condition: Condition
+    said: str
+    is_known: bool = False
 
 
 @dataclass
@@ -43,7 +78,7 @@ class Logic:
     """Looks for contradictions, with bounded effort: a file made to keep it busy is let through instead.
 
     Attributes:
-        trials: Conditions it may still try a value on.
+        trials: Values it may still compare with a constant.
     """
 
     trials: int = 2_000_000
@@ -55,75 +90,172 @@ class Logic:
             rule: A node whose names and types are right.
             features: The features by name, or the fields of an event.
         """
-        match rule:
-            case EventCondition(op=op, value=value) if rule.measure in ("count", "distinct") and value is not None:
-                if (op, value) == ("at_least", 0):
-                    yield "is always true: everyone did at least 0 times"
-                if (op, value) == ("less_than", 0):
-                    yield "is impossible: no one did fewer than 0 times"
-            case All(rules):
-                yield from self._clashes(rules, features, is_all=True)
-            case AnyOf(rules):
-                yield from self._clashes(rules, features, is_all=False)
-            case Condition() if features[rule.feature].values and rule.op in ("in", "not_in"):
-                yield from self._clashes((rule,), features, is_all=True)
-                yield from self._clashes((rule,), features, is_all=False)
+        if isinstance(rule, All | Leaf):
+            yield from self._clashes(rule, features, All)
+        if isinstance(rule, AnyOf | Leaf):
+            yield from self._clashes(rule, features, AnyOf)
 
-    def _clashes(self, rules: tuple[Rule, ...], features: Mapping[str, Feature], *, is_all: bool) -> Iterator[str]:
+    def _clashes(self, rule: Rule, features: Mapping[str, Feature], kind: Kind) -> Iterator[str]:
+        if self.trials <= 0:
+            return
+        is_all = kind is All
         said = "is impossible: no customer can fulfil" if is_all else "is always true: every known value fulfils"
+        rules = list(_parts(rule, kind))
         whole = set(rules)
         opposite = next((r for r in rules if isinstance(r, Not) and r.rule in whole), None)
         if opposite is not None:
             yield f"{said} {'both a rule and its opposite' if is_all else 'a rule or its opposite'}"
             return
-        by_feature: dict[str, list[Rule]] = {}
-        for rule in rules:
-            leaves = list(leaves_of(rule))
-            names = {leaf.feature for leaf in leaves if isinstance(leaf, Condition) and leaf.op in _DIVIDING}
-            if len(names) == 1 and all(isinstance(x, Condition) and x.op in _DIVIDING for x in leaves):
-                by_feature.setdefault(names.pop(), []).append(rule)
-        for name, group in by_feature.items():
-            named = [leaf for r in group for leaf in leaves_of(r) if isinstance(leaf, Condition)]
-            values = list(_values(features[name], named))
-            self.trials -= len(values) * len(named)
-            if self.trials < 0 or not values:
+        by_quantity: dict[Hashable, list[tuple[Rule, list[_Asked]]]] = {}
+        for part in rules:
+            asked = [_asked(leaf, features) for leaf in leaves_of(part)]
+            self.trials -= _TRIALS_OF_LEAF * len(asked)
+            found = [a for a in asked if a is not None]
+            quantities = {a.quantity for a in found}
+            if len(quantities) == 1 and len(found) == len(asked):
+                by_quantity.setdefault(quantities.pop(), []).append((part, found))
+        for group in by_quantity.values():
+            joined = kind(tuple(_on(part, features) for part, _ in group))
+            held = [a for _, found in group for a in found]
+            if self._holds(joined, held, is_all=is_all):
+                many = "these conditions" if is_all else "one of these conditions"
+                yield f"{said} {many if len(held) > 1 else 'this condition'} on '{held[0].said}'"
+
+    def _holds(self, joined: Rule, asked: Sequence[_Asked], *, is_all: bool) -> bool:
+        """Whether a rule on one quantity is true for none of its values, or for all of those that are known."""
+        known, conditions = asked[0].known, [a.condition for a in asked]
+        constants = sum(len(c.value) if isinstance(c.value, tuple) else 1 for c in conditions)
+        customers = list(islice(_customers(known, conditions), max(self.trials, 0) // constants + 1))
+        if len(customers) * constants > self.trials:
+            return False
+        self.trials -= len(customers) * constants
+        if asked[0].is_known:
+            customers = [c for c in customers if c.features[known.name] is not None]
+        try:
+            truths = [(explain(joined, c).truth, c.features[known.name]) for c in customers]
+        except OverflowError:  # beyond the first day there is
+            return False
+        if is_all:
+            return not any(truth for truth, _ in truths)
+        return all(truth or (truth is None and value is None) for truth, value in truths)
+
+
+def _parts(rule: Rule, kind: Kind) -> Iterator[Rule]:
+    """What must all be true, or one of it, however deep it is nested: `not any` says that all are not."""
+    match rule:
+        case All(rules) | AnyOf(rules) if isinstance(rule, kind):
+            for part in rules:
+                yield from _parts(part, kind)
+        case Not(All(rules) | AnyOf(rules)) if not isinstance(rule.rule, kind):
+            for part in rules:
+                yield from _parts(Not(part), kind)
+        case Not(Not(inner)):
+            yield from _parts(inner, kind)
+        case _:
+            yield rule
+
+
+def _on(rule: Rule, features: Mapping[str, Feature]) -> Rule:
+    """A rule with every leaf as the condition it is on its quantity."""
+    match rule:
+        case All(rules) | AnyOf(rules):
+            return type(rule)(tuple(_on(part, features) for part in rules))
+        case Not(inner):
+            return Not(_on(inner, features))
+        case _:
+            asked = _asked(rule, features)
+            return asked.condition if asked is not None else rule
+
+
+def _asked(leaf: Leaf, features: Mapping[str, Feature]) -> _Asked | None:
+    """What a leaf asks of a quantity; None where a few values cannot stand for all."""
+    match leaf:
+        case Condition(name, "anniversary_within_days" as op, days):
+            ahead = Feature("days ahead", "int", bounds=_DAYS_AHEAD)
+            return _Asked((name, op), ahead, Condition(ahead.name, "less_than", days), name)
+        case Condition(name, op):
+            known = features[name]
+            is_divided = op in _DIVIDING or op in _RELATIVE
+            if is_divided or (op in _WITHIN_TEXT and known.family is Family.TEXT and known.values):
+                return _Asked(name, known, leaf, name)
+        case EventCondition(op="did" | "did_not", unless=None):
+            op = "greater_than" if leaf.op == "did" else "equals"
+            return _of_events(replace(leaf, op=op, value=0))
+        case EventCondition(op=op) if op in _OF_EVENTS:
+            return _of_events(replace(leaf, op=_OF_EVENTS[op]))
+    return None
+
+
+def _of_events(compared: EventCondition) -> _Asked:
+    """What a comparison of a measure asks of it."""
+    if compared.measure in ("count", "distinct"):
+        known = Feature("times", "bigint", bounds=(0, inf))
+    else:
+        known = replace(EVENTS[compared.step.event].fields[str(compared.measured)], values=())
+        if compared.measure == "sum":
+            known = replace(known, bounds=(-inf, inf))
+        if compared.measure == "avg" and known.type in _WHOLE:
+            known = replace(known, type="double")
+    quantity = (compared.step, compared.window, compared.measure, compared.measured)
+    is_known = compared.measure in ("count", "distinct", "sum")
+    condition = Condition(known.name, compared.op, compared.value)
+    return _Asked(quantity, known, condition, compared.step.event, is_known)
+
+
+def _customers(known: Feature, conditions: Sequence[Condition]) -> Iterator[Observed]:
+    """One customer for every part the conditions divide the values of a feature into, and one of whom it is unknown.
+
+    A refresh may be of any day, so conditions relative to it and conditions on the calendar divide dates independently
+    of each other: every date is tried at every age.
+    """
+    days = {c.value for c in conditions if c.op in _RELATIVE and isinstance(c.value, int)}
+    ages = sorted({day + more for day in {0, *days} for more in (0, 1)}) if days else [0]
+    constants = {
+        v for c in conditions if c.op not in _RELATIVE for v in (c.value if isinstance(c.value, tuple) else (c.value,))
+    }
+    yield Observed(_ANY_DAY, {known.name: known}, {known.name: None})
+    for value in _values(known, constants - {None}):
+        of = value.date() if isinstance(value, datetime) else value if isinstance(value, date) else _ANY_DAY
+        for age in ages:
+            try:
+                as_of = of + timedelta(days=age)
+            except OverflowError:  # beyond the last day there is
                 continue
-            joined: Rule = All(tuple(group)) if is_all else AnyOf(tuple(group))
-            tried = (explain(joined, Observed(_ANY_DAY, features, {name: v})).truth for v in values)
-            if is_all and not any(t is True for t in tried):
-                yield f"{said} {'these conditions' if len(named) > 1 else 'this condition'} on '{name}'"
-            elif not is_all and all(t is True or (t is None and v is None) for t, v in zip(tried, values, strict=True)):
-                yield f"{said} {'one of these conditions' if len(named) > 1 else 'this condition'} on '{name}'"
+            yield Observed(as_of, {known.name: known}, {known.name: value})
 
 
-def _values(known: Feature, leaves: Iterable[Condition]) -> Iterator[Any]:
-    """One value of every part the conditions divide the feature's values into, and none at all."""
-    yield None
-    named = {v for leaf in leaves for v in (leaf.value if isinstance(leaf.value, tuple) else (leaf.value,))} - {None}
+def _values(known: Feature, constants: Collection[Any]) -> Iterator[Any]:
+    """One value of every part that constants divide a feature's values into."""
     if known.family is Family.FLAG:
         yield from (True, False)
-    elif known.values:
+    elif known.values and known.family is Family.TEXT:
         yield from known.values
     elif known.family is Family.LIST:
         yield from ([], [""])
     elif known.family is Family.TEXT:
         yield ""
-        yield from sorted(str(v) for v in named)
-        yield "".join(["other than ", *sorted(str(v) for v in named)])
+        yield from sorted(constants)
+        yield "".join(["other than ", *sorted(constants)])
     elif known.family is Family.NUMBER:
-        is_whole = known.type in {"tinyint", "smallint", "int", "bigint"}
-        exact = sorted({Decimal(str(v)) for v in named} | {Decimal(0)})
-        between = [(a + b) / 2 for a, b in pairwise(exact)]
-        if is_whole:
-            yield from sorted({int(v // 1) + more for v in exact for more in (-1, 0, 1)} | {0})
-        else:
-            yield from [exact[0] - 1, *exact, *between, exact[-1] + 1]
+        yield from _numbers(known, constants)
     else:
         step = timedelta(days=1) if known.family is Family.DATE else timedelta(microseconds=1)
         first: Any = _ANY_DAY if known.family is Family.DATE else datetime(2000, 1, 1, tzinfo=UTC)
-        for value in sorted(named) or [first]:  # type: ignore[type-var]
+        for value in sorted(constants) or [first]:
             for more in (-step, 0 * step, step):
                 try:
-                    yield value + more  # type: ignore[operator]
+                    yield value + more
                 except OverflowError:  # the first or last day there is
                     continue
+
+
+def _numbers(known: Feature, constants: Collection[Any]) -> Iterator[Any]:
+    low, high = known.bounds
+    exact = sorted({Decimal(str(v)) for v in (*constants, 0, *(b for b in known.bounds if isfinite(b)))})
+    if known.type in _WHOLE:
+        found: Collection[Any] = sorted({int(v // 1) + more for v in exact for more in (-1, 0, 1)})
+    else:
+        found = [exact[0] - 1, *exact, *((a + b) / 2 for a, b in pairwise(exact)), exact[-1] + 1]
+        if known.type in _FRACTIONS:
+            found = [float(v) for v in found]
+    yield from (v for v in found if low <= v <= high)

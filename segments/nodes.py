@@ -1,4 +1,4 @@
-"""YAML text to nodes that know their place, safely on any input, and typed values read off them.
+"""YAML and JSON text to nodes that know their place, safely on any input, and typed values read off them.
 
 Size, depth and number of nodes are bounded before anything is built, aliases and tags are refused (so no small file
 grows large, and no file makes an object), and a key given twice is an error.
@@ -6,6 +6,7 @@ grows large, and no file makes an object), and a key given twice is an error.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from typing import Any, Final
 import yaml
 
 from lakehouse.errors import SettingsError, suggest
-from segments.rules import Place
+from segments.rules import Place, joined
 
 MAX_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 256
 MAX_NODES: Final = 50_000
 MAX_TEXT: Final = 1_000
+ROW_TIMES: Final = 8
+"""How much larger than a file a published rule may be: as JSON, what a file says takes more characters."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ BROKEN: Final = object()
 """Stands for a value that was complained about."""
 
 _CONSTRUCTOR: Final = yaml.constructor.SafeConstructor()
+_TAG: Final = "tag:yaml.org,2002:"
+_JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|[^\s\[\]{}:,"]+')
+_NUMBER: Final = re.compile(r"[-+]?(0|[1-9]\d*|\d*\.\d*([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan|Infinity|NaN)", re.I)
 
 
 @dataclass
@@ -78,12 +84,18 @@ class NodeReader:
         """Returns where a node starts."""
         return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def compose(self, content: bytes, file: str) -> yaml.Node | None:
-        """Returns the root node, or None with the problem noted."""
+    def compose(self, content: bytes, file: str, times: int = 1) -> yaml.Node | None:
+        """Returns the root node, or None with the problem noted.
+
+        Args:
+            content: YAML or JSON in UTF-8.
+            file: What problems call it.
+            times: How much larger than a file it may be.
+        """
         self.file = file
         start = Place(file, 1, 1)
-        if len(content) > MAX_BYTES:
-            self.complain(f"is {len(content):,} bytes; a definition file may have {MAX_BYTES:,}", start)
+        if len(content) > MAX_BYTES * times:
+            self.complain(f"is {len(content):,} bytes; a definition file may have {MAX_BYTES * times:,}", start)
             return None
         try:
             text = content.decode("utf-8-sig")
@@ -91,6 +103,8 @@ class NodeReader:
             line = content[: error.start].count(b"\n") + 1
             self.complain("is not UTF-8 text", Place(file, line, 1))
             return None
+        if _is_json(text):
+            return self._nodes_of_json(text, MAX_NODES * times)
         try:
             # Events come from a state machine, so that depth is bounded before anything recurses into it.
             if not self._is_bounded(text):
@@ -109,6 +123,43 @@ class NodeReader:
             return None
         return roots[0]
 
+    def _nodes_of_json(self, text: str, max_nodes: int) -> yaml.Node | None:
+        """The root of what is known to be JSON; YAML would refuse some of its characters and take others for space."""
+        inside: list[list[yaml.Node]] = [[]]
+        begun: list[yaml.Mark] = []
+        nodes = line = line_start = seen = 0
+        for token in _JSON_TOKEN.finditer(text):
+            lines = text.count("\n", seen, token.start())
+            if lines:
+                line, line_start = line + lines, text.rindex("\n", seen, token.start()) + 1
+            seen = token.start()
+            mark = yaml.Mark(self.file, seen, line, seen - line_start, None, 0)
+            said = token.group()
+            if said in "]}":
+                parts, mark = inside.pop(), begun.pop()
+                made: yaml.Node = yaml.SequenceNode(f"{_TAG}seq", parts, mark, mark)
+                if said == "}":
+                    pairs = list(zip(parts[::2], parts[1::2], strict=True))
+                    made = yaml.MappingNode(f"{_TAG}map", pairs, mark, mark)
+                inside[-1].append(made)
+                continue
+            nodes += 1
+            if said in "[{":
+                inside.append([])
+                begun.append(mark)
+            else:
+                inside[-1].append(_scalar_of_json(said, mark))
+            if self._is_beyond(len(begun), nodes, max_nodes, Place(self.file, line + 1, mark.column + 1)):
+                return None
+        return inside[0][0]
+
+    def _is_beyond(self, depth: int, nodes: int, max_nodes: int, at: Place) -> bool:
+        if depth <= MAX_DEPTH and nodes <= max_nodes:
+            return False
+        too_deep, too_many = f"nested deeper than {MAX_DEPTH} levels", f"of more than {max_nodes:,} nodes"
+        self.complain(f"is {too_deep if depth > MAX_DEPTH else too_many}", at)
+        return True
+
     def _is_bounded(self, text: str) -> bool:
         depth = nodes = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -122,9 +173,7 @@ class NodeReader:
                 return False
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             nodes += isinstance(event, yaml.NodeEvent)
-            if depth > MAX_DEPTH or nodes > MAX_NODES:
-                too_deep, too_many = f"nested deeper than {MAX_DEPTH} levels", f"of more than {MAX_NODES:,} nodes"
-                self.complain(f"is {too_deep if depth > MAX_DEPTH else too_many}", at)
+            if self._is_beyond(depth, nodes, MAX_NODES, at):
                 return False
         return True
 
@@ -154,15 +203,27 @@ class NodeReader:
         if not isinstance(node, yaml.ScalarNode):
             self.complain("a single value is needed here, not a list or mapping", node)
             return BROKEN
-        is_text = node.tag == "tag:yaml.org,2002:str"
+        is_text = node.tag == f"{_TAG}str"
         # Not only for space: writing out an integer of thousands of digits is refused by Python itself.
         if len(node.value) > (10 * MAX_TEXT if is_text else MAX_TEXT):
             self.complain(f"a value of {len(node.value):,} characters is too long", node)
             return BROKEN
         try:
-            return _CONSTRUCTOR.construct_object(node)
+            value = _CONSTRUCTOR.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError):
             self.complain(f"'{short(node.value)}' cannot be read as a value", node)
+            return BROKEN
+        if isinstance(value, int | float) and not isinstance(value, bool) and not _NUMBER.fullmatch(node.value):
+            # YAML 1.1 knows octal numbers (010), sixtieths (1:30) and the like, which no one means by them here.
+            said, number = short(node.value), short(str(value))
+            self.complain(f"'{said}' would be the number {number} in YAML; write {number} or \"{said}\"", node)
+            return BROKEN
+        if not isinstance(value, str):
+            return value
+        try:
+            return joined(value)
+        except UnicodeError:
+            self.complain(f"'{short(value)}' has half of a surrogate pair, which is no character", node)
             return BROKEN
 
     def text(self, node: yaml.Node | None, minimum: int = 0, maximum: int = MAX_TEXT) -> str | None:
@@ -223,6 +284,23 @@ class NodeReader:
             return ()
         found = [self.text(part, minimum=1, maximum=255) for part in node.value]
         return tuple(name for name in found if name is not None)
+
+
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False  # YAML tells what is wrong, and where
+    return True
+
+
+def _scalar_of_json(said: str, mark: yaml.Mark) -> yaml.ScalarNode:
+    if said.startswith('"'):
+        return yaml.ScalarNode(f"{_TAG}str", json.loads(said), mark, mark)
+    kind = {"true": "bool", "false": "bool", "null": "null"}.get(said)
+    return yaml.ScalarNode(f"{_TAG}{kind or ('int' if said.lstrip('-').isdigit() else 'float')}", said, mark, mark)
 
 
 def describe(value: Any) -> str:

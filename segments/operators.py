@@ -182,7 +182,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
             _DATED,
             "days",
             _anniversary_within_days,
-            "its day of the year returns in [as_of, as_of + n)",
+            "its day of the year returns in [as_of, as_of + n); 29 February falls on the 28th in years without one",
         ),
         Operator(
             "top_percent",

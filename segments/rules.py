@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Final, Literal
 
-Scalar = str | int | float | bool | date | datetime
+Scalar = str | int | float | bool | date | datetime | Decimal
 Value = Scalar | tuple[Scalar, ...] | None
 Aggregate = Literal["count", "sum", "avg", "min", "max", "distinct"]
 
@@ -56,6 +57,9 @@ class Condition(_Combinable):
     op: str
     value: Value = None
     at: Place | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _as_read(self.value))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the form written in YAML and JSON."""
@@ -131,6 +135,9 @@ class EventCondition(_Combinable):
     days: int | None = None
     unless: EventStep | None = None
     at: Place | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _as_read(self.value))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the form written in YAML and JSON."""
@@ -278,6 +285,30 @@ def segments_in(rule: Rule) -> frozenset[str]:
 def canonical(content: Any) -> str:
     """Returns content as JSON that is equal for equal content."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_iso)
+
+
+def joined(text: str) -> str:
+    """Returns text with the surrogate pairs that JSON escapes make joined to the characters they stand for.
+
+    Raises:
+        UnicodeError: Half of a pair stands alone.
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _as_read(value: Any) -> Any:
+    """A value as it comes back from a file or row, so that it is equal and has one version however it was given."""
+    match value:
+        case tuple() | list():
+            return tuple(_as_read(part) for part in value)
+        case str():
+            return joined(value)
+        case Decimal():
+            return float(value)
+        case datetime():
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+        case _:
+            return value
 
 
 def _op(op: str, value: Any) -> dict[str, Any]:

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+import random
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segments.language import Segment, event, feature, in_list, in_segment, sequence
 from segments.load import DefinitionError, load_segments, parse_rule, parse_segments, segment_of_row
+from segments.logic import Logic
 from segments.reference import Happening, Observed, explain
-from segments.rules import Rule
+from segments.rules import All, AnyOf, Not, Rule
 from tests.support.segment_features import FEATURES
 
 AS_OF = date(2018, 1, 1)
@@ -181,6 +185,28 @@ def told(definition: str, features: Any = FEATURES) -> list[str]:
         ("{feature: lifecycle_stage, op: in, value: [new, active, lapsing, lost, won_back]}", "always true"),
         ("{event: purchase, op: at_least, value: 0}", "always true"),
         ("{event: purchase, op: less_than, value: 0}", "impossible"),
+        ("{feature: first_purchase_on, op: within_last_days, value: 0}", "impossible"),
+        ("{feature: first_purchase_on, op: not_within_last_days, value: 0}", "always true"),
+        ("{feature: first_purchase_on, op: anniversary_within_days, value: 0}", "impossible"),
+        ("{feature: first_purchase_on, op: anniversary_within_days, value: 366}", "always true"),
+        ("{feature: lifecycle_stage, op: starts_with, value: newer}", "impossible: no customer can fulfil this condition on 'lifecycle_stage'"),
+        ("{all: [{event: purchase, op: did}, {event: purchase, op: did_not}]}", "impossible: no customer can fulfil these conditions on 'purchase'"),
+        ("{any: [{event: purchase, op: did, within_last_days: 9}, {event: purchase, op: did_not, within_last_days: 9}]}", "always true"),
+        ("{all: [{event: purchase, op: at_least, value: 5}, {event: purchase, op: at_most, value: 3}]}", "impossible"),
+        ("{all: [{event: purchase, op: greater_than, value: 4}, {event: purchase, op: less_than, value: 5}]}", "impossible"),
+        ("{all: [{event: purchase, op: did}, {event: purchase, op: exactly, value: 0}]}", "impossible"),
+        ("{any: [{event: purchase, op: at_least, value: 5, sum: amount}, {event: purchase, op: at_most, value: 5, sum: amount}]}", "always true"),
+        ("{all: [{event: purchase, op: at_least, value: 5.5, avg: amount}, {event: purchase, op: at_most, value: 5.4, avg: amount}]}", "impossible"),
+        ("{event: purchase, op: greater_than, value: 23, max: hour}", "impossible"),
+        ("{all: [{feature: first_purchase_on, op: within_last_days, value: 7}, {feature: first_purchase_on, op: not_within_last_days, value: 30}]}", "impossible"),
+        ("{all: [{feature: last_seen_at, op: within_last_days, value: 7}, {feature: last_seen_at, op: is_empty}]}", "impossible"),
+        ("{all: [{feature: first_purchase_on, op: anniversary_within_days, value: 7}, {not: {feature: first_purchase_on, op: anniversary_within_days, value: 30}}]}", "impossible"),
+        ("{all: [{feature: frequency, op: greater_than, value: 10}, {all: [{feature: frequency, op: less_than, value: 5}, {feature: recency_days, op: at_least, value: 1}]}]}", "impossible"),
+        ("{any: [{feature: frequency, op: greater_than, value: 3}, {any: [{feature: frequency, op: less_than, value: 5}, {feature: recency_days, op: at_least, value: 1}]}]}", "always true"),
+        ("{all: [{feature: frequency, op: greater_than, value: 10}, {not: {any: [{feature: frequency, op: at_least, value: 5}, {feature: recency_days, op: at_least, value: 1}]}}]}", "impossible"),
+        ("{any: [{feature: frequency, op: greater_than, value: 3}, {not: {all: [{feature: frequency, op: at_least, value: 5}, {feature: recency_days, op: at_least, value: 1}]}}]}", "always true"),
+        ("{event: purchase, op: did, where: {field: weekday, op: equals, value: 9}}", "impossible"),
+        ("{event: purchase, op: did, where: {field: hour, op: at_most, value: 23}}", "always true"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_with_a_reason(definition: str, said: str) -> None:
@@ -192,8 +218,118 @@ def test_possible_branches_are_left_alone() -> None:
         "{all: [{feature: weekend_share, op: greater_than, value: 5}, {feature: weekend_share, op: less_than, value: 6}]}",
         "{any: [{feature: frequency, op: at_most, value: 5}, {feature: frequency, op: is_empty}]}",
         "{all: [{feature: categories, op: contains, value: A}, {feature: categories, op: contains, value: B}]}",
+        "{feature: lifecycle_stage, op: starts_with, value: l}",
+        "{feature: lifecycle_stage, op: contains, value: _}",
+        "{feature: weekend_share, op: equals, value: 0.1}",
+        "{feature: first_purchase_on, op: anniversary_within_days, value: 365}",
+        "{all: [{event: purchase, op: did, within_last_days: 9}, {event: purchase, op: did_not, within_last_days: 8}]}",
+        "{all: [{event: purchase, op: did}, {event: purchase, op: did_not, where: {field: hour, op: at_most, value: 9}}]}",
+        "{all: [{event: purchase, op: at_least, value: 5}, {event: purchase, op: at_most, value: 3, sum: amount}]}",
+        "{any: [{event: purchase, op: at_least, value: 5, avg: amount}, {event: purchase, op: less_than, value: 4, avg: amount}]}",
+        "{all: [{feature: first_purchase_on, op: within_last_days, value: 30}, {feature: first_purchase_on, op: not_within_last_days, value: 7}]}",
+        "{all: [{feature: first_purchase_on, op: within_last_days, value: 7}, {feature: first_purchase_on, op: before, value: 2017-05-01}]}",
+        "{all: [{feature: first_purchase_on, op: not_within_last_days, value: 7}, {feature: first_purchase_on, op: at_most, value: 0001-01-01}]}",
+        "{all: [{feature: frequency, op: greater_than, value: 10}, {any: [{feature: frequency, op: less_than, value: 5}, {feature: recency_days, op: at_least, value: 1}]}]}",
     ):
         assert parse_segments(f"segment_id: s\nname: S\nrule: {possible}\n", FEATURES)
+
+
+def _condition(pick: random.Random) -> Rule:
+    few = pick.choice([0, 1, 2, 2.5, 3])
+    day = AS_OF - timedelta(days=pick.choice([1, 2, 30]))
+    bought = event("purchase").where(feature("hour").at_most(10)) if pick.random() < 0.2 else event("purchase")
+    asked: Any = pick.choice(
+        [
+            feature("frequency"),
+            feature("weekend_share"),
+            feature("monetary_net"),
+            bought,
+            bought.within_last_days(2),
+            bought.sum("amount"),
+            bought.avg("amount"),
+            bought.avg("hour"),
+            bought.max("hour"),
+            bought.distinct("store_id"),
+        ]
+    )
+    compare = pick.choice(["greater_than", "at_least", "less_than", "at_most"])
+    since = pick.choice(["within_last_days", "not_within_last_days", "anniversary_within_days"])
+    found: Rule = pick.choice(
+        [
+            getattr(asked, compare)(few),
+            asked.between(few, few + 1),
+            asked.exactly(few) if isinstance(asked, event) else asked.is_in([few, 3]),
+            bought.did(),
+            bought.did_not(),
+            getattr(feature("first_purchase_on"), since)(pick.choice([0, 1, 2, 364, 365, 366])),
+            getattr(feature("last_seen_at"), since)(pick.choice([0, 1, 2, 365])),
+            getattr(feature("first_purchase_on"), pick.choice(["before", "after", "equals"]))(day),
+            feature("last_seen_at").before(datetime(2017, 12, 31, 12, tzinfo=UTC)),
+            feature(pick.choice(["frequency", "last_seen_at", "lifecycle_stage"])).is_empty(),
+            feature("lifecycle_stage").starts_with(pick.choice(["l", "new", "x"])),
+            feature("lifecycle_stage").not_in(pick.sample(["new", "lost", "active", "lapsing", "won_back"], 4)),
+        ]
+    )
+    return found
+
+
+def _rule(pick: random.Random, depth: int) -> Rule:
+    if not depth or pick.random() < 0.3:
+        return _condition(pick)
+    if pick.random() < 0.25:
+        return Not(_rule(pick, depth - 1))
+    return pick.choice([All, AnyOf])(tuple(_rule(pick, depth - 1) for _ in range(pick.choice([2, 3]))))
+
+
+def _anyone(pick: random.Random) -> Observed:
+    as_of = pick.choice([AS_OF, date(2016, 3, 1), date(2020, 2, 29), AS_OF + timedelta(days=pick.randint(-40, 40))])
+    day = pick.choice([as_of, AS_OF]) - timedelta(days=pick.choice([-1, 0, 1, 2, 3, 29, 30, 31, 364, 365, 366]))
+    seen = datetime(day.year, day.month, day.day, pick.choice([0, 12, 23]), tzinfo=UTC)
+    few = [None, -1, 0, 1, 2, 3, 4]
+    events = [
+        Happening(
+            "purchase",
+            seen - timedelta(days=pick.randint(0, 4)),
+            day,
+            {
+                "amount": Decimal(pick.choice(["0", "1.5", "2.5", "-3", "9"])),
+                "hour": pick.choice([0, 9, 10, 23]),
+                "store_id": str(n),
+            },
+        )
+        for n in range(pick.choice([0, 0, 1, 2, 3, 5]))
+    ]
+    some = {
+        "frequency": pick.choice(few),
+        "weekend_share": pick.choice([*few, 2.5, 2.7, 0.3]),
+        "monetary_net": pick.choice([None, Decimal("2.50"), Decimal("2.70"), Decimal(1), Decimal(3)]),
+        "first_purchase_on": pick.choice([None, day]),
+        "last_seen_at": pick.choice([None, seen]),
+        "lifecycle_stage": pick.choice([None, *FEATURES["lifecycle_stage"].values]),
+    }
+    return Observed(as_of, FEATURES, some, events)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**9))
+def test_nothing_is_refused_that_a_customer_can_fulfil(seed: int) -> None:
+    pick = random.Random(seed)
+    rule = _rule(pick, 2)
+    told = " ".join(Logic().contradictions(rule, FEATURES))
+    answers = {explain(rule, _anyone(pick)).truth for _ in range(150 if told else 0)}
+
+    assert not ("is impossible" in told and True in answers), rule
+    assert not ("is always true" in told and False in answers), rule
+
+
+def test_an_anniversary_of_29_february_falls_on_the_28th_only_in_years_without_one() -> None:
+    soon = feature("first_purchase_on").anniversary_within_days(1)
+
+    def on(as_of: date) -> bool | None:
+        return explain(soon, Observed(as_of, FEATURES, {"first_purchase_on": date(2016, 2, 29)})).truth
+
+    assert [on(date(2020, 2, day)) for day in (28, 29)] == [False, True]
+    assert on(date(2019, 2, 28)) is True
 
 
 def test_a_circle_of_segments_is_told_once_with_its_way() -> None:
@@ -204,6 +340,28 @@ def test_a_circle_of_segments_is_told_once_with_its_way() -> None:
     with pytest.raises(DefinitionError) as raised:
         parse_segments(text, FEATURES)
     assert [p.message for p in raised.value.problems] == ["asks for itself, by way of a -> b -> c -> a"]
+
+
+def test_a_circle_is_told_of_beside_other_mistakes() -> None:
+    text = """\
+segments:
+  - {segment_id: c, name: C, rule: {in_segment: d}}
+  - {segment_id: d, name: D, rule: {all: [{in_segment: c}, {feature: frequencie, op: at_least, value: 1}]}}
+"""
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(text, FEATURES)
+    assert [p.message for p in raised.value.problems] == [
+        "'frequencie' is not a feature. Did you mean 'frequency'?",
+        "asks for itself, by way of c -> d -> c",
+    ]
+
+
+def test_a_definition_read_again_no_longer_asks_for_what_it_did() -> None:
+    old = [Segment("c", "C", in_segment("d")), Segment("d", "D", feature("frequency").at_least(1))]
+    text = "segments: [{segment_id: c, name: C, rule: {feature: frequencie, op: at_least, value: 1}}, {segment_id: d, name: D, rule: {in_segment: c}}]"
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(text, FEATURES, others=old)
+    assert [p.message for p in raised.value.problems] == ["'frequencie' is not a feature. Did you mean 'frequency'?"]
 
 
 def test_lists_are_read_from_their_files_and_decide_the_version(tmp_path: Path) -> None:

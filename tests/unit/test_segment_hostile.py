@@ -124,6 +124,15 @@ CASES: dict[str, str | bytes] = {
     "a mapping for a number": HEAD + "{feature: frequency, op: equals, value: {a: 1}}",
     "a sexagesimal": HEAD + "{feature: favourite_store_id, op: equals, value: 12:30}",
     "an octal text": HEAD + "{feature: favourite_store_id, op: equals, value: 010}",
+    **{f"number {v}": HEAD + f"{{feature: frequency, op: equals, value: {v}}}" for v in ("010", "1:30", "1_000", "0x1F", "0b11", "-010", "1:30.5", "1_0.5")},
+    "a list of octals": HEAD + "{feature: favourite_store_id, op: in, value: ['007', 010]}",
+    "half of a surrogate pair": HEAD + '{feature: favourite_store_id, op: equals, value: "\\uD800"}',
+    "half of a pair in JSON": '{"segment_id": "s", "name": "\\ud83d", "rule": {"feature": "frequency", "op": "at_least", "value": 1}}',
+    "JSON of 300 levels": '{"a":' * 300 + "1" + "}" * 300,
+    "JSON of 60,000 nodes": '{"a":[' + "1," * 60_000 + "1]}",
+    "JSON with a key twice": '{"segment_id": "s", "name": "S", "name": "T", "rule": {"feature": "frequency", "op": "at_least", "value": 1}}',
+    "a nest of 5,000 conditions": HEAD + ("{all: [" + GOOD + ", ") * 100 + "{all: [" + ", ".join(["{in_segment: s}"] * 5_000) + "]}" + "]}" * 100,
+    "thousands of days at thousands of ages": HEAD + "{all: [" + "".join(f"{{feature: first_purchase_on, op: not_equals, value: {1000 + n // 28}-01-{1 + n % 28:02}}}, {{feature: first_purchase_on, op: not_within_last_days, value: {n}}}, " for n in range(1, 800)) + "{in_segment: s}]}",
     "null": HEAD + "{feature: frequency, op: equals, value: null}",
     "null days": HEAD + "{feature: first_purchase_on, op: within_last_days, value: null}",
     "low above high": HEAD + "{feature: frequency, op: between, value: [2, 1]}",
@@ -156,12 +165,13 @@ def test_a_hostile_folder_is_refused_with_every_file_named(tmp_path: Path) -> No
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "vip.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "lists" / "Bad Name.csv").write_text("customer_id\n1\n")
+    (tmp_path / "lists" / "folder.csv").mkdir()
     (tmp_path / "a.yml").write_bytes(b"x" * 300_000)
     (tmp_path / "b.yaml").write_text("[" * 5_000)
     (tmp_path / "c.yml").mkdir()
     with pytest.raises(DefinitionError) as raised:
         load_segments(tmp_path, FEATURES)
-    assert {p.at.file for p in raised.value.problems} == {"lists/vip.csv", "lists/Bad Name.csv", "a.yml", "b.yaml", "c.yml"}  # fmt: skip
+    assert {p.at.file for p in raised.value.problems} == {"lists/vip.csv", "lists/Bad Name.csv", "lists/folder.csv", "a.yml", "b.yaml", "c.yml"}  # fmt: skip
 
 
 def test_text_that_looks_like_code_is_only_text() -> None:
