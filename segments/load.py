@@ -251,6 +251,10 @@ class _Reader(ConditionReader):
             self.features = declared_features(GUEST_TABLES)
             if made["customer_group_ids"]:
                 self.complain("groups are of customers, and a guest is none", got["customer_group_ids"])
+            if made["refresh_mode"] == "manual":
+                self.complain("guests come and go with every refresh; only customers wait for one", got["refresh_mode"])
+            if made["max_change_share"] is not None:
+                self.complain("a limit of change is for segments of customers", got["max_change_share"])
         rule = self.rule(got["rule"]) if "rule" in got else None
         self.features, self.is_guest = of_customers, False
         if len(self.problems) == before and rule is not None:

@@ -86,6 +86,8 @@ CASES: dict[str, str | bytes] = {
     "a negative limit": "segment_id: s\nname: S\nmax_change_share: -0.1\nrule: " + GOOD,
     "a guest's list": "segment_id: s\nname: S\nentity: guest\nrule: {in_list: x}",
     "a guest's group": "segment_id: s\nname: S\nentity: guest\ncustomer_group_ids: [a]\nrule: " + GOOD,
+    "a guest that waits": "segment_id: s\nname: S\nentity: guest\nrefresh_mode: manual\nrule: {feature: net_amount, op: at_least, value: 1}",
+    "a limit of guests": "segment_id: s\nname: S\nentity: guest\nmax_change_share: 0.5\nrule: {feature: net_amount, op: at_least, value: 1}",
     "groups that are no list": "segment_id: s\nname: S\ncustomer_group_ids: a\nrule: " + GOOD,
     "a guest's segment": "segment_id: s\nname: S\nentity: guest\nrule: {in_segment: x}",
     "a guest's events": "segment_id: s\nname: S\nentity: guest\nrule: {event: purchase, op: did}",
