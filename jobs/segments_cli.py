@@ -90,8 +90,7 @@ def preview(
 ) -> None:
     """What a definition gives: size, waterfall, reach and change against what is published. Writes nothing."""
     from jobs import segments as work
-    from segments.rules import parts_of
-    from segments.tell import words
+    from segments.tell import steps_of
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         segment = _chosen(job, segment_id, file)
@@ -108,8 +107,8 @@ def preview(
             if is_guest:
                 console.print(f"  {r['logged_in']:,} visitors have logged in and count as customers", highlight=False)
             grid = _grid("condition", "alone", "left")
-            for n, part in enumerate(parts_of(segment.rule)):
-                grid.add_row(f"  {escape(_short(words(part), part))}", f"{r[f'alone_{n}']:,}", f"{r[f'left_{n}']:,}")
+            for n, step in enumerate(steps_of(segment)):
+                grid.add_row(f"  {escape(step)}", f"{r[f'alone_{n}']:,}", f"{r[f'left_{n}']:,}")
             console.print(grid)
             reach = [f"{c.removeprefix('reachable_')} {n:,}" for c, n in r.items() if c.startswith("reachable_")]
             if reach:
@@ -370,9 +369,3 @@ def _chosen(job: Any, segment_id: str | None, file: Path | None) -> Any:
 
 def _grid(*titles: str) -> Grid:
     return Grid(*titles, box=None, pad_edge=False, header_style="bold")
-
-
-def _short(said: str, part: Any) -> str:
-    from segments.rules import canonical
-
-    return said if said not in ("all of", "any of", "not") else canonical(part.to_dict())[:100]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Any
 
+from segments.language import Segment
 from segments.reference import Finding
 from segments.rules import (
     All,
@@ -18,6 +19,7 @@ from segments.rules import (
     Rule,
     SequenceCondition,
     canonical,
+    parts_of,
 )
 
 MARKS = {True: "true", False: "false", None: "unknown"}
@@ -39,6 +41,17 @@ def lines_of(finding: Finding, depth: int = 0) -> Iterator[tuple[int, str, str, 
     yield depth, MARKS[finding.truth], words(finding.rule), _observed(finding)
     for part in finding.parts:
         yield from lines_of(part, depth + 1)
+
+
+def steps_of(segment: Segment) -> list[str]:
+    """Returns what must all be true of a member: websites, customer groups, and the parts of the rule."""
+    websites = [f"website_id in {canonical(list(segment.website_ids))}"] if segment.website_ids else []
+    group = [say(segment.group_condition)] if segment.group_condition is not None else []
+    return [*websites, *group, *(_step(part) for part in parts_of(segment.rule))]
+
+
+def _step(part: Rule) -> str:
+    return canonical(part.to_dict())[:100] if isinstance(part, All | AnyOf | Not) else words(part)
 
 
 def words(rule: Rule) -> str:
