@@ -25,7 +25,10 @@ AnySegment = Annotated[str | None, typer.Argument(metavar="[SEGMENT]", help="seg
 WebsiteNeeded = Annotated[str, typer.Option("--website", help="Retailer.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also draw it to this file: .svg, .png or .pdf.")]
 Website = Annotated[str | None, typer.Option("--website", help="Retailer, when several know the number.")]
-File = Annotated[Path | None, typer.Option("--file", help="A definition that is not in conf/segments yet.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", exists=True, dir_okay=False, help="A definition that is not in conf/segments yet."),
+]
 
 
 @app.callback()
@@ -85,7 +88,7 @@ def preview(
     target: Target = "local",
     data_dir: DataDir = None,
     as_of: AsOf = None,
-    rows: Annotated[int, typer.Option("--rows", help="Keys of this many members.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Keys of this many members.")] = 5,
     verbose: Verbose = False,
 ) -> None:
     """What a definition gives: size, waterfall, reach and change against what is published. Writes nothing."""
@@ -170,7 +173,7 @@ def diff(
 def overlap(
     target: Target = "local",
     data_dir: DataDir = None,
-    rows: Annotated[int, typer.Option("--rows", help="Most alike pairs to show.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Most alike pairs to show.")] = 20,
     primary: Annotated[bool, typer.Option("--primary", help="Instead: which segment wins members of which.")] = False,
     plot: Plot = None,
     verbose: Verbose = False,
@@ -244,7 +247,7 @@ def flows(
     day: Annotated[
         datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Only moves found on this day.")
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", help="Largest flows to show.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Largest flows to show.")] = 20,
     plot: Plot = None,
     verbose: Verbose = False,
 ) -> None:
@@ -309,7 +312,7 @@ def unpin(
 @app.command()
 def events(
     segment_id: AnySegment = None,
-    rows: Annotated[int, typer.Option("--rows", help="Oldest events to show, and to mark.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Oldest events to show, and to mark.")] = 20,
     processed: Annotated[bool, typer.Option("--processed", help="Mark the events shown as processed.")] = False,
     target: Target = "local",
     data_dir: DataDir = None,
