@@ -33,6 +33,7 @@ from segments.load import DefinitionError, load_segments, parse_segments, segmen
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
 from segments.rules import EventCondition, InSegment, SequenceCondition, leaves_of
+from segments.tell import Membership
 
 NEEDS_REFRESH_AFTER = timedelta(hours=24)
 
@@ -173,21 +174,12 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
     """
     _of_customers(segment)
     lake, as_of, catalogue = job.lake, newest_day(job), declared_features()
+    customer_key = _key_of(job, customer_id, website_id)
     needed = with_referenced([segment], definitions(job))
     rules = [s.rule for s in needed]
     joined = join_features(lake.read("feature.customer"), _more_features(job), needed, as_of=as_of, catalogue=catalogue)
     present, names = add_cuts(joined, rules)
-    wanted = F.col("customer_id") == F.lit(customer_id)
-    if website_id is not None:
-        wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
-    found = present.where(wanted).limit(2).collect()
-    if len(found) != 1:
-        raise SettingsError(
-            f"The customer has no features on {as_of}; days kept are those of feature.customer."
-            if not found
-            else "Several websites know this customer number; say which with --website."
-        )
-    row = found[0].asDict()
+    row = present.where(F.col("customer_key") == F.lit(customer_key)).collect()[0].asDict()
     events = {leaf.step.event for s in needed for leaf in leaves_of(s.rule) if isinstance(leaf, EventCondition)}
     events |= {
         leaf.unless.event
@@ -213,6 +205,41 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
         segments={s.segment_id: s for s in needed},
     )
     return explain(InSegment(segment.segment_id), observed)
+
+
+def membership_of(job: Job, customer_id: str, segment: Segment, website_id: str | None = None) -> Membership:
+    """What is published of a customer in a segment, which may differ from what the rule says of them.
+
+    Raises:
+        SettingsError: As of `explain_customer`.
+    """
+    _of_customers(segment)
+    lake, customer_key = job.lake.for_rows(0), _key_of(job, customer_id, website_id)
+    mine = (F.col("segment_id") == F.lit(segment.segment_id)) & (F.col("customer_key") == F.lit(customer_key))
+    stays = lake.read("gold.customer_segment_customer").where(mine).select("added_on").collect()
+    pins = lake.read("gold.customer_segment_pin").where(mine).select("is_in", "pinned_at", "note").collect()
+    return Membership(
+        since=stays[0]["added_on"] if stays else None,
+        is_pinned_in=pins[0]["is_in"] if pins else None,
+        pinned_on=pins[0]["pinned_at"].date() if pins else None,
+        note=pins[0]["note"] if pins else None,
+    )
+
+
+def _key_of(job: Job, customer_id: str, website_id: str | None) -> int:
+    """The key of a customer who has features on the job's day."""
+    as_of = newest_day(job)
+    wanted = (F.col("as_of") == F.lit(as_of)) & (F.col("customer_id") == F.lit(customer_id))
+    if website_id is not None:
+        wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
+    found = job.lake.read("feature.customer").where(wanted).select("customer_key").limit(2).collect()
+    if len(found) != 1:
+        raise SettingsError(
+            f"The customer has no features on {as_of}; days kept are those of feature.customer."
+            if not found
+            else "Several websites know this customer number; say which with --website."
+        )
+    return int(found[0]["customer_key"])
 
 
 def states(job: Job, now: datetime) -> list[dict[str, Any]]:

@@ -131,9 +131,9 @@ def explain(
     as_of: AsOf = None,
     verbose: Verbose = False,
 ) -> None:
-    """Why a customer is in a segment or not: the rule with the answer and the value at every node."""
+    """Why a customer is in a segment or not: the rule with the answer and the value at each node; what is published."""
     from jobs import segments as work
-    from segments.tell import lines_of
+    from segments.tell import lines_of, lines_of_membership
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         segment = work.find(job, segment_id)
@@ -143,6 +143,8 @@ def explain(
         for depth, answer, said, observed in lines_of(found):
             value = f"  [dim]{escape(observed)}[/]" if observed else ""
             console.print(f"{'  ' * depth}[{colours[answer]}]{answer:7}[/] {escape(said)}{value}", highlight=False)
+        for line in lines_of_membership(segment, work.membership_of(job, customer_id, segment, website)):
+            console.print(escape(line), highlight=False)
 
 
 @app.command()
