@@ -7,12 +7,12 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs.audiences import audience_segments
@@ -22,6 +22,7 @@ from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import WriteResult
 from lakehouse.records import append_rows
 from segments.catalogue import CUSTOMERS, FEATURE_TABLES, declared_features
+from segments.compile import is_true
 from segments.evaluate import add_cuts, join_features
 from segments.evaluation import evaluate_changed
 from segments.events import EVENTS, SOURCES, VISITS
@@ -73,28 +74,71 @@ def read_file(job: Job, path: Path) -> Segment:
     return found[0]
 
 
-def published(job: Job, segment_id: str) -> Segment | None:
+def require_known(job: Job, segment_id: str) -> None:
+    """Refuse a segment that neither is defined nor ever was; what is kept of one outlives its definition.
+
+    Raises:
+        SettingsError: There never was one, with the closest name.
+    """
+    known = _published_rows(job).keys() | {s.segment_id for s in definitions(job)}
+    if segment_id not in known:
+        raise SettingsError(f"There is no segment '{segment_id}', and never was.{suggest(segment_id, sorted(known))}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A definition as it was last published.
+
+    Attributes:
+        segment_id: The segment.
+        version: Its version then.
+        rules: The definition and those it asks for, all as published; none when one of them cannot be told any more.
+    """
+
+    segment_id: str
+    version: str
+    rules: tuple[Segment, ...]
+
+
+def published(job: Job, segment_id: str) -> Published | None:
     """The definition as it was last published, None when it never was."""
-    rows = job.lake.read("gold.customer_segment").where(F.col("segment_id") == F.lit(segment_id)).collect()
-    return segment_of_row(rows[0].asDict(), lists=_lists(job)) if rows else None
+    rows = _published_rows(job)
+    if segment_id not in rows:
+        return None
+    known = _as_published(job, rows)
+    try:
+        rules = with_referenced([known[segment_id]], known.values())
+    except KeyError:
+        rules = ()
+    return Published(segment_id, rows[segment_id]["version"], rules)
 
 
 def published_definitions(job: Job) -> tuple[Segment, ...]:
-    """Every definition as last published; none when one of them cannot be told any more.
+    """Every definition as last published; none when one of them cannot be told any more."""
+    rows = _published_rows(job)
+    known = _as_published(job, rows)
+    return tuple(known.values()) if len(known) == len(rows) else ()
+
+
+def _published_rows(job: Job) -> dict[str, Row]:
+    return {r["segment_id"]: r for r in job.lake.for_rows(0).read("gold.customer_segment").collect()}
+
+
+def _as_published(job: Job, rows: Mapping[str, Row]) -> dict[str, Segment]:
+    """The definitions rows were made from, without those that cannot be told any more.
 
     A rule may name a feature that is gone, or a list whose members are others now.
     """
     lists = _lists(job)
-    found = []
-    for row in job.lake.for_rows(0).read("gold.customer_segment").collect():
+    found = {}
+    for segment_id, row in rows.items():
         try:
             segment = segment_of_row(row.asDict(), lists=lists)
         except DefinitionError:
-            return ()
-        if segment.version != row["version"]:
-            return ()
-        found.append(segment)
-    return tuple(found)
+            continue
+        if segment.version == row["version"]:
+            found[segment_id] = segment
+    return found
 
 
 def newest_day(job: Job) -> date:
@@ -154,14 +198,28 @@ def sample(job: Job, segment: Segment, count: int) -> list[Any]:
     return [(r["website_id"], r["customer_key"]) for r in ranked.select("website_id", "customer_key").collect()]
 
 
-def diff(job: Job, now: Segment, then: Segment) -> list[dict[str, Any]]:
-    """Customers per website who are in by both, only by the one, or only by the other definition."""
+def diff(job: Job, now: Segment, then: Published) -> list[dict[str, Any]]:
+    """Customers per website who are in by both, only by the one, or only by the other definition.
+
+    Each asks for other segments as they are, or were, defined beside it. Where the published definition cannot be told
+    any more, its published members stand for it.
+    """
     _of_customers(now)
-    answered = _answered(job, {"is_now": now, "was_then": replace(then, segment_id=f"{then.segment_id}_then")})
-    counted = answered.groupBy("website_id").agg(
-        F.count_if(F.col("is_now") & ~F.col("was_then")).alias("entering"),
-        F.count_if(~F.col("is_now") & F.col("was_then")).alias("leaving"),
-        F.count_if(F.col("is_now") & F.col("was_then")).alias("staying"),
+    keys = ["website_id", "customer_key"]
+    answered = _answered(job, {"is_now": now}).select(*keys, "is_now")
+    if then.rules:
+        (before,) = (s for s in then.rules if s.segment_id == then.segment_id)
+        _of_customers(before)
+        was = _answered(job, {"was_then": before}, then.rules).select(*keys, "was_then")
+    else:
+        is_member = F.array_contains("segment_ids", F.lit(then.segment_id))
+        was = job.lake.read("gold.customer_membership").select(*keys, is_member.alias("was_then"))
+    both = answered.join(was, on=keys, how="full_outer")  # one row per customer on either side
+    is_now, was_then = is_true(F.col("is_now")), is_true(F.col("was_then"))
+    counted = both.groupBy("website_id").agg(
+        F.count_if(is_now & ~was_then).alias("entering"),
+        F.count_if(~is_now & was_then).alias("leaving"),
+        F.count_if(is_now & was_then).alias("staying"),
     )
     return [r.asDict() for r in counted.orderBy("website_id").collect()]
 
@@ -361,14 +419,15 @@ def _more_features(job: Job) -> dict[str, DataFrame]:
     return {name: job.lake.read(name) for name in (*FEATURE_TABLES, CUSTOMERS) if name != "feature.customer"}
 
 
-def _answered(job: Job, segments: Mapping[str, Segment]) -> DataFrame:
+def _answered(job: Job, segments: Mapping[str, Segment], others: Sequence[Segment] | None = None) -> DataFrame:
+    """See `segments.inspect.answer_customers`; rules ask for the segments of `others`, or those defined now."""
     lake = job.lake
     return answer_customers(
         lake.read("feature.customer"),
         _more_features(job),
         {name: lake.read(name) for name in SOURCES},
         segments,
-        others=definitions(job),
+        others=definitions(job) if others is None else others,
         as_of=newest_day(job),
         catalogue=declared_features(),
     )

@@ -165,6 +165,12 @@ def diff(
         if then is None:
             raise SettingsError(f"'{segment_id}' was never published; `segments preview` shows it alone.")
         console.print(f"{then.version} -> {now.version}", highlight=False)
+        if not then.rules:
+            console.print(
+                "What was published cannot be evaluated any more, for a list or feature it names is another now; "
+                "compared with its published members.",
+                highlight=False,
+            )
         grid = _grid("website", "entering", "leaving", "staying")
         for r in work.diff(job, now, then):
             grid.add_row(r["website_id"], *(f"{r[c]:,}" for c in ("entering", "leaving", "staying")))
@@ -215,8 +221,11 @@ def history(
     """Size, entries and exits of a segment per day, and why customers left."""
     from pyspark.sql import functions as F
 
+    from jobs import segments as work
+
     with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
-        lake = job.lake  # opened first: without a session there are no columns
+        work.require_known(job, segment_id)
+        lake = job.lake
         mine = F.col("segment_id") == F.lit(segment_id)
         sizes = lake.read("gold.customer_segment_size").where(mine).orderBy("website_id", "as_of").collect()
         grid = _grid("website", "as of", "version", "members", "entered", "left")
@@ -325,6 +334,8 @@ def events(
     from jobs import segments as work
 
     with job_of(target, data_dir, None, verbose, wait, writes=processed) as (job, _):
+        if segment_id is not None:
+            work.require_known(job, segment_id)
         waiting = work.unprocessed_events(job, segment_id)
         shown = waiting.limit(rows).collect()
         grid = _grid("event", "segment", "website", "what", "day", "customer_key", "visitor")
