@@ -85,11 +85,16 @@ def failures_told(job: Job, status: Literal["stale", "error"]) -> Iterator[None]
 
 
 def needs_republishing(lake: Lake, results: list[StepResult]) -> bool:
-    """Whether a failure, or a refresh that was killed, is still noted although the run had no reason to publish."""
+    """Whether a failure, or a refresh that was killed, is still noted although the run had no reason to publish.
+
+    The failure of a manual segment stays noted until it is asked for again.
+    """
     published = any(r.step.producer == PUBLISHER and r.status == "succeeded" for r in results)
     if published or not lake.exists(TABLE):
         return False
-    is_noted = F.startswith("refresh_message", F.lit(_MARK)) | (F.col("refresh_status") == "processing")
+    is_taken_back = F.expr("is_active AND (refresh_mode = 'auto' OR entity = 'guest')")
+    has_failed = is_taken_back & F.startswith("refresh_message", F.lit(_MARK))
+    is_noted = has_failed | (F.col("refresh_status") == "processing")
     return bool(lake.read(TABLE).where(is_noted).limit(1).collect())
 
 

@@ -66,6 +66,18 @@ def find(job: Job, segment_id: str) -> Segment:
     return known[segment_id]
 
 
+def asked_for(job: Job, segment_ids: Sequence[str]) -> tuple[str, ...]:
+    """Manual segments a refresh is asked for; the others named are refreshed anyway.
+
+    Raises:
+        SettingsError: One is not defined, or not active.
+    """
+    found = [find(job, segment_id) for segment_id in dict.fromkeys(segment_ids)]
+    if idle := [s.segment_id for s in found if not s.is_active]:
+        raise SettingsError(f"{', '.join(idle)}: not active (is_active: false), so there is nothing to refresh.")
+    return tuple(sorted(s.segment_id for s in found if s.refresh_mode == "manual"))
+
+
 def read_file(job: Job, path: Path) -> Segment:
     """The one definition of a file that is not, or not yet, in `conf/segments`."""
     found = parse_segments(path.read_bytes(), file=path.name, lists=_lists(job), others=definitions(job))
@@ -353,13 +365,16 @@ def find_drift(job: Job) -> DataFrame:
     kept = lake.read("gold.customer_evaluation")
     tables = {name: lake.read(name) for name in SOURCES}
     nothing = {name: lake.empty(name).withColumn("_deleted", F.lit(False)) for name in SOURCES}
+    segments = definitions(job)
+    # Answers of these are made only in a refresh that asks for them.
+    manual = [s.segment_id for s in segments if s.refresh_mode == "manual"]
     whole = evaluate_changed(
         lake.read("feature.customer"),
         _more_features(job),
         tables,
         nothing,
         lake.empty("gold.customer_evaluation"),
-        segments=definitions(job),
+        segments=segments,
         as_of=refreshed_day(job),
         catalogue=declared_features(),
         is_full=True,
@@ -372,6 +387,7 @@ def find_drift(job: Job) -> DataFrame:
     moved = F.array_union(F.array_except(one, other), F.array_except(other, one))
     return (
         both.select("website_id", F.explode(moved).alias("segment_id"))
+        .where(~F.col("segment_id").isin(manual))
         .groupBy("website_id", "segment_id")
         .agg(F.count(F.lit(1)).alias("customers"))
     )

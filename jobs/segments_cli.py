@@ -40,6 +40,10 @@ def segments(
     var: Var = None,
     force: Force = False,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    refresh: Annotated[
+        list[str] | None,
+        typer.Option("--refresh", metavar="SEGMENT", help="Manual segment to refresh as well; may be repeated."),
+    ] = None,
     wait: Wait = None,
     verbose: Verbose = False,
 ) -> None:
@@ -52,7 +56,7 @@ def segments(
     from jobs.summary import print_segments, segment_sizes
 
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
-        flow.build_segments(job, progress, force=force, retrain=retrain)
+        flow.build_segments(job, progress, force=force, retrain=retrain, refresh=refresh or ())
         print_segments(segment_sizes(job), console)
 
 

@@ -102,13 +102,15 @@ def build_customer_segment(
     is_edited = is_new
     for c, value in now.items():
         is_edited = is_edited | ~value.eqNullSafe(F.col(f"_was_{c}"))
+    # Nobody takes a refresh up that was asked for once and was killed.
+    is_cut_off = ~is_graded & (F.col(f"_was_{S.refresh_status}") == F.lit("processing"))
     state = {
-        S.refresh_status: F.when(is_graded, move(F.col(f"_was_{S.refresh_status}"), status)).otherwise(
-            F.coalesce(f"_was_{S.refresh_status}", F.lit("pending"))
-        ),
-        S.refresh_message: F.when(is_graded, F.when(status != F.lit("completed"), F.col("_grade")["why"])).otherwise(
-            F.col(f"_was_{S.refresh_message}")
-        ),
+        S.refresh_status: F.when(is_graded, move(F.col(f"_was_{S.refresh_status}"), status))
+        .when(is_cut_off, F.lit("stale"))
+        .otherwise(F.coalesce(f"_was_{S.refresh_status}", F.lit("pending"))),
+        S.refresh_message: F.when(is_graded, F.when(status != F.lit("completed"), F.col("_grade")["why"]))
+        .when(is_cut_off, F.lit("its last refresh was not finished"))
+        .otherwise(F.col(f"_was_{S.refresh_message}")),
         S.matched_customers_count: F.coalesce("_members", F.lit(0)).cast("bigint"),
         S.last_refresh_at: F.when(is_completed, F.lit(started_at)).otherwise(F.col(f"_was_{S.last_refresh_at}")),
         S.created_at: F.coalesce(f"_was_{S.created_at}", F.lit(started_at)),

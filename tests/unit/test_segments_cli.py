@@ -14,6 +14,7 @@ def test_the_job_and_the_questions_are_one_command() -> None:
     shown = CliRunner().invoke(app, ["segments", "--help"])
     assert shown.exit_code == 0
     assert "--retrain" in shown.output
+    assert "--refresh" in shown.output
     assert [q for q in QUESTIONS if q not in shown.output] == []
 
 
