@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -14,6 +14,7 @@ from jobs.segment_status import PUBLISHER, Announced, begin_refresh, failures_to
 from lakehouse.errors import SegmentationError, SourceError
 from lakehouse.runner import StepResult, run_steps
 from lakehouse.steps import Step, plan_steps
+from segments.language import ask_for
 
 if TYPE_CHECKING:
     from pipelines.bronze.records import FeedResult
@@ -99,7 +100,7 @@ def build_steps(
     from lakehouse.quality_load import load_rules
 
     gate = quality_gate(job.lake, load_rules(job.settings.conf_dir))
-    announced = Announced(gate, lambda: begin_refresh(job.lake, params["segments"]))
+    announced = Announced(gate, lambda: begin_refresh(job.lake, ask_for(params["segments"], params.get("asked", ()))))
     run = type(job.run)(job.run.run_id, job.run.started_at, {**job.configuration, **params})
     try:
         return run_steps(job.lake, steps, run, force=force, progress=progress.step, audit=announced, log=job.audit_log)
@@ -123,15 +124,18 @@ def build_features(job: Job, progress: Progress, *, force: bool = False) -> list
         return build(job, progress, FEATURE_LAYERS, force=force, as_of=job.as_of())
 
 
-def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> list[StepResult]:
-    """Models trained when due and scored, rules evaluated, membership published."""
+def build_segments(
+    job: Job, progress: Progress, *, force: bool = False, retrain: bool = False, refresh: Sequence[str] = ()
+) -> list[StepResult]:
+    """Models trained when due and scored, rules evaluated, membership published; also of manual segments named."""
     from jobs.audiences import audience_segments
-    from jobs.segments import published_definitions, published_versions
+    from jobs.segments import asked_for, published_definitions, published_versions
     from models.outlook_training import outlook_models
     from models.training import cluster_models
     from segments.earlier import Earlier
 
     configured = job.configuration["segments"]
+    asked = asked_for(job, refresh)
     as_of = job.as_of()
     with progress.task("models", "customer clusters") as done:
         clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
@@ -145,12 +149,13 @@ def build_segments(job: Job, progress: Progress, *, force: bool = False, retrain
         "clusters": clusters,
         "outlooks": outlooks,
         "segments": segments,
+        "asked": asked,
         "earlier": Earlier(lambda: published_definitions(job), published_versions(job)),
     }
     with failures_told(job, "error"):
         results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)
     if needs_republishing(job.lake, results):
-        begin_refresh(job.lake, segments)
+        begin_refresh(job.lake, ask_for(segments, asked))
         publisher = [s for s in plan_steps(SEGMENT_LAYERS) if s.producer == PUBLISHER]
         results += build_steps(job, progress, publisher, force=True, **offered)
     return results

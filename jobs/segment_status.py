@@ -85,12 +85,17 @@ def failures_told(job: Job, status: Literal["stale", "error"]) -> Iterator[None]
 
 
 def needs_republishing(lake: Lake, results: list[StepResult]) -> bool:
-    """Whether a failure, or a refresh that was killed, is still noted although the run had no reason to publish."""
+    """Whether a failure, or a refresh that was killed, is still noted although the run had no reason to publish.
+
+    The failure of a manual segment stays noted until it is asked for again.
+    """
     published = any(r.step.producer == PUBLISHER and r.status == "succeeded" for r in results)
     if published or not lake.exists(TABLE):
         return False
-    is_noted = F.startswith("refresh_message", F.lit(_MARK)) | (F.col("refresh_status") == "processing")
-    return bool(lake.read(TABLE).where(F.col("is_active") & is_noted).limit(1).collect())
+    is_taken_up = F.expr("is_active AND (refresh_mode = 'auto' OR entity = 'guest')")
+    has_failed = is_taken_up & F.startswith("refresh_message", F.lit(_MARK))
+    is_cut_off = F.col("is_active") & (F.col("refresh_status") == "processing")
+    return bool(lake.read(TABLE).where(has_failed | is_cut_off).limit(1).collect())
 
 
 def _move(lake: Lake, concerned: Column, status: str, message: str | None) -> None:

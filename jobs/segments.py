@@ -7,12 +7,12 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs.audiences import audience_segments
@@ -22,6 +22,7 @@ from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import WriteResult
 from lakehouse.records import append_rows
 from segments.catalogue import CUSTOMERS, FEATURE_TABLES, declared_features
+from segments.compile import is_true
 from segments.evaluate import add_cuts, join_features
 from segments.evaluation import evaluate_changed
 from segments.events import EVENTS, SOURCES, VISITS
@@ -33,6 +34,7 @@ from segments.load import DefinitionError, load_segments, parse_segments, segmen
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
 from segments.rules import EventCondition, InSegment, SequenceCondition, leaves_of
+from segments.tell import Membership
 
 NEEDS_REFRESH_AFTER = timedelta(hours=24)
 
@@ -64,6 +66,18 @@ def find(job: Job, segment_id: str) -> Segment:
     return known[segment_id]
 
 
+def asked_for(job: Job, segment_ids: Sequence[str]) -> tuple[str, ...]:
+    """Manual segments a refresh is asked for; the others named are refreshed anyway.
+
+    Raises:
+        SettingsError: One is not defined, or not active.
+    """
+    found = [find(job, segment_id) for segment_id in dict.fromkeys(segment_ids)]
+    if idle := [s.segment_id for s in found if not s.is_active]:
+        raise SettingsError(f"{', '.join(idle)}: not active (is_active: false), so there is nothing to refresh.")
+    return tuple(sorted(s.segment_id for s in found if s.refresh_mode == "manual"))
+
+
 def read_file(job: Job, path: Path) -> Segment:
     """The one definition of a file that is not, or not yet, in `conf/segments`."""
     content, others = path.read_bytes(), definitions(job)
@@ -73,36 +87,77 @@ def read_file(job: Job, path: Path) -> Segment:
     return found[0]
 
 
-def published(job: Job, segment_id: str) -> Segment | None:
+def require_known(job: Job, segment_id: str) -> None:
+    """Refuse a segment that neither is defined nor ever was; what is kept of one outlives its definition.
+
+    Raises:
+        SettingsError: There never was one, with the closest name.
+    """
+    known = _published_rows(job).keys() | {s.segment_id for s in definitions(job)}
+    if segment_id not in known:
+        raise SettingsError(f"There is no segment '{segment_id}', and never was.{suggest(segment_id, sorted(known))}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A definition as it was last published.
+
+    Attributes:
+        segment_id: The segment.
+        version: Its version then.
+        rules: The definition and those it asks for, all as published; none when one of them cannot be told any more.
+    """
+
+    segment_id: str
+    version: str
+    rules: tuple[Segment, ...]
+
+
+def published(job: Job, segment_id: str) -> Published | None:
     """The definition as it was last published, None when it never was."""
-    rows = job.lake.read("gold.customer_segment").where(F.col("segment_id") == F.lit(segment_id)).collect()
-    return segment_of_row(rows[0].asDict(), lists=_lists(job)) if rows else None
+    rows = _published_rows(job)
+    if segment_id not in rows:
+        return None
+    known = _as_published(job, rows)
+    try:
+        rules = with_referenced([known[segment_id]], known.values())
+    except KeyError:
+        rules = ()
+    return Published(segment_id, rows[segment_id]["version"], rules)
 
 
 def published_definitions(job: Job) -> tuple[Segment, ...]:
-    """Every definition as last published; none when one of them cannot be told any more.
+    """Every definition as last published; none when one of them cannot be told any more."""
+    rows = _published_rows(job)
+    known = _as_published(job, rows)
+    return tuple(known.values()) if len(known) == len(rows) else ()
+
+
+def _published_rows(job: Job) -> dict[str, Row]:
+    return {r["segment_id"]: r for r in job.lake.for_rows(0).read("gold.customer_segment").collect()}
+
+
+def _as_published(job: Job, rows: Mapping[str, Row]) -> dict[str, Segment]:
+    """The definitions rows were made from, without those that cannot be told any more.
 
     A rule may name a feature that is gone, or a list whose members are others now.
     """
     lists = _lists(job)
-    found = []
-    for row in job.lake.for_rows(0).read("gold.customer_segment").collect():
+    found = {}
+    for segment_id, row in rows.items():
         try:
             segment = segment_of_row(row.asDict(), lists=lists)
         except DefinitionError:
-            return ()
-        if segment.version != row["version"]:
-            return ()
-        found.append(segment)
-    return tuple(found)
+            continue
+        if segment.version == row["version"]:
+            found[segment_id] = segment
+    return found
 
 
 def published_versions(job: Job) -> dict[str, str]:
     """The content hash each segment was last refreshed with, of those whose refresh went well."""
-    published = job.lake.for_rows(0).read("gold.customer_segment")
-    return {
-        r["segment_id"]: r["version"] for r in published.collect() if r["refresh_status"] in ("completed", "processing")
-    }
+    went_well = ("completed", "processing")
+    return {i: r["version"] for i, r in _published_rows(job).items() if r["refresh_status"] in went_well}
 
 
 def newest_day(job: Job) -> date:
@@ -162,14 +217,28 @@ def sample(job: Job, segment: Segment, count: int) -> list[Any]:
     return [(r["website_id"], r["customer_key"]) for r in ranked.select("website_id", "customer_key").collect()]
 
 
-def diff(job: Job, now: Segment, then: Segment) -> list[dict[str, Any]]:
-    """Customers per website who are in by both, only by the one, or only by the other definition."""
+def diff(job: Job, now: Segment, then: Published) -> list[dict[str, Any]]:
+    """Customers per website who are in by both, only by the one, or only by the other definition.
+
+    Each asks for other segments as they are, or were, defined beside it. Where the published definition cannot be told
+    any more, its published members stand for it.
+    """
     _of_customers(now)
-    answered = _answered(job, {"is_now": now, "was_then": replace(then, segment_id=f"{then.segment_id}_then")})
-    counted = answered.groupBy("website_id").agg(
-        F.count_if(F.col("is_now") & ~F.col("was_then")).alias("entering"),
-        F.count_if(~F.col("is_now") & F.col("was_then")).alias("leaving"),
-        F.count_if(F.col("is_now") & F.col("was_then")).alias("staying"),
+    keys = ["website_id", "customer_key"]
+    answered = _answered(job, {"is_now": now}).select(*keys, "is_now")
+    if then.rules:
+        (before,) = (s for s in then.rules if s.segment_id == then.segment_id)
+        _of_customers(before)
+        was = _answered(job, {"was_then": before}, then.rules).select(*keys, "was_then")
+    else:
+        is_member = F.array_contains("segment_ids", F.lit(then.segment_id))
+        was = job.lake.read("gold.customer_membership").select(*keys, is_member.alias("was_then"))
+    both = answered.join(was, on=keys, how="full_outer")  # one row per customer on either side
+    is_now, was_then = is_true(F.col("is_now")), is_true(F.col("was_then"))
+    counted = both.groupBy("website_id").agg(
+        F.count_if(is_now & ~was_then).alias("entering"),
+        F.count_if(~is_now & was_then).alias("leaving"),
+        F.count_if(is_now & was_then).alias("staying"),
     )
     return [r.asDict() for r in counted.orderBy("website_id").collect()]
 
@@ -182,21 +251,12 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
     """
     _of_customers(segment)
     lake, as_of, catalogue = job.lake, newest_day(job), declared_features()
+    customer_key = _key_of(job, customer_id, website_id)
     needed = with_referenced([segment], definitions(job))
     rules = [s.rule for s in needed]
     joined = join_features(lake.read("feature.customer"), _more_features(job), needed, as_of=as_of, catalogue=catalogue)
     present, names = add_cuts(joined, rules)
-    wanted = F.col("customer_id") == F.lit(customer_id)
-    if website_id is not None:
-        wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
-    found = present.where(wanted).limit(2).collect()
-    if len(found) != 1:
-        raise SettingsError(
-            f"The customer has no features on {as_of}; days kept are those of feature.customer."
-            if not found
-            else "Several websites know this customer number; say which with --website."
-        )
-    row = found[0].asDict()
+    row = present.where(F.col("customer_key") == F.lit(customer_key)).collect()[0].asDict()
     events = {leaf.step.event for s in needed for leaf in leaves_of(s.rule) if isinstance(leaf, EventCondition)}
     events |= {
         leaf.unless.event
@@ -222,6 +282,41 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
         segments={s.segment_id: s for s in needed},
     )
     return explain(InSegment(segment.segment_id), observed)
+
+
+def membership_of(job: Job, customer_id: str, segment: Segment, website_id: str | None = None) -> Membership:
+    """What is published of a customer in a segment, which may differ from what the rule says of them.
+
+    Raises:
+        SettingsError: As of `explain_customer`.
+    """
+    _of_customers(segment)
+    lake, customer_key = job.lake.for_rows(0), _key_of(job, customer_id, website_id)
+    mine = (F.col("segment_id") == F.lit(segment.segment_id)) & (F.col("customer_key") == F.lit(customer_key))
+    stays = lake.read("gold.customer_segment_customer").where(mine).select("added_on").collect()
+    pins = lake.read("gold.customer_segment_pin").where(mine).select("is_in", "pinned_at", "note").collect()
+    return Membership(
+        since=stays[0]["added_on"] if stays else None,
+        is_pinned_in=pins[0]["is_in"] if pins else None,
+        pinned_on=pins[0]["pinned_at"].date() if pins else None,
+        note=pins[0]["note"] if pins else None,
+    )
+
+
+def _key_of(job: Job, customer_id: str, website_id: str | None) -> int:
+    """The key of a customer who has features on the job's day."""
+    as_of = newest_day(job)
+    wanted = (F.col("as_of") == F.lit(as_of)) & (F.col("customer_id") == F.lit(customer_id))
+    if website_id is not None:
+        wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
+    found = job.lake.read("feature.customer").where(wanted).select("customer_key").limit(2).collect()
+    if len(found) != 1:
+        raise SettingsError(
+            f"The customer has no features on {as_of}; days kept are those of feature.customer."
+            if not found
+            else "Several websites know this customer number; say which with --website."
+        )
+    return int(found[0]["customer_key"])
 
 
 def states(job: Job, now: datetime) -> list[dict[str, Any]]:
@@ -277,13 +372,16 @@ def find_drift(job: Job) -> DataFrame:
     kept = lake.read("gold.customer_evaluation")
     tables = {name: lake.read(name) for name in SOURCES}
     nothing = {name: lake.empty(name).withColumn("_deleted", F.lit(False)) for name in SOURCES}
+    segments = definitions(job)
+    # Answers of these are made only in a refresh that asks for them.
+    manual = [s.segment_id for s in segments if s.refresh_mode == "manual"]
     whole = evaluate_changed(
         lake.read("feature.customer"),
         _more_features(job),
         tables,
         nothing,
         lake.empty("gold.customer_evaluation"),
-        segments=definitions(job),
+        segments=segments,
         as_of=refreshed_day(job),
         catalogue=declared_features(),
         is_full=True,
@@ -296,6 +394,7 @@ def find_drift(job: Job) -> DataFrame:
     moved = F.array_union(F.array_except(one, other), F.array_except(other, one))
     return (
         both.select("website_id", F.explode(moved).alias("segment_id"))
+        .where(~F.col("segment_id").isin(manual))
         .groupBy("website_id", "segment_id")
         .agg(F.count(F.lit(1)).alias("customers"))
     )
@@ -343,14 +442,15 @@ def _more_features(job: Job) -> dict[str, DataFrame]:
     return {name: job.lake.read(name) for name in (*FEATURE_TABLES, CUSTOMERS) if name != "feature.customer"}
 
 
-def _answered(job: Job, segments: Mapping[str, Segment]) -> DataFrame:
+def _answered(job: Job, segments: Mapping[str, Segment], others: Sequence[Segment] | None = None) -> DataFrame:
+    """See `segments.inspect.answer_customers`; rules ask for the segments of `others`, or those defined now."""
     lake = job.lake
     return answer_customers(
         lake.read("feature.customer"),
         _more_features(job),
         {name: lake.read(name) for name in SOURCES},
         segments,
-        others=definitions(job),
+        others=definitions(job) if others is None else others,
         as_of=newest_day(job),
         catalogue=declared_features(),
     )

@@ -25,7 +25,10 @@ AnySegment = Annotated[str | None, typer.Argument(metavar="[SEGMENT]", help="seg
 WebsiteNeeded = Annotated[str, typer.Option("--website", help="Retailer.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also draw it to this file: .svg, .png or .pdf.")]
 Website = Annotated[str | None, typer.Option("--website", help="Retailer, when several know the number.")]
-File = Annotated[Path | None, typer.Option("--file", help="A definition that is not in conf/segments yet.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", exists=True, dir_okay=False, help="A definition that is not in conf/segments yet."),
+]
 
 
 @app.callback()
@@ -37,6 +40,10 @@ def segments(
     var: Var = None,
     force: Force = False,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    refresh: Annotated[
+        list[str] | None,
+        typer.Option("--refresh", metavar="SEGMENT", help="Manual segment to refresh as well; may be repeated."),
+    ] = None,
     wait: Wait = None,
     verbose: Verbose = False,
 ) -> None:
@@ -49,7 +56,7 @@ def segments(
     from jobs.summary import print_segments, segment_sizes
 
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
-        flow.build_segments(job, progress, force=force, retrain=retrain)
+        flow.build_segments(job, progress, force=force, retrain=retrain, refresh=refresh or ())
         print_segments(segment_sizes(job), console)
 
 
@@ -85,13 +92,12 @@ def preview(
     target: Target = "local",
     data_dir: DataDir = None,
     as_of: AsOf = None,
-    rows: Annotated[int, typer.Option("--rows", help="Keys of this many members.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Keys of this many members.")] = 5,
     verbose: Verbose = False,
 ) -> None:
     """What a definition gives: size, waterfall, reach and change against what is published. Writes nothing."""
     from jobs import segments as work
-    from segments.rules import parts_of
-    from segments.tell import words
+    from segments.tell import steps_of
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         segment = _chosen(job, segment_id, file)
@@ -108,8 +114,8 @@ def preview(
             if is_guest:
                 console.print(f"  {r['logged_in']:,} visitors have logged in and count as customers", highlight=False)
             grid = _grid("condition", "alone", "left")
-            for n, part in enumerate(parts_of(segment.rule)):
-                grid.add_row(f"  {escape(_short(words(part), part))}", f"{r[f'alone_{n}']:,}", f"{r[f'left_{n}']:,}")
+            for n, step in enumerate(steps_of(segment)):
+                grid.add_row(f"  {escape(step)}", f"{r[f'alone_{n}']:,}", f"{r[f'left_{n}']:,}")
             console.print(grid)
             reach = [f"{c.removeprefix('reachable_')} {n:,}" for c, n in r.items() if c.startswith("reachable_")]
             if reach:
@@ -129,9 +135,9 @@ def explain(
     as_of: AsOf = None,
     verbose: Verbose = False,
 ) -> None:
-    """Why a customer is in a segment or not: the rule with the answer and the value at every node."""
+    """Why a customer is in a segment or not: the rule with the answer and the value at each node; what is published."""
     from jobs import segments as work
-    from segments.tell import lines_of
+    from segments.tell import lines_of, lines_of_membership
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         segment = work.find(job, segment_id)
@@ -141,6 +147,8 @@ def explain(
         for depth, answer, said, observed in lines_of(found):
             value = f"  [dim]{escape(observed)}[/]" if observed else ""
             console.print(f"{'  ' * depth}[{colours[answer]}]{answer:7}[/] {escape(said)}{value}", highlight=False)
+        for line in lines_of_membership(segment, work.membership_of(job, customer_id, segment, website)):
+            console.print(escape(line), highlight=False)
 
 
 @app.command()
@@ -161,6 +169,12 @@ def diff(
         if then is None:
             raise SettingsError(f"'{segment_id}' was never published; `segments preview` shows it alone.")
         console.print(f"{then.version} -> {now.version}", highlight=False)
+        if not then.rules:
+            console.print(
+                "What was published cannot be evaluated any more, for a list or feature it names is another now; "
+                "compared with its published members.",
+                highlight=False,
+            )
         grid = _grid("website", "entering", "leaving", "staying")
         for r in work.diff(job, now, then):
             grid.add_row(r["website_id"], *(f"{r[c]:,}" for c in ("entering", "leaving", "staying")))
@@ -171,7 +185,7 @@ def diff(
 def overlap(
     target: Target = "local",
     data_dir: DataDir = None,
-    rows: Annotated[int, typer.Option("--rows", help="Most alike pairs to show.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Most alike pairs to show.")] = 20,
     primary: Annotated[bool, typer.Option("--primary", help="Instead: which segment wins members of which.")] = False,
     plot: Plot = None,
     verbose: Verbose = False,
@@ -211,8 +225,11 @@ def history(
     """Size, entries and exits of a segment per day, and why customers left."""
     from pyspark.sql import functions as F
 
+    from jobs import segments as work
+
     with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
-        lake = job.lake  # opened first: without a session there are no columns
+        work.require_known(job, segment_id)
+        lake = job.lake
         mine = F.col("segment_id") == F.lit(segment_id)
         sizes = lake.read("gold.customer_segment_size").where(mine).orderBy("website_id", "as_of").collect()
         grid = _grid("website", "as of", "version", "members", "entered", "left")
@@ -245,7 +262,7 @@ def flows(
     day: Annotated[
         datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Only moves found on this day.")
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", help="Largest flows to show.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Largest flows to show.")] = 20,
     plot: Plot = None,
     verbose: Verbose = False,
 ) -> None:
@@ -310,7 +327,7 @@ def unpin(
 @app.command()
 def events(
     segment_id: AnySegment = None,
-    rows: Annotated[int, typer.Option("--rows", help="Oldest events to show, and to mark.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Oldest events to show, and to mark.")] = 20,
     processed: Annotated[bool, typer.Option("--processed", help="Mark the events shown as processed.")] = False,
     target: Target = "local",
     data_dir: DataDir = None,
@@ -321,6 +338,8 @@ def events(
     from jobs import segments as work
 
     with job_of(target, data_dir, None, verbose, wait, writes=processed) as (job, _):
+        if segment_id is not None:
+            work.require_known(job, segment_id)
         waiting = work.unprocessed_events(job, segment_id)
         shown = waiting.limit(rows).collect()
         grid = _grid("event", "segment", "website", "what", "day", "customer_key", "visitor")
@@ -370,9 +389,3 @@ def _chosen(job: Any, segment_id: str | None, file: Path | None) -> Any:
 
 def _grid(*titles: str) -> Grid:
     return Grid(*titles, box=None, pad_edge=False, header_style="bold")
-
-
-def _short(said: str, part: Any) -> str:
-    from segments.rules import canonical
-
-    return said if said not in ("all of", "any of", "not") else canonical(part.to_dict())[:100]

@@ -25,6 +25,7 @@ from segments.rules import (
     Not,
     Rule,
     SequenceCondition,
+    parts_of,
 )
 
 
@@ -70,12 +71,19 @@ class Compiler:
 
     def segment(self, segment: Segment) -> Column:
         """Returns whether a customer is in a segment: true only where the rule is true; null where it is unknown."""
-        inside = self.rule(segment.rule)
-        if segment.group_condition is not None:
-            inside = self.rule(segment.group_condition) & inside
+        return _balanced([*self._restrictions(segment), self.rule(segment.rule)], lambda a, b: a & b)
+
+    def steps(self, segment: Segment) -> list[Column]:
+        """Returns what must all be true of a member, in the order of `segments.tell.steps_of`."""
+        return [*self._restrictions(segment), *(self.rule(part) for part in parts_of(segment.rule))]
+
+    def _restrictions(self, segment: Segment) -> list[Column]:
+        found = []
         if segment.website_ids:
-            inside = F.col("merchant_id").isin([F.lit(w) for w in segment.website_ids]) & inside
-        return inside
+            found.append(F.col("merchant_id").isin([F.lit(w) for w in segment.website_ids]))
+        if segment.group_condition is not None:
+            found.append(self.rule(segment.group_condition))
+        return found
 
     def _make(self, rule: Rule) -> Column:
         names = self.names

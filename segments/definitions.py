@@ -103,15 +103,19 @@ def build_customer_segment(
     for c, value in now.items():
         is_edited = is_edited | ~value.eqNullSafe(F.col(f"_was_{c}"))
     was_status = F.col(f"_was_{S.refresh_status}")
-    # A refresh that never ended, or failed, of a segment nobody refreshes any more is nobody's to mend.
-    is_dropped = (was_status == "processing") | (~now[str(S.is_active)] & was_status.isin("stale", "error"))
+    # What went wrong with a segment that is refreshed no more is nobody's to mend; nor is a refresh asked for once, and
+    # killed, taken up.
+    is_dropped = ~now[str(S.is_active)] & was_status.isin("processing", "stale", "error")
+    is_cut_off = was_status == "processing"
     state = {
         S.refresh_status: F.when(is_graded, move(was_status, status))
         .when(is_dropped, move(was_status, F.lit("pending")))
+        .when(is_cut_off, move(was_status, F.lit("stale")))
         .otherwise(F.coalesce(was_status, F.lit("pending"))),
-        S.refresh_message: F.when(is_graded, F.when(status != F.lit("completed"), F.col("_grade")["why"])).when(
-            ~is_dropped, F.col(f"_was_{S.refresh_message}")
-        ),
+        S.refresh_message: F.when(is_graded, F.when(status != F.lit("completed"), F.col("_grade")["why"]))
+        .when(is_dropped, F.lit(None))
+        .when(is_cut_off, F.lit("its last refresh was not finished"))
+        .otherwise(F.col(f"_was_{S.refresh_message}")),
         S.matched_customers_count: F.coalesce("_members", F.lit(0)).cast("bigint"),
         S.last_refresh_at: F.when(is_completed, F.lit(started_at)).otherwise(F.col(f"_was_{S.last_refresh_at}")),
         S.created_at: F.coalesce(f"_was_{S.created_at}", F.lit(started_at)),

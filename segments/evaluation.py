@@ -10,7 +10,7 @@ Everything else stays as it is, and so equals an evaluation of everyone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import reduce
@@ -33,7 +33,7 @@ from segments.evaluate import (
     with_cuts,
 )
 from segments.events import SOURCES, Tables
-from segments.language import Segment
+from segments.language import Segment, ask_for
 from segments.references import with_referenced
 from segments.rules import Condition, EventCondition, Leaf, Rule, SequenceCondition, canonical, leaves_of
 from segments.tell import say
@@ -117,6 +117,7 @@ def evaluate_customers(
     segments: Sequence[Segment],
     as_of: date,
     earlier: Earlier,
+    asked: Collection[str] = (),
     hold: Once = as_is,
     previous: DataFrame | None,
 ) -> DataFrame:
@@ -144,6 +145,7 @@ def evaluate_customers(
         segments: All definitions.
         as_of: The day evaluated for, exclusive edge.
         earlier: The definitions of the last refresh; of those evaluated with them, only what changed is asked again.
+        asked: Manual segments this refresh is asked for.
         hold: Returns a frame that is made once, however often it is read.
         previous: None asks for everyone.
 
@@ -165,7 +167,7 @@ def evaluate_customers(
         whole,
         changed,
         evaluated,
-        segments=segments,
+        segments=ask_for(segments, asked),
         as_of=as_of,
         catalogue=declared_features(),
         earlier=earlier,

@@ -27,7 +27,7 @@ from segments.earlier import NOT_KNOWN, Earlier, is_redefined
 from segments.evaluate import add_branches, add_events
 from segments.events import VISITS, as_visitors
 from segments.language import Segment
-from segments.rules import Rule, parts_of
+from segments.rules import Rule
 from segments.timelines import Asked
 
 
@@ -193,13 +193,13 @@ def preview_guests(
 
     Returns:
         website_id; guests (visitors who have logged in left out); members; logged_in (visitors who have, and whose
-        customer is in); published; entering; leaving; and per part of the waterfall `alone_<n>` and `left_<n>`, as in
+        customer is in); published; entering; leaving; and per step of the waterfall `alone_<n>` and `left_<n>`, as in
         `segments.inspect.preview_segment`.
     """
     catalogue = declared_features(GUEST_TABLES)
     guests, names = _prepared(_guests(sales, visitors, as_of), events, [segment.rule], as_of)
     compiler = Compiler(catalogue, as_of, names)
-    parts = [compiler.rule(p) for p in parts_of(segment.rule)]
+    steps = compiler.steps(segment)
     published = placed.where(F.col(S.segment_id) == F.lit(segment.segment_id)).select(
         S.visitor_id, F.lit(True).alias("_was_in")
     )
@@ -208,11 +208,11 @@ def preview_guests(
         W.visitor_id,
         F.col("_customer_key").isNull().alias("_is_guest"),
         is_true(compiler.segment(segment)).alias("_is_in"),
-        *[is_true(p).alias(f"_p{n}") for n, p in enumerate(parts)],
+        *[is_true(step).alias(f"_p{n}") for n, step in enumerate(steps)],
     ).join(published, on=str(S.visitor_id), how="left")  # a guest is published once per segment
     is_guest, is_in, was_in = F.col("_is_guest"), F.col("_is_in"), F.coalesce("_was_in", F.lit(False))
     so_far = [is_guest]
-    for n in range(len(parts)):
+    for n in range(len(steps)):
         so_far.append(so_far[-1] & F.col(f"_p{n}"))
     return (
         answered.groupBy(S.website_id)
@@ -223,8 +223,8 @@ def preview_guests(
             F.count_if(was_in).alias("published"),
             F.count_if(is_guest & is_in & ~was_in).alias("entering"),
             F.count_if(was_in & ~(is_guest & is_in)).alias("leaving"),
-            *[F.count_if(is_guest & F.col(f"_p{n}")).alias(f"alone_{n}") for n in range(len(parts))],
-            *[F.count_if(so_far[n + 1]).alias(f"left_{n}") for n in range(len(parts))],
+            *[F.count_if(is_guest & F.col(f"_p{n}")).alias(f"alone_{n}") for n in range(len(steps))],
+            *[F.count_if(so_far[n + 1]).alias(f"left_{n}") for n in range(len(steps))],
         )
         .orderBy(S.website_id)
     )

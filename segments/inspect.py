@@ -17,7 +17,7 @@ from segments.evaluate import add_branches, add_cuts, add_events, add_referenced
 from segments.events import Tables
 from segments.language import Segment
 from segments.references import with_referenced
-from segments.rules import parts_of
+from segments.tell import steps_of
 from segments.timelines import Asked
 
 
@@ -44,7 +44,7 @@ def answer_customers(
 
     Returns:
         website_id, customer_key, customer_id and, per definition: `<name>` (whether in) and `<name>_<n>` for each of
-        its `parts_of` (null where unknown).
+        its `segments.tell.steps_of` (null where unknown).
     """
     needed = with_referenced(list(segments.values()), others)
     rules = [s.rule for s in needed]
@@ -56,8 +56,7 @@ def answer_customers(
     answers, compiler = [], Compiler(catalogue, as_of, names)
     for name, segment in segments.items():
         answers.append(is_true(compiler.segment(segment)).alias(name))
-        parts = parts_of(segment.rule)
-        answers += [compiler.rule(p).alias(f"{name}_{n}") for n, p in enumerate(parts)]
+        answers += [step.alias(f"{name}_{n}") for n, step in enumerate(compiler.steps(segment))]
     return prepared.select(F.col("merchant_id").alias(M.website_id), M.customer_key, F.col("customer_id"), *answers)
 
 
@@ -74,7 +73,7 @@ def preview_segment(
         channels: Channels of consent.
 
     Returns:
-        website_id; customers; members; published (members now); entering; leaving; for each part of the waterfall
+        website_id; customers; members; published (members now); entering; leaving; for each step of the waterfall
         `alone_<n>` (customers for whom it is true) and `left_<n>` (for whom it and all before it are); and
         `reachable_<channel>` (members whose consent is on record and granted).
     """
@@ -88,7 +87,7 @@ def preview_segment(
     # One row per customer on either right side.
     both = answered.join(known, on=keys, how="left").join(granted, on=[str(M.website_id), "customer_id"], how="left")
     was_in = F.coalesce("_was_in", F.lit(False))
-    count = len(parts_of(segment.rule))
+    count = len(steps_of(segment))
     so_far = [F.lit(True)]
     for n in range(count):
         so_far.append(so_far[-1] & F.coalesce(f"is_in_{n}", F.lit(False)))

@@ -154,6 +154,13 @@ class Segment:
         }
 
 
+def ask_for(segments: Sequence[Segment], asked: Collection[str]) -> tuple[Segment, ...]:
+    """Returns the definitions with the manual segments named in `asked` made to refresh in this run."""
+    return tuple(
+        replace(s, refresh_mode="auto") if s.segment_id in asked and s.refresh_mode == "manual" else s for s in segments
+    )
+
+
 def all_of(*rules: Rule) -> All:
     """Returns the rule that is true when every one of `rules` is."""
     return All(rules)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import date, datetime
 
 from pyspark.sql import Column, DataFrame
@@ -15,7 +14,7 @@ from lakehouse.tables.segment import CustomerSegmentPin as P
 from lakehouse.tables.segment import CustomerSegmentPromotion as L
 from lakehouse.tables.segment import CustomerSegmentRefresh as R
 from segments.evaluate import by_priority
-from segments.language import Segment
+from segments.language import Segment, ask_for
 from segments.rows import literal_rows
 
 MEMBERSHIP = "gold.customer_membership"
@@ -38,14 +37,14 @@ def plan_membership(
     as_of: date,
     run_id: str,
     started_at: datetime,
+    asked: Collection[str] = (),
 ) -> Mapping[str, DataFrame]:
     """Plan what the answers of the rules change in the published membership.
 
     A pin puts a customer in, or keeps them out, whatever the rule says. Guest segments of a visitor who logged in are
-    the customer's, and are never the primary one. Manual segments keep their members (see
-    `ask_for`). A segment that would change by more than its limit, pins left out, keeps its last good members of that
-    website, and its refresh is an error. A website without any features that day is stale, and a customer changed by
-    a later `as_of` is left alone.
+    the customer's, and are never the primary one. Manual segments keep their members unless asked for. A segment that
+    would change by more than its limit, pins left out, keeps its last good members of that website, and its refresh is
+    an error. A website without any features that day is stale, and a customer changed by a later `as_of` is left alone.
 
     Args:
         evaluated: `gold.customer_evaluation`.
@@ -60,11 +59,13 @@ def plan_membership(
         as_of: The day evaluated for, exclusive edge.
         run_id: Run that evaluates.
         started_at: When it started, UTC.
+        asked: Manual segments this refresh is asked for.
 
     Returns:
         `gold.customer_membership`: changed and new customers only; the same inputs again give no row.
         `gold.customer_segment_refresh`: one row per evaluated segment and website of the day.
     """
+    segments = ask_for(segments, asked)
     active = [s for s in segments if s.is_active and s.entity == "customer"]
     refreshed = [s for s in active if s.refresh_mode == "auto"]
     limited = [s for s in refreshed if s.max_change_share is not None]
@@ -81,13 +82,6 @@ def plan_membership(
     held = _find_held(both, previous, limited) if limited else None
     membership = _changed_rows(both, held, active, as_of=as_of, run_id=run_id, started_at=started_at)
     return {MEMBERSHIP: membership, REFRESH: _refresh_rows(websites, previous, both, held, refreshed, as_of)}
-
-
-def ask_for(segments: Sequence[Segment], asked: Collection[str]) -> tuple[Segment, ...]:
-    """Returns the definitions with the manual segments named in `asked` made to refresh in this run."""
-    return tuple(
-        replace(s, refresh_mode="auto") if s.segment_id in asked and s.refresh_mode == "manual" else s for s in segments
-    )
 
 
 def _carried(promotions: DataFrame, of_guests: Sequence[Segment]) -> DataFrame:

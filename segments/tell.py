@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from segments.language import Segment
 from segments.reference import Finding
 from segments.rules import (
     All,
@@ -18,6 +20,7 @@ from segments.rules import (
     Rule,
     SequenceCondition,
     canonical,
+    parts_of,
 )
 
 MARKS = {True: "true", False: "false", None: "unknown"}
@@ -39,6 +42,49 @@ def lines_of(finding: Finding, depth: int = 0) -> Iterator[tuple[int, str, str, 
     yield depth, MARKS[finding.truth], words(finding.rule), _observed(finding)
     for part in finding.parts:
         yield from lines_of(part, depth + 1)
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What is published of a customer in a segment.
+
+    Attributes:
+        since: `as_of` the stay began with; None for who is not a member.
+        is_pinned_in: Whether a person put the customer in, or keeps them out; None where nobody decided.
+        pinned_on: Day of that decision.
+        note: Its reason.
+    """
+
+    since: date | None = None
+    is_pinned_in: bool | None = None
+    pinned_on: date | None = None
+    note: str | None = None
+
+
+def lines_of_membership(segment: Segment, found: Membership) -> Iterator[str]:
+    """Yields what is published of a customer, and why that may differ from what the rule says."""
+    yield "published: " + (f"a member since {found.since}" if found.since else "not a member")
+    if found.is_pinned_in is not None:
+        way = "in" if found.is_pinned_in else "out"
+        why = f": {found.note}" if found.note else ""
+        due = "" if found.is_pinned_in == (found.since is not None) else " from the next refresh on"
+        yield f"pinned {way} on {found.pinned_on}, whatever the rule says{due}{why}"
+    if not segment.is_active:
+        yield "the segment is inactive, so a refresh leaves no one in it, whatever the rule says"
+    elif segment.refresh_mode == "manual":
+        asking = f"segmentation segments --refresh {segment.segment_id}"
+        yield f"the segment is manual, so its members stay until it is asked for: {asking}"
+
+
+def steps_of(segment: Segment) -> list[str]:
+    """Returns what must all be true of a member: websites, customer groups, and the parts of the rule."""
+    websites = [f"website_id in {canonical(list(segment.website_ids))}"] if segment.website_ids else []
+    group = [say(segment.group_condition)] if segment.group_condition is not None else []
+    return [*websites, *group, *(_step(part) for part in parts_of(segment.rule))]
+
+
+def _step(part: Rule) -> str:
+    return canonical(part.to_dict())[:100] if isinstance(part, All | AnyOf | Not) else words(part)
 
 
 def words(rule: Rule) -> str:

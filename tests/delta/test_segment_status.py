@@ -75,6 +75,15 @@ def test_a_refresh_that_was_killed_is_taken_up(lake: Lake) -> None:
     assert {k: v[0] for k, v in states(lake).items()} == {"auto": "error", "manual": "completed"}
 
 
+def test_what_became_of_a_manual_segment_is_not_taken_up_by_runs_that_do_not_refresh_it(lake: Lake) -> None:
+    failed = {"refresh_status": "error", "refresh_message": "The last run failed: x", "is_active": True}
+    manual = failed | {"segment_id": "manual", "refresh_mode": "manual"}
+    lake.write(SEGMENT, rows(lake.spark, SEGMENT, [manual]))
+    assert not needs_republishing(lake, [])
+    lake.write(SEGMENT, rows(lake.spark, SEGMENT, [manual | {"refresh_mode": "auto"}]))
+    assert needs_republishing(lake, [])
+
+
 def test_a_refresh_is_announced_once_and_only_when_something_is_written() -> None:
     told: list[str] = []
     gate: Any = SimpleNamespace(watch=lambda run, table, frame: frame)

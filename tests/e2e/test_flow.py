@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import nbformat
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from typer.testing import CliRunner, Result
 
+from jobs.cli import app
+from jobs.segments import find_drift
 from lakehouse.errors import RunLocked
 from lakehouse.session import TEST_CONF
-from tests.support.flow import Ran, run_shop, run_to_features
-from tests.support.shop import open_shop
+from tests.support.flow import Ran, run_shop, run_to_features, start_job
+from tests.support.shop import Shop, open_shop
 from tests.support.state import state
 
 pytestmark = pytest.mark.e2e
@@ -124,9 +128,46 @@ HISTORY = frozenset(
 )
 
 
-def run_shop_again(ran: Ran) -> Ran:
-    from tests.support.shop import Shop
+def test_a_manual_segment_is_filled_when_asked_for_and_then_keeps_its_members(
+    shop_run: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop_run.job.settings
+    data_dir = shutil.copytree(settings.data_dir, tmp_path / "lake")
+    shop = Shop(Path(settings.variables["shop"]), shutil.copytree(settings.conf_dir, tmp_path / "conf"))
+    said = {"CONF_DIR": str(shop.conf), "DATA_DIR": str(data_dir), "BASE_CURRENCY": "EUR", "PARALLEL_STEPS": "1"}
+    for name, value in said.items():
+        monkeypatch.setenv(f"SEGMENTATION_{name}", value)
+    (shop.conf / "segments" / "chosen.yml").write_text(
+        "{segment_id: chosen, name: Chosen, refresh_mode: manual, rule: {feature: frequency, op: at_least, value: 3}}",
+        encoding="utf-8",
+    )
 
+    def invoke(*asked: str) -> Result:
+        return CliRunner().invoke(app, ["segments", "--var", f"shop={shop.folder}", *asked])
+
+    def refresh(*asked: str) -> tuple[str, str, set[int]]:
+        ran = invoke(*asked)
+        assert ran.exit_code == 0, ran.output or ran.exception
+        lake = start_job(shop, data_dir).lake
+        (row,) = lake.read("gold.customer_segment").where("segment_id = 'chosen'").collect()
+        members = lake.read("gold.customer_segment_customer").where("segment_id = 'chosen'").collect()
+        assert row["matched_customers_count"] == len(members)
+        return row["refresh_mode"], row["refresh_status"], {m["customer_key"] for m in members}
+
+    frequent = shop_run.job.lake.read("feature.customer").where("frequency >= 3").collect()
+    filled = ("manual", "completed", {r["customer_key"] for r in frequent})
+    assert filled[2]
+    assert refresh() == ("manual", "pending", set())
+    assert refresh("--refresh", "chosen", "--refresh", "champions") == filled
+    assert find_drift(start_job(shop, data_dir)).count() == 0
+    assert refresh() == filled
+
+    wrong = invoke("--refresh", "chosn")
+    assert wrong.exit_code == 2
+    assert "Did you mean 'chosen'?" in " ".join(wrong.output.split())
+
+
+def run_shop_again(ran: Ran) -> Ran:
     settings = ran.job.settings
     return run_shop(Shop(Path(settings.variables["shop"]), settings.conf_dir), settings.data_dir)
 

@@ -231,16 +231,15 @@ def test_a_preview_counts_guests_and_those_who_have_logged_in(spark: SparkSessio
     recent = Segment("recent", "R", CART.rule & feature("last_visit_on").within_last_days(2), entity="guest")
     guests.place([replace(recent, rule=feature("visits").at_least(1))], DAY, events=events)
     frame = rows(spark, VISITS, events)
-    made = preview_guests(
-        rows(spark, "gold.guest_visit"),
-        build_visitors(frame, as_of=DAY),
-        frame,
-        guests.tables.read(GUESTS),
-        recent,
-        as_of=DAY,
-    )
-    (row,) = made.collect()
-    assert row.asDict() == {
+
+    def preview(segment: Segment) -> dict[str, Any]:
+        visitors = build_visitors(frame, as_of=DAY)
+        placed = guests.tables.read(GUESTS)
+        made = preview_guests(rows(spark, "gold.guest_visit"), visitors, frame, placed, segment, as_of=DAY)
+        (row,) = made.collect()
+        return row.asDict()
+
+    assert preview(recent) == {
         "website_id": "shop",
         "guests": 3,
         "members": 1,
@@ -253,6 +252,8 @@ def test_a_preview_counts_guests_and_those_who_have_logged_in(spark: SparkSessio
         "alone_1": 2,
         "left_1": 1,
     }
+    elsewhere = preview(replace(recent, website_ids=("elsewhere",)))
+    assert {elsewhere[c] for c in ("members", "alone_0", "left_0", "left_1", "left_2")} == {0}
 
 
 def test_what_was_the_visitors_is_the_customers_until_the_rule_ends(spark: SparkSession) -> None:

@@ -17,8 +17,8 @@ from segments.evaluation import evaluate_changed
 from segments.events import SOURCES
 from segments.history import emit_events, publish_members, record_history
 from segments.inspect import beaten_segments, flows_between, overlap_segments
-from segments.language import Segment, feature
-from segments.membership import ask_for, plan_membership
+from segments.language import Segment, ask_for, feature
+from segments.membership import plan_membership
 from segments.states import TRANSITIONS, is_lawful, move
 from tests.spark.test_segment_evaluate import customers
 from tests.support.hold import held
@@ -296,6 +296,21 @@ def test_a_manual_segment_waits_to_be_asked(spark: SparkSession, tables: Tables)
     assert tables.content[MEMBERSHIP]["shop", 1]["primary_segment_id"] == "often"
 
 
+def test_a_refresh_asked_for_once_and_killed_is_not_left_as_processing(spark: SparkSession) -> None:
+    manual = replace(OFTEN, refresh_mode="manual")
+    published = {"segment_id": "often", "refresh_mode": "manual", "is_active": True, "refresh_status": "processing"}
+    (row,) = build_customer_segment(
+        rows(spark, "gold.customer_segment_customer"),
+        rows(spark, "gold.customer_segment_guest"),
+        rows(spark, "gold.customer_segment_refresh"),
+        rows(spark, "gold.customer_segment", [published]),
+        segments=[manual],
+        as_of=DAY,
+        started_at=at(2018, 1, 1),
+    ).collect()
+    assert (row["refresh_status"], row["refresh_message"]) == ("stale", "its last refresh was not finished")
+
+
 def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSession, tables: Tables) -> None:
     guarded = replace(RECENT, max_change_share=0.5)
     tables.refresh(customers(spark, *[{"recency_days": 1, "frequency": 3}] * 4), [guarded, OFTEN])
@@ -384,7 +399,7 @@ def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSessio
     assert {k[0]: (r["refresh_status"], r["refresh_message"]) for k, r in now.items()} == {
         "recent": ("completed", None),
         "often": ("pending", None),
-        "waiting": ("pending", None),
+        "waiting": ("stale", "its last refresh was not finished"),
     }
     assert now[("often",)]["name"] == "Often"
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from segments.catalogue import CUSTOMERS, GROUP, GROUP_COLUMN, declared_features
 from segments.inspect import answer_customers, preview_segment
 from segments.language import Segment, feature
+from segments.tell import steps_of
 from tests.spark.test_segment_evaluate import AS_OF, customers
 from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
@@ -57,3 +61,46 @@ def test_a_preview_counts_members_steps_reach_and_change(spark: SparkSession) ->
         "reachable_email": 1,
         "reachable_sms": 0,
     }
+
+
+def test_websites_and_customer_groups_are_steps_of_their_own(spark: SparkSession) -> None:
+    segment = Segment(
+        "s", "S", feature("frequency").at_least(3), website_ids=("shop",), customer_group_ids=("staff", "press")
+    )
+    frame = customers(
+        spark,
+        {"frequency": 3},
+        {"frequency": 3},
+        {"frequency": 1},
+        {"frequency": 3, "merchant_id": "elsewhere"},
+    ).withColumn("as_of", F.lit(AS_OF))
+    known = {"valid_from": datetime(2017, 1, 1), "merchant_id": "shop"}
+    people = rows(
+        spark,
+        CUSTOMERS,
+        [
+            known | {"customer_key": key, GROUP_COLUMN: group}
+            for key, group in ((1, "staff"), (2, "none"), (3, "press"))
+        ],
+    )
+    answered = answer_customers(
+        frame,
+        {CUSTOMERS: people},
+        {},
+        {"is_in": segment},
+        others=[],
+        as_of=AS_OF,
+        catalogue=FEATURES | {GROUP: declared_features()[GROUP]},
+    )
+    nobody = rows(spark, "gold.customer_membership"), rows(spark, "silver.consent")
+
+    elsewhere, here = (r.asDict() for r in preview_segment(answered, *nobody, segment, []).collect())
+
+    assert steps_of(segment) == [
+        'website_id in ["shop"]',
+        'customer_group_id in ["staff","press"]',
+        "frequency at_least 3",
+    ]
+    assert [(here[f"alone_{n}"], here[f"left_{n}"]) for n in range(3)] == [(3, 3), (2, 2), (2, 1)]
+    assert [(elsewhere[f"alone_{n}"], elsewhere[f"left_{n}"]) for n in range(3)] == [(0, 0), (0, 0), (1, 0)]
+    assert (here["members"], elsewhere["members"]) == (1, 0)

@@ -14,6 +14,7 @@ def test_the_job_and_the_questions_are_one_command() -> None:
     shown = CliRunner().invoke(app, ["segments", "--help"])
     assert shown.exit_code == 0
     assert "--retrain" in shown.output
+    assert "--refresh" in shown.output
     assert [q for q in QUESTIONS if q not in shown.output] == []
 
 
@@ -25,6 +26,23 @@ def test_an_option_before_a_question_is_refused_and_not_lost() -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["champions", "--file", "x.yml"]])
 def test_a_preview_is_of_one_definition(arguments: list[str], tmp_path: Path) -> None:
-    asked = CliRunner().invoke(app, ["segments", "preview", *arguments, "--data-dir", str(tmp_path)])
+    (tmp_path / "x.yml").touch()
+    given = [str(tmp_path / a) if a == "x.yml" else a for a in arguments]
+    asked = CliRunner().invoke(app, ["segments", "preview", *given, "--data-dir", str(tmp_path)])
     assert asked.exit_code == 2
     assert "a SEGMENT of conf/segments, or --file" in " ".join(asked.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["preview", "--file", "missing.yml"], "'missing.yml' does not exist"),
+        (["diff", "champions", "--file", "missing.yml"], "'missing.yml' does not exist"),
+        (["preview", "champions", "--rows", "-1"], "greater than or equal to 0"),
+        (["flows", "--rows", "-1"], "greater than or equal to 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_read(arguments: list[str], said: str) -> None:
+    asked = CliRunner().invoke(app, ["segments", *arguments])
+    assert asked.exit_code == 2
+    assert said in " ".join(asked.output.replace("│", "").split())

@@ -1,0 +1,166 @@
+"""What the `segmentation segments` commands answer, over a small lakehouse of published segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.context import Job
+from lakehouse.lake import Lake
+from lakehouse.settings import Settings
+from segments.load import load_segments
+from tests.support.rows import rows
+
+pytestmark = [pytest.mark.spark, pytest.mark.delta]
+
+DAY = date(2018, 1, 1)
+OFTEN = "{segment_id: often, name: Often, rule: {feature: frequency, op: at_least, value: 5}}"
+HI = "{segment_id: hi, name: Hi, rule: {feature: frequency, op: at_least, value: 7}}"
+BOTH = "{segment_id: both, name: Both, rule: {all: [{feature: recency_days, op: at_most, value: 9}, {in_segment: %s}]}}"
+
+Ask = Callable[..., str]
+
+
+class Shelf:
+    """The folder of definitions, and what is published of it."""
+
+    def __init__(self, lake: Lake, folder: Path):
+        self.lake, self.folder = lake, folder
+        (folder / "lists").mkdir(parents=True)
+
+    def define(self, *texts: str) -> None:
+        """Replace every definition."""
+        (self.folder / "all.yml").write_text("segments:\n" + "".join(f"  - {t}\n" for t in texts), encoding="utf-8")
+
+    def list(self, name: str, *customer_ids: str) -> None:
+        """Replace a static list."""
+        (self.folder / "lists" / f"{name}.csv").write_text("\n".join(["customer_id", *customer_ids]), encoding="utf-8")
+
+    def publish(self, *texts: str) -> None:
+        """Define, and note the definitions as published."""
+        self.define(*texts)
+        found = [
+            s.to_dict()
+            | {
+                "conditions": s.conditions_json,
+                "version": s.version,
+                "customer_group_ids": s.customer_group_ids or None,
+            }
+            for s in load_segments(self.folder)
+        ]
+        plain = [{k: v for k, v in row.items() if k != "rule"} for row in found]
+        self.lake.write("gold.customer_segment", rows(self.lake.spark, "gold.customer_segment", plain))
+
+
+@pytest.fixture
+def shelf(lake: Lake, tmp_path: Path) -> Shelf:
+    """Ten customers, of whom number n bought n times, the first nine of them lately; nothing is published."""
+    bought: list[dict[str, Any]] = [
+        {"customer_id": str(n), "customer_key": n, "frequency": n, "recency_days": n} for n in range(1, 11)
+    ]
+    base = {"merchant_id": "shop", "as_of": DAY, "r_score": 1, "f_score": 1, "m_score": 1}
+    frame = rows(lake.spark, "feature.customer", [base | b for b in bought])
+    lake.write("feature.customer", frame, slice_of={"as_of": DAY})
+    return Shelf(lake, tmp_path / "conf" / "segments")
+
+
+@pytest.fixture
+def ask(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Runs a question and returns its answer without breaks of lines."""
+    job = Job(Settings(data_dir=lake.settings.data_dir, conf_dir=tmp_path / "conf", as_of=DAY))
+    job.__dict__["lake"] = lake
+    monkeypatch.setattr("jobs.context.Job.start", lambda *_, **__: job)
+
+    def answer(*arguments: str, exit_code: int = 0) -> str:
+        asked = CliRunner().invoke(app, ["segments", *arguments])
+        assert asked.exit_code == exit_code, asked.output or asked.exception
+        return " ".join(asked.output.split())
+
+    return answer
+
+
+def test_what_was_published_asks_for_segments_as_they_were_published(shelf: Shelf, ask: Ask) -> None:
+    shelf.publish(OFTEN, BOTH % "often")
+    assert ask("diff", "both").endswith("shop 0 0 5")
+
+    shelf.define(OFTEN.replace("value: 5", "value: 500"), BOTH % "often")
+    assert ask("diff", "both").endswith("shop 0 5 0")
+
+
+def test_what_was_published_may_ask_for_a_segment_that_is_gone(shelf: Shelf, ask: Ask) -> None:
+    shelf.publish(HI, BOTH % "hi")
+    shelf.define("{segment_id: both, name: Both, rule: {feature: recency_days, op: at_most, value: 9}}")
+    assert ask("diff", "both").endswith("shop 6 0 3")
+
+
+def test_a_list_with_other_members_is_compared_with_who_was_published(shelf: Shelf, ask: Ask) -> None:
+    listed = "{segment_id: listed, name: Listed, rule: {in_list: vip}}"
+    shelf.list("vip", "1", "2", "3")
+    shelf.publish(listed)
+    members = [{"website_id": "shop", "customer_key": n, "segment_ids": ["listed"]} for n in (1, 2, 3, 99)]
+    shelf.lake.write("gold.customer_membership", rows(shelf.lake.spark, "gold.customer_membership", members))
+    was = load_segments(shelf.folder)[0].version
+    assert "published members" not in ask("diff", "listed")
+
+    shelf.list("vip", "3", "4")
+    answer = ask("diff", "listed")
+    assert f"{was} -> {load_segments(shelf.folder)[0].version}" in answer
+    assert "compared with its published members" in answer
+    # 99 has no features any more, and so leaves as well.
+    assert answer.endswith("shop 1 3 1")
+
+
+def test_an_explanation_tells_what_is_published_and_why_it_may_differ(shelf: Shelf, ask: Ask) -> None:
+    spark = shelf.lake.spark
+    shelf.publish(
+        OFTEN,
+        HI.replace("name: Hi", "name: Hi, refresh_mode: manual"),
+        OFTEN.replace("often", "sleepy").replace("Often", "Sleepy, is_active: false"),
+    )
+    member = {"segment_id": "often", "website_id": "shop", "added_on": date(2017, 12, 24)}
+    stays = [member | {"customer_key": n} for n in (1, 9)]
+    shelf.lake.write("gold.customer_segment_customer", rows(spark, "gold.customer_segment_customer", stays))
+    pinned = {"segment_id": "often", "website_id": "shop", "pinned_at": datetime(2017, 12, 23, 8)}
+    pins = [
+        pinned | {"customer_key": 1, "is_in": True, "note": "a friend of the house"},
+        pinned | {"customer_key": 8, "is_in": False},
+        pinned | {"customer_key": 9, "is_in": False},
+    ]
+    shelf.lake.write("gold.customer_segment_pin", rows(spark, "gold.customer_segment_pin", pins))
+
+    friend = ask("explain", "1", "often")
+    assert "false in segment often" in friend
+    assert friend.endswith(
+        "published: a member since 2017-12-24 pinned in on 2017-12-23, whatever the rule says: a friend of the house"
+    )
+    assert ask("explain", "8", "often").endswith(
+        "published: not a member pinned out on 2017-12-23, whatever the rule says"
+    )
+    assert ask("explain", "9", "often").endswith("whatever the rule says from the next refresh on")
+    assert ask("explain", "2", "often").endswith("published: not a member")
+    assert "the segment is manual, so its members stay until it is asked for" in ask("explain", "9", "hi")
+    assert ask("explain", "9", "sleepy").endswith(
+        "published: not a member the segment is inactive, so a refresh leaves no one in it, whatever the rule says"
+    )
+
+
+@pytest.mark.parametrize("question", ["history", "events"])
+def test_a_segment_that_never_was_is_no_empty_answer(shelf: Shelf, ask: Ask, question: str) -> None:
+    shelf.publish(OFTEN)
+    shelf.define(HI)
+    assert "Did you mean 'often'?" in ask(question, "ofen", exit_code=2)
+    ask(question, "often")
+    ask(question, "hi")
+
+
+def test_a_waterfall_ends_at_the_size_also_of_a_segment_for_some(shelf: Shelf, ask: Ask) -> None:
+    shelf.define(OFTEN.replace("name: Often", "name: Often, website_ids: [shop], customer_group_ids: [staff]"))
+    answer = ask("preview", "often")
+    assert "0 of 10 customers" in answer
+    assert 'website_id in ["shop"] 10 10 customer_group_id in ["staff"] 0 0 frequency at_least 5 6 0' in answer
