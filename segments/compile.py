@@ -50,7 +50,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Compiler:
-    """Makes columns of rules. Each rule is made once, in however many others it stands.
+    """Makes columns of rules. Each rule and each feature is made once, in however many others it stands.
 
     Attributes:
         features: The features by name, or the fields of an event.
@@ -62,6 +62,7 @@ class Compiler:
     as_of: date
     names: Names = field(default_factory=Names)
     _made: dict[Rule, Column] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _named: dict[str, Column] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rule(self, rule: Rule) -> Column:
         """Returns a checked rule as a boolean column that is null where the answer is unknown."""
@@ -76,6 +77,11 @@ class Compiler:
     def steps(self, segment: Segment) -> list[Column]:
         """Returns what must all be true of a member, in the order of `segments.tell.steps_of`."""
         return [*self._restrictions(segment), *(self.rule(part) for part in parts_of(segment.rule))]
+
+    def _feature(self, name: str) -> Column:
+        if name not in self._named:
+            self._named[name] = F.col(f"`{name}`")
+        return self._named[name]
 
     def _restrictions(self, segment: Segment) -> list[Column]:
         found = []
@@ -100,7 +106,7 @@ class Compiler:
                 known = self.features[name]
                 operator = OPERATORS[op]
                 said = F.col(names.cuts[rule]) if operator.shape == "percent" else fit_value(value, known)
-                return operator.build(F.col(f"`{name}`"), said, known.family, self.as_of)
+                return operator.build(self._feature(name), said, known.family, self.as_of)
             case EventCondition():
                 return truth_of_event(rule, self.as_of, lambda measure: F.col(names.measures[measure]))
             case SequenceCondition():

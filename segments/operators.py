@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from decimal import Decimal
 from enum import Enum
 from functools import partial
 from typing import Any, Final, Literal
@@ -61,12 +62,17 @@ class Operator:
     help: str
 
 
+def _said(value: Any) -> Column | bool | int | float | str | Decimal:
+    """What to compare a column with: a plain value as it is, for a literal made here takes three calls of the JVM."""
+    return value if type(value) in (bool, int, float, str, Decimal) else F.lit(value)
+
+
 def _equals(feature: Column, value: Any, *_: Any) -> Column:
-    return feature == F.lit(value)
+    return feature == _said(value)
 
 
 def _not_equals(feature: Column, value: Any, *_: Any) -> Column:
-    return feature != F.lit(value)
+    return feature != _said(value)
 
 
 def _is_in(feature: Column, value: Any, *_: Any) -> Column:
@@ -78,24 +84,24 @@ def _not_in(feature: Column, value: Any, *_: Any) -> Column:
 
 
 def _greater_than(feature: Column, value: Any, *_: Any) -> Column:
-    return feature > F.lit(value)
+    return feature > _said(value)
 
 
 def _at_least(feature: Column, value: Any, *_: Any) -> Column:
-    return feature >= F.lit(value)
+    return feature >= _said(value)
 
 
 def _less_than(feature: Column, value: Any, *_: Any) -> Column:
-    return feature < F.lit(value)
+    return feature < _said(value)
 
 
 def _at_most(feature: Column, value: Any, *_: Any) -> Column:
-    return feature <= F.lit(value)
+    return feature <= _said(value)
 
 
 def _between(feature: Column, value: Any, *_: Any) -> Column:
     low, high = value
-    return (feature >= F.lit(low)) & (feature <= F.lit(high))
+    return (feature >= _said(low)) & (feature <= _said(high))
 
 
 def _contains(feature: Column, value: Any, family: Family, _: date) -> Column:
