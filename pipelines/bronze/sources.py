@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from lakehouse.declare import table_of, tables
 from lakehouse.errors import SourceError, suggest
+from pipelines.bronze.time_patterns import pattern_problems
 
 Format = Literal["csv", "jsonl", "parquet", "excel"]
 Cadence = Literal["once", "daily", "weekly", "monthly", "on_demand"]
@@ -100,8 +101,8 @@ class FeedColumn(_Declared):
         to: Canonical field of the subject it fills; left out, the value is kept in the row's `extra`.
         required: Whether a row without a value is refused.
         aliases: Other headers this column has come under.
-        formats: Patterns to try in order for dates and timestamps in text; ISO 8601 when left out.
-        timezone: Zone the values are in, when it is not the source's `value_timezone`.
+        formats: Spark's patterns to try in order for dates and timestamps in text; ISO 8601 when left out.
+        timezone: Zone the values are in, when it is not the source's `value_timezone` (of days: its `timezone`).
     """
 
     type: str = "text"
@@ -123,6 +124,14 @@ class FeedColumn(_Declared):
         if found[1] and int(found[2]) > int(found[1]):
             raise ValueError(f"'{value}': the scale is larger than the precision")
         return compact
+
+    @field_validator("formats")
+    @classmethod
+    def _formats_are_readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        problems = [f"'{pattern}': {'; '.join(found)}" for pattern in value if (found := pattern_problems(pattern))]
+        if problems:
+            raise ValueError(" | ".join(problems))
+        return value
 
     @model_validator(mode="after")
     def _formats_need_a_time_type(self) -> Self:
