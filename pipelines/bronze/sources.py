@@ -149,7 +149,8 @@ class ReadOptions(_Declared):
         quote: Around cells that hold a delimiter; empty for none.
         escape: Before a quote inside a quoted cell; a doubled quote when left out.
         header: Whether the first row names the columns; without it columns are taken in declared order.
-        decimal_mark: `.` or `,`.
+        decimal_mark: `.`, or `,` with points between thousands. In workbooks and JSON lines, whose own numbers have a
+            point, 1.234 is then refused, because it may be either.
         sheets: Workbook sheets to read; all when empty.
     """
 
@@ -432,8 +433,8 @@ class Source(_Declared):
         )
 
     def zone_of(self, column: FeedColumn) -> str:
-        """Zone that a column's values without an offset are in."""
-        return column.timezone or self.value_timezone
+        """Zone that a column's values without an offset are in; days are the shop's."""
+        return column.timezone or (self.timezone if column.type == "date" else self.value_timezone)
 
 
 class Sources(BaseModel):
