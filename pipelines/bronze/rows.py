@@ -237,7 +237,8 @@ def _typed(
 ) -> tuple[Column, Column, bool]:
     """The value in its canonical type, whether there is one, and whether typing can fail."""
     if stored in (None, "string"):
-        trimmed = bare(cell)
+        # Silver takes what else is unseen off texts, and Spark off what it reads as numbers and times.
+        trimmed = F.trim(cell)
         present = F.coalesce(trimmed != "", F.lit(False))
         if declared.type == "text":
             text = F.when(present, cell)

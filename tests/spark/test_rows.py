@@ -175,13 +175,14 @@ def test_a_json_line_is_one_object_and_nothing_after_it(spark: SparkSession, tmp
     assert [r.customer_id for r in rows[:2]] == ["} {", '"} {"']
 
 
-def test_white_space_of_any_kind_is_no_value_and_text_lands_as_it_is(spark: SparkSession, tmp_path: Path) -> None:
+def test_white_space_around_a_number_is_none_of_it_and_text_lands_as_it_is(spark: SparkSession, tmp_path: Path) -> None:
     columns = {"id": {"to": "basket_id", "required": True}, "pieces": {"type": "int", "to": "quantity"}}
-    path = put(tmp_path, "a.csv", "id,pieces\nC1\t,\u00a07\ufeff\n\u00a0\t,1\nC2,\u2003\n")
-    first, blank, none = typed(spark, path, subject="transactions", columns=columns)
+    path = put(tmp_path, "a.csv", "id,pieces\nC1\t, \t7\t\n   ,1\nC2,  \nC3,\u00a07\n")
+    first, blank, none, other = typed(spark, path, subject="transactions", columns=columns)
     assert (first.basket_id, first.quantity, first.parse_errors) == ("C1\t", 7, None)
     assert blank.parse_errors == ["missing:id"]
     assert (none.quantity, none.parse_errors) == (None, None)
+    assert other.parse_errors == ["mistyped:pieces"]
 
 
 def test_every_letter_a_declaration_may_use_is_read_by_spark(spark: SparkSession) -> None:
