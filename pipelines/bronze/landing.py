@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -151,7 +153,7 @@ def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
                 names = ", ".join(Path(f.inspection.identity.path).name for f in files[:5])
                 raise SourceError(
                     f"source '{batch.source.name}', feed '{batch.feed.name}': Spark could not read {names}: "
-                    f"{_first_line(failure)}. Nothing of the batch was kept."
+                    f"{_reason(failure)}. Nothing of the batch was kept."
                 ) from failure
             if not moved:
                 _expect_rows(batch, files, rows)
@@ -307,6 +309,32 @@ def all_refused(lake: Lake, files: Sequence[Record]) -> bool:
     return bool(staged.count() == sum(r["expected_rows"] for r in files))
 
 
-def _first_line(e: Exception) -> str:
+def _reason(e: Exception) -> str:
+    """What failed, for people: of Spark's errors class and condition, since their messages quote values of rows."""
+    if isinstance(e, Py4JJavaError):
+        causes = _causes(e.java_exception)
+        conditions = [c for c in map(_condition, causes) if c]
+        return _named(causes[-1].getClass().getName(), conditions[-1] if conditions else None)
+    if isinstance(e, PySparkException):
+        return _named(type(e).__name__, e.getCondition())
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]
     return f"{type(e).__name__}: {lines[0][:300]}" if lines else type(e).__name__
+
+
+def _named(kind: str, condition: str | None) -> str:
+    return f"{kind} [{condition}]" if condition else kind
+
+
+def _causes(error: Any) -> list[Any]:
+    """An error of the JVM and what it goes back to, in order; a chain may lead round in a circle."""
+    found = [error]
+    while (error := error.getCause()) is not None and len(found) < 20:
+        found.append(error)
+    return found
+
+
+def _condition(error: Any) -> str | None:
+    try:
+        return error.getCondition()  # type: ignore[no-any-return]
+    except Py4JError:  # Not an error of Spark's own.
+        return None

@@ -19,6 +19,7 @@ from pyspark.sql.types import DataType, StructField, StructType
 
 from lakehouse import ddl
 from lakehouse.declare import Table, table_of
+from lakehouse.text import bare
 from pipelines.bronze.preflight import ReadColumn
 from pipelines.bronze.sources import Feed, FeedColumn, Source, canonical_fields
 
@@ -36,6 +37,11 @@ _ABOUT = {"_file_id": "string", "_file_path": "string", "_delivery": "string", "
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 # A delimiter that JSON forbids unescaped, so that the CSV reader hands over whole lines.
 _NEVER_IN_JSON = "\x01"
+_END = "end of line"
+_ISO_DAY = r"^\d{4}-\d{1,2}-\d{1,2}"
+# 1.234.567,89: no number in groups starts with 0.
+_GROUPED = r"^-?[1-9]\d{0,2}(\.\d{3})+(,\d+)?$"
+_GROUPED_OR_NOT = r"^-?[1-9]\d{0,2}\.\d{3}$"
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def type_rows(
     landing = table_of(f"bronze.stg_{feed.subject}")
     rows = delivered
     if part.layout == "jsonl":
-        rows = delivered.withColumn("_map", F.from_json(_LINE, "map<string,string>"))
+        rows = _parse_lines(delivered)
     cells = _cells(feed, part)
     typed: dict[str, Column] = {}
     refusals: list[tuple[Column, str]] = []
@@ -165,7 +171,8 @@ def type_rows(
                 refusals.append((F.lit(True), f"missing:{name}"))
             continue
         observed = next((c for c in part.columns if c.declared == name), ReadColumn(name, name))
-        value, present, may_fail = _typed(cell, stored, observed, declared, source.zone_of(declared), feed, target)
+        read_as = _as_its_field(declared, target)
+        value, present, may_fail = _typed(cell, stored, observed, read_as, source.zone_of(read_as), feed, target)
         if field:
             typed[field] = value
         if declared.required:
@@ -186,6 +193,17 @@ def union_rows(frames: Iterable[DataFrame]) -> DataFrame:
     return reduce(DataFrame.unionAll, frames)
 
 
+def _parse_lines(lines: DataFrame) -> DataFrame:
+    """Adds `_map`, the one JSON object of each line; null when a line holds anything else or more.
+
+    The parser stops after the first value, and what follows would be lost without a word. Each line is therefore read
+    as the first of two elements, and only a line that ends with its object lets the parser reach the second.
+    """
+    pair = F.from_json(F.concat(F.lit("["), _LINE, F.lit(f',{{"{_END}":0}}]')), "array<map<string,string>>")
+    is_alone = (F.size("_pair") == 2) & F.map_contains_key(F.get("_pair", F.lit(1)), _END)
+    return lines.withColumn("_pair", pair).withColumn("_map", F.when(is_alone, F.get("_pair", F.lit(0)))).drop("_pair")
+
+
 def _cells(feed: Feed, part: Part) -> dict[str, tuple[Column, str | None]]:
     if part.layout != "jsonl":
         return {c.declared: (F.col(f"c{i}"), c.stored) for i, c in enumerate(part.columns) if c.declared}
@@ -201,6 +219,13 @@ def _json_keys(feed: Feed, part: Part, name: str) -> list[str]:
     return list(dict.fromkeys([*seen, name, *feed.columns[name].aliases]))
 
 
+def _as_its_field(declared: FeedColumn, target: str | None) -> FeedColumn:
+    """A text that fills a time or a number is read as one, in the zone and with the marks of its feed."""
+    if declared.type != "text" or target in (None, "string"):
+        return declared
+    return declared.model_copy(update={"type": "int" if target == "bigint" else target})
+
+
 def _typed(
     cell: Column,
     stored: str | None,
@@ -212,25 +237,31 @@ def _typed(
 ) -> tuple[Column, Column, bool]:
     """The value in its canonical type, whether there is one, and whether typing can fail."""
     if stored in (None, "string"):
+        # Silver takes what else is unseen off texts, and Spark off what it reads as numbers and times.
         trimmed = F.trim(cell)
         present = F.coalesce(trimmed != "", F.lit(False))
         if declared.type == "text":
             text = F.when(present, cell)
-            return _into(text, "string", target, present)
+            return _into(text, "string", target, present, zone)
         value = _from_text(F.when(present, trimmed), declared, zone, feed)
-        return _into(value, _spark_name(declared.type), target, present, may_fail=True)
+        return _into(value, _spark_name(declared.type), target, present, zone, may_fail=True)
     if stored in ("float", "double"):
         # Writers without a null for numbers put NaN.
         cell = F.when(~F.isnan(cell), cell)
     value, kind, may_fail = _from_stored(cell, stored, observed, declared, zone)
-    return _into(value, kind, target, cell.isNotNull(), may_fail=may_fail)
+    return _into(value, kind, target, cell.isNotNull(), zone, may_fail=may_fail)
 
 
 def _into(
-    value: Column, kind: str, target: str | None, present: Column, *, may_fail: bool = False
+    value: Column, kind: str, target: str | None, present: Column, zone: str, *, may_fail: bool = False
 ) -> tuple[Column, Column, bool]:
     if target is None or target == kind:
         return value, present, may_fail
+    if (kind, target) == ("date", "timestamp"):
+        return _to_utc(value.cast("timestamp"), zone), present, may_fail
+    if (kind, target) == ("timestamp", "date"):
+        local = value if zone == "UTC" else F.from_utc_timestamp(value, zone)
+        return local.cast("date"), present, may_fail
     if target == "string":
         return value.cast("string"), present, may_fail
     return value.try_cast(target), present, True
@@ -240,19 +271,31 @@ def _from_text(text: Column, declared: FeedColumn, zone: str, feed: Feed) -> Col
     match declared.type:
         case "int":
             # Whole numbers beside blanks are often exported as 12.0.
-            return F.regexp_replace(text, r"\.0+$", "").try_cast("bigint")
+            return F.regexp_replace(_with_point(text, feed), r"\.0+$", "").try_cast("bigint")
         case "date":
             tries = [F.try_to_timestamp(text, F.lit(f)).cast("date") for f in declared.formats]
             if not tries or feed.format == "excel":
-                tries.append(F.when(text.rlike(r"^\d{4}-\d{1,2}-\d{1,2}"), text.try_cast("date")))
+                # Spark takes the day and drops whatever follows it; only a time of day may.
+                is_whole = text.rlike(_ISO_DAY) & text.try_cast("timestamp").isNotNull()
+                tries.append(F.when(is_whole, text.try_cast("date")))
             return F.coalesce(*tries)
         case "timestamp":
             return _timestamp_from_text(text, declared, zone, feed)
         case number:
-            if feed.options.decimal_mark == ",":
-                text = F.regexp_replace(text, ",", ".")
-            value = text.try_cast(number)
+            value = _with_point(text, feed).try_cast(number)
             return F.when(~F.isnan(value), value) if number == "double" else value
+
+
+def _with_point(text: Column, feed: Feed) -> Column:
+    """A number's text with a point before its decimals and no other; null when its marks are not the declared ones."""
+    if feed.options.decimal_mark == ".":
+        return text
+    grouped = F.when(text.rlike(_GROUPED), F.translate(text, ",.", "."))
+    pointed = F.translate(text, ",", ".")
+    if feed.format in ("excel", "jsonl"):
+        # Their own numbers have a point before the decimals, so it may be one of those or a group.
+        return F.when(~text.rlike(_GROUPED_OR_NOT), F.coalesce(grouped, pointed))
+    return F.coalesce(grouped, F.when(~text.contains("."), pointed))
 
 
 def _timestamp_from_text(text: Column, declared: FeedColumn, zone: str, feed: Feed) -> Column:
@@ -263,8 +306,8 @@ def _timestamp_from_text(text: Column, declared: FeedColumn, zone: str, feed: Fe
         tries.append(parsed if names_zone else _to_utc(parsed, zone))
     if not tries or feed.format == "excel":
         # Spark would take a time alone and put the day it runs on before it.
-        iso = F.when(text.rlike(r"^\d{4}-\d{1,2}-\d{1,2}"), text.try_cast("timestamp"))
-        with_offset = text.rlike(r":\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$")
+        iso = F.when(text.rlike(_ISO_DAY), text.try_cast("timestamp"))
+        with_offset = text.rlike(_ISO_DAY + r"[ T].*[A-Za-z+-]")
         tries.append(iso if zone == "UTC" else F.when(with_offset, iso).otherwise(_to_utc(iso, zone)))
     return F.coalesce(*tries)
 
@@ -304,9 +347,7 @@ def _errors(refusals: list[tuple[Column, str]], part: Part) -> Column:
         # Cells of such a line may stand under the wrong header, so nothing else is said of them.
         return F.when(F.col(_BAD).isNotNull(), F.array(F.lit("ragged:row"))).otherwise(found)
     if part.layout == "jsonl":
-        # The parser stops after the first object of a line, and a second one would be lost without a word.
-        malformed = F.col("_map").isNull() | F.col(_LINE).rlike(r"\}\s*\{")
-        return F.when(malformed, F.array(F.lit("malformed:row"))).otherwise(found)
+        return F.when(F.col("_map").isNull(), F.array(F.lit("malformed:row"))).otherwise(found)
     return found
 
 
@@ -339,9 +380,9 @@ def _delivery(feed: Feed, part: Part) -> tuple[Column, Column]:
         return F.col("_delivery"), base
     if position is None:
         keys = _json_keys(feed, part, str(feed.delivery.column))
-        named = F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys])
+        named = bare(F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys]))
     else:
-        named = F.col(f"c{position}").cast("string")
+        named = bare(F.col(f"c{position}").cast("string"))
     if feed.delivery.values:
         rank = F.array_position(F.array(*[F.lit(v) for v in feed.delivery.values]), named)
     else:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from lakehouse.declare import table_of, tables
 from lakehouse.errors import SourceError, suggest
+from pipelines.bronze.time_patterns import pattern_problems
 
 Format = Literal["csv", "jsonl", "parquet", "excel"]
 Cadence = Literal["once", "daily", "weekly", "monthly", "on_demand"]
@@ -100,8 +101,8 @@ class FeedColumn(_Declared):
         to: Canonical field of the subject it fills; left out, the value is kept in the row's `extra`.
         required: Whether a row without a value is refused.
         aliases: Other headers this column has come under.
-        formats: Patterns to try in order for dates and timestamps in text; ISO 8601 when left out.
-        timezone: Zone the values are in, when it is not the source's `value_timezone`.
+        formats: Spark's patterns to try in order for dates and timestamps in text; ISO 8601 when left out.
+        timezone: Zone the values are in, when it is not the source's `value_timezone` (of days: its `timezone`).
     """
 
     type: str = "text"
@@ -124,6 +125,14 @@ class FeedColumn(_Declared):
             raise ValueError(f"'{value}': the scale is larger than the precision")
         return compact
 
+    @field_validator("formats")
+    @classmethod
+    def _formats_are_readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        problems = [f"'{pattern}': {'; '.join(found)}" for pattern in value if (found := pattern_problems(pattern))]
+        if problems:
+            raise ValueError(" | ".join(problems))
+        return value
+
     @model_validator(mode="after")
     def _formats_need_a_time_type(self) -> Self:
         if self.formats and self.type not in ("date", "timestamp"):
@@ -140,7 +149,8 @@ class ReadOptions(_Declared):
         quote: Around cells that hold a delimiter; empty for none.
         escape: Before a quote inside a quoted cell; a doubled quote when left out.
         header: Whether the first row names the columns; without it columns are taken in declared order.
-        decimal_mark: `.` or `,`.
+        decimal_mark: `.`, or `,` with points between thousands. In workbooks and JSON lines, whose own numbers have a
+            point, 1.234 is then refused, because it may be either.
         sheets: Workbook sheets to read; all when empty.
     """
 
@@ -423,8 +433,8 @@ class Source(_Declared):
         )
 
     def zone_of(self, column: FeedColumn) -> str:
-        """Zone that a column's values without an offset are in."""
-        return column.timezone or self.value_timezone
+        """Zone that a column's values without an offset are in; days are the shop's."""
+        return column.timezone or (self.timezone if column.type == "date" else self.value_timezone)
 
 
 class Sources(BaseModel):

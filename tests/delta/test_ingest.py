@@ -13,6 +13,7 @@ from pyarrow import parquet as pq
 from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
+from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
 from lakehouse.runner import Run, run_steps
 from lakehouse.steps import plan_steps
@@ -229,6 +230,19 @@ def test_large_columnar_files_land_once_without_being_staged(
     )
     summed = {r["payload_hash"]: int(r["checksum_accepted"]) for r in lake.read("ingest.raw_records").collect()}
     assert summed == {r["file_id"]: r["sum"] for r in hashes}
+
+
+def test_a_failure_of_spark_is_told_by_its_cause_and_without_values(lake: Lake, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "a.parquet", format="parquet")
+    columns = {"id": [f"secret-{n}" for n in range(500)], "channel": ["email"] * 500, "status": ["granted"] * 500}
+    whole = pa.table(columns | {"when": [datetime(2020, 1, 1)] * 500})
+    pq.write_table(whole, tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    damaged = bytearray((tmp_path / "a.parquet").read_bytes())
+    damaged[8:40] = bytes(range(200, 232))
+    (tmp_path / "a.parquet").write_bytes(damaged)
+    with pytest.raises(SourceError, match=r"could not read a\.parquet: [\w.]+Exception \[FAILED_READ_FILE") as told:
+        land_source(lake, source, run=Run.begin())
+    assert "secret" not in str(told.value)
 
 
 def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:

@@ -12,6 +12,7 @@ from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.samples import GENERATORS
 from pipelines.bronze.sources import TransactionRules
+from pipelines.bronze.time_patterns import pattern_problems
 from tests.support.feeds import make_source, put
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -62,6 +63,7 @@ def test_every_problem_of_every_file_is_reported_with_a_suggestion(tmp_path: Pat
         first=GOOD.replace("customer_id", "custmer_id").replace("currency: GBP", "curency: GBP"),
         second=GOOD.replace("subject: consents", "subject: consent").replace("format: csv", "format: cvs"),
         third="- not a mapping",
+        sixth=GOOD.replace("required: true}", "required: true}, when: {type: timestamp, formats: [DD.MM.YYYY HH:mm]}"),
         fourth="a: [unclosed",
         fifth=GOOD.replace("id: shop", "id: shp").replace(", name: Shop, country: GB", ""),
     )
@@ -74,6 +76,8 @@ def test_every_problem_of_every_file_is_reported_with_a_suggestion(tmp_path: Pat
         "'custmer_id' is not a field of consents. Did you mean 'customer_id'?",
         "Did you mean 'consents'?" if "second.yml: feeds.0: subject" in said else "Did you mean 'csv'?",
         "third.yml: a source is a mapping",
+        "sixth.yml: feeds.0.columns.when.formats: 'DD.MM.YYYY HH:mm': YYYY is the year that weeks are counted in",
+        "write yyyy; D is the day of the year; the day of a month is dd",
         "fourth.yml: not readable as YAML",
         "fifth.yml: merchant 'shp' needs a name and a country",
     ):
@@ -100,6 +104,51 @@ def test_every_problem_of_every_file_is_reported_with_a_suggestion(tmp_path: Pat
 def test_a_feed_that_contradicts_itself_is_refused(change: dict, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         make_source("x", **change)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("dd.MM.YYYY", "YYYY is the year that weeks are counted in; write yyyy"),
+        ("uuuu-MM-dd", "uuuu is not read; write yyyy"),
+        ("DD/MM/yyyy", "the day of a month is dd"),
+        ("yyyy-'W'ww", "ww is a week"),
+        ("EEE dd MMM yyyy", "EEE is a day of the week"),
+        ("yyyy-MM-ddTHH:mm", "T is text, which goes in single quotes"),
+        ("yyyy-MM-dd Uhr", "U is no letter of Spark's patterns"),
+        ("yyyy-MMMMM-dd", "MMMMM has more letters than Spark reads"),
+        ("yyyy-MM-dd'T", "a single quote is not closed"),
+        ("yyyy-MM-dd HH:mm]", "square brackets do not pair"),
+        ("yyyy-MM-dd#", "# goes in single quotes"),
+        ("dd.mm.yyyy", "mm are minutes"),
+        ("yyyy-mm", "months are MM"),
+        ("dd.MM.yyyy HH:MM", "M stands twice"),
+        ("dd.MM.yyyy hh:mm", "hours to 24 are HH"),
+        ("HH:mm", "it has no year"),
+    ],
+)
+def test_a_pattern_that_spark_cannot_read_or_reads_otherwise_is_refused(pattern: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make_source("x", columns={"id": {"to": "customer_id"}, "day": {"type": "timestamp", "formats": [pattern]}})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "dd.MM.yyyy HH:mm:ss",
+        "d/M/yy h:mm a",
+        "dd MMM yyyy[ HH:mm[:ss]]",
+        "[dd.MM.yyyy][yyyy-MM-dd]",
+        "yyyyMM",
+        "yyyyDDD",
+        "yyyyMMddHHmmssSSS",
+        "yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+        "yyyy 'o''clock' MM dd HH",
+        "yyyy-MM-dd HH:mm VV",
+    ],
+)
+def test_patterns_that_name_a_day_are_taken(pattern: str) -> None:
+    assert pattern_problems(pattern) == []
 
 
 def test_a_location_of_an_unknown_kind_is_refused() -> None:
