@@ -22,8 +22,8 @@ class _At(Enum):
 class RecordScan:
     """Counts the records of a text that comes in pieces, and notices quotes and line breaks that cannot be trusted.
 
-    A quoted cell may hold line breaks. One that does must be closed right before a delimiter or the end of its line, and
-    its record must have as many cells as the others: otherwise records of their own may lie inside it.
+    A quoted cell may hold line breaks. One that does must be closed right before a delimiter or the end of its line,
+    and its record must have as many cells as the others: otherwise records of their own may lie inside it.
 
     Attributes:
         records: Records so far; empty lines are none.

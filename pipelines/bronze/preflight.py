@@ -225,10 +225,10 @@ def _inspect_text(path: Path, feed: Feed, identity: Identity) -> Inspection:
         base = replace(base, notes=(*base.notes, f"{said}, first on line {text.scan.doubtful[0]}: is a quote missing?"))
     try:
         columns, missing = _sniff_json(feed, text.head) if feed.format == "jsonl" else _sniff_csv(feed, text.head)
-        if text.scan.problem:
-            raise Refused("unbalanced_quote", text.scan.problem)
     except Refused as r:
         return replace(base, refusal=(r.code, r.reason))
+    if text.scan.problem:
+        return replace(base, refusal=("unbalanced_quote", text.scan.problem))
     return _judge_columns(feed, replace(base, columns=columns, missing=missing))
 
 
