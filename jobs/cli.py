@@ -367,6 +367,9 @@ def tables_list(
     """Every declared table: kind, grain and producer."""
     from lakehouse.declare import tables
 
+    schemas = sorted({t.schema for t in tables().values()})
+    if schema not in (None, *schemas):
+        raise typer.BadParameter(f"there is no schema '{schema}'; schemas are {', '.join(schemas)}")
     grid = Grid("table", "kind", "grain", box=None, pad_edge=False)
     for t in tables().values():
         if schema in (None, t.schema):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from lakehouse.errors import RunLocked, SegmentationError
+from lakehouse.errors import RunLocked, SettingsError
 from lakehouse.lake import Lake
 from lakehouse.logs import configure_logs, get_logger
 from lakehouse.records import AuditLog
@@ -135,7 +135,7 @@ class Job:
         """The day up to which events count, exclusive.
 
         Raises:
-            SegmentationError: when it is to follow the newest delivered day and nothing was delivered yet.
+            SettingsError: when it is to follow the newest delivered day and nothing was delivered yet.
         """
         said = self.settings.as_of
         if isinstance(said, date):
@@ -146,7 +146,7 @@ class Job:
 
         newest = self.lake.read("gold.fact_transactions").agg(F.max("business_date").alias("d")).collect()[0]["d"]
         if newest is None:
-            raise SegmentationError(
+            raise SettingsError(
                 "There are no transactions yet, so no day to segment as of. Ingest a source first "
                 "(segmentation ingest), or give a day with --as-of."
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.session import SparkSettings
@@ -54,6 +54,14 @@ class Settings(BaseModel):
     lock_wait_seconds: float = Field(0, ge=0)
     keep_as_of_days: int = Field(35, ge=1)
     retention_days: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _data_dir_is_a_folder(cls, value: Path) -> Path:
+        there = next((p for p in (value, *value.parents) if p.exists()), value)
+        if there.exists() and not there.is_dir():
+            raise ValueError(f"{there} is not a folder")
+        return value
 
 
 def find_conf() -> Path:

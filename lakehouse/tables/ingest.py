@@ -38,7 +38,7 @@ class StgRaw:
     delivery_seq = bigint("Order among the feed's deliveries; sheets and column deliveries count up on it.")
     change = text("What the file is to its feed.", values=("new", "changed", "redelivered"))
     line_count = bigint("Physical lines of a text file.", optional=True)
-    expected_rows = bigint("Rows a columnar file says it holds.", optional=True)
+    expected_rows = bigint("Rows a columnar file says it holds, or text was seen to hold.", optional=True)
     undecodable_lines = bigint("Lines that are not valid in the file's encoding.")
     encoding = text("Encoding it is read with.")
     staging = text(

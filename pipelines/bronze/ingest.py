@@ -19,7 +19,17 @@ from pyspark.sql import functions as F
 
 from lakehouse.lake import Lake
 from lakehouse.logs import get_logger
-from pipelines.bronze.landing import CHANGED, Plan, all_refused, append, count_large, holds, land_wave, staged_rows
+from pipelines.bronze.landing import (
+    CHANGED,
+    Plan,
+    all_refused,
+    append,
+    count_large,
+    holds,
+    land_wave,
+    miscounted,
+    staged_rows,
+)
 from pipelines.bronze.preflight import unchanged
 from pipelines.bronze.records import (
     AUDIT,
@@ -37,6 +47,7 @@ from pipelines.bronze.records import (
     landed_row,
     layout_rows,
     retry_row,
+    with_landed,
     write_records,
 )
 from pipelines.bronze.rows import union_rows
@@ -71,13 +82,14 @@ def land_sources(
     changed file and land as a later delivery, and known bytes at a new path are recorded as delivered again.
 
     Returns:
-        One result per feed, in the given order. A file that cannot be read whole is in `refused_files` and is tried
-        again by the next run; the other files land.
+        One result per feed, in the given order, then one per other feed of which an earlier run had left files open;
+        what is finished of an earlier run counts as landed now. A file that cannot be read whole is in `refused_files`
+        and is tried again by the next run; the other files land.
 
     Raises:
-        SourceError: when Spark cannot read a file that is still as it was inspected.
+        SourceError: when files that Spark can read cannot be landed.
     """
-    recover(lake, run)
+    finished = recover(lake, run)
     book = Book(lake, run, {s.name for s, _ in wanted})
     surveys = [survey(lake, book, source, feed) for source, feeds in wanted for feed in feeds]
     results = {s.name: s.result() for s in surveys}
@@ -90,11 +102,14 @@ def land_sources(
         records, retries = [], []
     if records or retries:
         _commit(lake, run, None, [], book, records, retries)
+    for r in finished:
+        name = f"{r['source']}.{r['feed']}"
+        results[name] = with_landed(results.get(name, FeedResult(r["source"], r["feed"])), [r])
     return list(results.values())
 
 
-def recover(lake: Lake, run: RunLike) -> list[int]:
-    """Finish the batches an earlier run left open; returns their numbers.
+def recover(lake: Lake, run: RunLike) -> list[Record]:
+    """Finish the batches an earlier run left open; returns the plan rows of their files with counts.
 
     Batches that never reached `bronze.stg_` are closed as dropped: nothing of them is anywhere, and their files are
     new to the next survey.
@@ -118,15 +133,17 @@ def recover(lake: Lake, run: RunLike) -> list[int]:
             plan.close(files, "dropped", None)
             continue
         if not in_raw:
-            # The run may have died before it saw that a file had changed under it.
-            moved = [r for r in files if not unchanged(identity_of(r))]
-            plan.close(moved, "refused", CHANGED)
-            files = [r for r in files if r not in moved]
+            # The run may have died before it saw that a file had changed under it, or was not read whole.
+            lost = miscounted(lake, files) | {r["record_key"]: CHANGED for r in files if not unchanged(identity_of(r))}
+            for r in files:
+                if reason := lost.get(r["record_key"]):
+                    plan.close([r], "refused", reason)
+            files = [r for r in files if r["record_key"] not in lost]
         if files:
             landed += append(lake, plan, files)
     _log.info("open batches found", extra={"files": len(opened), "finished": len(landed)})
     _commit(lake, run, plan, landed, Book(lake, run, {r["source"] for r in opened}), [], [])
-    return sorted({r["batch_id"] for r in landed})
+    return landed
 
 
 def _commit(
@@ -161,7 +178,7 @@ def _commit(
                 "run_id": run.run_id,
             }
     for r in lost:
-        refusal = ("changed_while_read", str(r["reason"]))
+        refusal = ("changed_while_read" if r["reason"] == CHANGED else "not_read_whole", str(r["reason"]))
         key = (r["source"], r["feed"], r["file_path"])
         tried[key] = retry_row(book.retries.get(key), run, key, r["payload_hash"], refusal)
     if tried:

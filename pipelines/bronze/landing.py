@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from lakehouse.errors import SegmentationError, SourceError
 from lakehouse.lake import Lake, exact_sum
 from pipelines.bronze.preflight import Inspection, unchanged
-from pipelines.bronze.records import PLAN, FeedResult, Progress, Record, RunLike, write_records
+from pipelines.bronze.records import PLAN, FeedResult, Progress, Record, RunLike, with_landed, write_records
 from pipelines.bronze.rows import Part, alike, read_delivered, type_rows, union_rows
 from pipelines.bronze.scratch import Scratch
 from pipelines.bronze.sources import Feed, Source
@@ -115,13 +115,10 @@ def land_wave(
             landed = append(lake, plan, kept) if kept else []
         before = results[batch.name]
         keys = {r["record_key"] for r in landed}
-        lost = [f.plan for f in batch.files if f.plan["record_key"] not in keys]
+        lost = [plan.rows[f.plan["record_key"]] for f in batch.files if f.plan["record_key"] not in keys]
         results[batch.name] = replace(
-            before,
-            files_new=before.files_new + len(landed),
-            rows_accepted=before.rows_accepted + sum(r["rows_accepted"] for r in landed),
-            rows_rejected=before.rows_rejected + sum(r["rows_rejected"] for r in landed),
-            refused_files=(*before.refused_files, *((r["file_path"], CHANGED) for r in lost)),
+            with_landed(before, landed),
+            refused_files=(*before.refused_files, *((r["file_path"], r["reason"] or CHANGED) for r in lost)),
             seconds=before.seconds + time.monotonic() - began,
         )
         if progress:
@@ -135,7 +132,7 @@ def land_wave(
 
 
 def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
-    """Write `stg_` with the files that stay as they were inspected; returns their plan rows."""
+    """Write `stg_` with the files that stay as they were inspected and are read whole; returns their plan rows."""
     files = list(batch.files)
     with Scratch(lake.settings.data_dir, batch.batch_id) as scratch:
         while files:
@@ -148,19 +145,59 @@ def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
                 raise
             except Exception as e:
                 failure = e
-            moved = [f for f in files if not unchanged(f.inspection.identity)]
-            if not moved and failure is not None:
-                names = ", ".join(Path(f.inspection.identity.path).name for f in files[:5])
-                raise SourceError(
-                    f"source '{batch.source.name}', feed '{batch.feed.name}': Spark could not read {names}: "
-                    f"{_reason(failure)}. Nothing of the batch was kept."
-                ) from failure
-            if not moved:
-                _expect_rows(batch, files, rows)
+            lost = {f.plan["record_key"]: CHANGED for f in files if not unchanged(f.inspection.identity)}
+            if not lost and failure is not None:
+                lost = _unreadable(lake, batch, files, run, scratch)
+                if not lost:
+                    names = ", ".join(Path(f.inspection.identity.path).name for f in files[:5])
+                    raise SourceError(
+                        f"source '{batch.source.name}', feed '{batch.feed.name}': {names} could not be landed: "
+                        f"{_reason(failure)}. Nothing of the batch was kept."
+                    ) from failure
+            if not lost and not _are_all(files, rows):
+                lost = miscounted(lake, [f.plan for f in files])
+            if not lost:
                 return [f.plan for f in files]
-            plan.close([f.plan for f in moved], "refused", CHANGED, store=True)
-            files = [f for f in files if f not in moved]
+            for f in files:
+                if reason := lost.get(f.plan["record_key"]):
+                    plan.close([f.plan], "refused", reason)
+            plan.store()
+            files = [f for f in files if f.plan["record_key"] not in lost]
     return []
+
+
+def _unreadable(lake: Lake, batch: Batch, files: Sequence[File], run: RunLike, scratch: Scratch) -> dict[str, str]:
+    """Keys of the files Spark fails on, with the reason. Each is read by itself, and nothing is written.
+
+    `stg_` with some files of an open batch would be taken for the whole batch after a crash.
+    """
+    failed: dict[str, str] = {}
+    for f in files:
+        try:
+            parts = scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])
+            typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
+            typed.write.format("noop").mode("overwrite").save()
+        except Exception as e:
+            failed[f.plan["record_key"]] = f"Spark cannot read it ({_reason(e)}); nothing of it was kept."
+    return failed
+
+
+def _are_all(files: Sequence[File], rows: int) -> bool:
+    """Whether as many rows were read as the files hold, as far as that is known."""
+    expected = [f.inspection.rows for f in files if f.inspection.rows is not None]
+    return len(expected) < len(files) or rows == sum(expected)
+
+
+def miscounted(lake: Lake, files: Sequence[Record]) -> dict[str, str]:
+    """Keys of the files of a staged batch of which `stg_` has more or fewer rows than they hold, with the reason."""
+    staged = _rows_of(lake, f"bronze.stg_{files[0]['subject']}", files)
+    counts = {r["file_id"]: r["count"] for r in staged.groupBy("file_id").count().collect()}
+    wrong = [r for r in files if r["expected_rows"] not in (None, counts.get(r["payload_hash"], 0))]
+    return {
+        r["record_key"]: f"it holds {r['expected_rows']:,} rows but {counts.get(r['payload_hash'], 0):,} were read; "
+        "nothing of it was kept. Check its quotes and line breaks, and deliver it again."
+        for r in wrong
+    }
 
 
 def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
@@ -185,8 +222,11 @@ def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Reco
         refused = lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
         accepted = typed.where(F.col("parse_errors").isNull()).drop("parse_errors")
         written = lake.write(f"bronze.raw_{batch.feed.subject}", accepted, txn=_raw_txn(files[0].plan))
-    if written.rows_written:
-        _expect_rows(batch, files, written.rows_written + refused.rows_written)
+    if written.rows_written and not _are_all(files, rows := written.rows_written + refused.rows_written):
+        raise SourceError(
+            f"source '{batch.source.name}', feed '{batch.feed.name}': the files say they hold {batch.rows:,} rows but "
+            f"{rows:,} were read; nothing of the batch was kept."
+        )
     return count_large(lake, [f.plan for f in files])
 
 
@@ -227,15 +267,6 @@ def count_large(lake: Lake, files: Sequence[Record]) -> list[Record]:
 
 def _raw_txn(row: Record) -> tuple[str, int]:
     return f"ingest:{row['source']}.{row['feed']}", row["batch_id"]
-
-
-def _expect_rows(batch: Batch, files: Sequence[File], rows: int) -> None:
-    expected = [f.inspection.rows for f in files]
-    if None not in expected and rows != sum(n or 0 for n in expected):
-        raise SourceError(
-            f"source '{batch.source.name}', feed '{batch.feed.name}': the files say they hold "
-            f"{sum(n or 0 for n in expected):,} rows but {rows:,} were read; nothing of the batch was kept."
-        )
 
 
 def append(lake: Lake, plan: Plan, files: Sequence[Record]) -> list[Record]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lakehouse.errors import suggest
+from pipelines.bronze.delimited import NEVER_IN_JSON, RecordScan
 from pipelines.bronze.sources import Feed
 
 _CHUNK = 1 << 20
@@ -80,7 +81,8 @@ class Inspection:
         columns: Delivered columns in file order; of JSON lines, those the first records show.
         sheets: Sheets of a workbook.
         lines: Physical lines of text after decompression, 0 for other formats.
-        rows: Records a columnar file says it holds, None otherwise.
+        rows: Records a columnar file says it holds or that a text file was seen to hold, None otherwise.
+        other_breaks: Line breaks of text to write as line feeds before Spark reads it, because they are mixed.
         largest_group: Rows of its largest row group, which Spark reads in one task.
         undecodable: How many lines are not valid in the encoding.
         undecodable_lines: The first hundred of their numbers, from 1.
@@ -95,6 +97,7 @@ class Inspection:
     sheets: tuple[Sheet, ...] = ()
     lines: int = 0
     rows: int | None = None
+    other_breaks: tuple[str, ...] = ()
     largest_group: int = 0
     undecodable: int = 0
     undecodable_lines: tuple[int, ...] = ()
@@ -120,7 +123,7 @@ def inspect(path: Path, feed: Feed) -> Inspection:
 
     Returns:
         An inspection; `refusal` is set when the file is empty, truncated, vanished, changes while it is read, is not
-        what the feed declares, or names columns that show another delimiter.
+        what the feed declares, names columns that show another delimiter, or has a quote that is not closed.
     """
     nobody = Identity(str(path), 0, 0, "")
     try:
@@ -207,16 +210,23 @@ def _inspect_text(path: Path, feed: Feed, identity: Identity) -> Inspection:
         replace(identity, sha256=digest.hexdigest()),
         encoding=text.encoding,
         lines=text.lines,
+        rows=text.scan.records - (feed.format == "csv" and feed.options.header),
+        other_breaks=text.scan.other_breaks,
         undecodable=text.undecodable,
         undecodable_lines=tuple(text.undecodable_lines),
     )
     if text.undecodable:
         first = ", ".join(map(str, text.undecodable_lines[:5]))
         base = replace(base, notes=(f"{text.undecodable} line(s) are not valid {text.encoding}, first: {first}.",))
+    if text.scan.doubtful:
+        said = f"{len(text.scan.doubtful)} quoted cell(s) hold line breaks and as many delimiters as whole rows"
+        base = replace(base, notes=(*base.notes, f"{said}, first on line {text.scan.doubtful[0]}: is a quote missing?"))
     try:
         columns, missing = _sniff_json(feed, text.head) if feed.format == "jsonl" else _sniff_csv(feed, text.head)
     except Refused as r:
         return replace(base, refusal=(r.code, r.reason))
+    if text.scan.problem:
+        return replace(base, refusal=("unbalanced_quote", text.scan.problem))
     return _judge_columns(feed, replace(base, columns=columns, missing=missing))
 
 
@@ -235,6 +245,7 @@ def _judge_columns(feed: Feed, found: Inspection) -> Inspection:
 @dataclass
 class _Text:
     encoding: str
+    scan: RecordScan
     head: str = ""
     lines: int = 0
     undecodable: int = 0
@@ -246,10 +257,10 @@ def _read_text(blocks: Iterator[bytes], feed: Feed) -> _Text:
     if not first:
         raise Refused("empty_file", "the file is empty once decompressed.")
     encoding = _encoding_of(first, feed.options.encoding)
-    text = _Text(encoding)
+    text = _Text(encoding, _record_scan(feed))
     head = bytearray()
     wide = encoding.startswith(("utf-16", "utf-32"))
-    incremental = codecs.getincrementaldecoder(encoding)("strict")
+    incremental = codecs.getincrementaldecoder(encoding)("strict" if wide else "replace")
     pending: list[bytes] = []
     for block in _chain(first, blocks):
         if len(head) < _HEAD:
@@ -257,26 +268,36 @@ def _read_text(blocks: Iterator[bytes], feed: Feed) -> _Text:
         if wide:
             # Line breaks are not single bytes here, and an invalid pair spoils what follows: refuse rather than guess.
             try:
-                text.lines += incremental.decode(block).count("\n")
+                decoded = incremental.decode(block)
             except UnicodeDecodeError:
                 raise Refused("undecodable", f"the file says it is {encoding} but is not valid {encoding}.") from None
+            text.lines += decoded.count("\n")
+            text.scan.feed(decoded)
             continue
+        text.scan.feed(incremental.decode(block))
         cut = block.rfind(b"\n") + 1
         if not cut:
             pending.append(block)
             continue
         _check_lines(text, b"".join([*pending, block[:cut]]))
         pending = [block[cut:]] if cut < len(block) else []
-    if wide:
-        try:
-            incremental.decode(b"", final=True)
-        except UnicodeDecodeError:
-            raise Refused("truncated", f"the file ends in the middle of a {encoding} character.") from None
+    try:
+        text.scan.feed(incremental.decode(b"", final=True))
+    except UnicodeDecodeError:
+        raise Refused("truncated", f"the file ends in the middle of a {encoding} character.") from None
+    text.scan.finish()
     if rest := b"".join(pending):
         _check_lines(text, rest)
         text.lines += 1
     text.head = bytes(head).decode(encoding, errors="replace")
     return text
+
+
+def _record_scan(feed: Feed) -> RecordScan:
+    if feed.format == "jsonl":
+        return RecordScan(NEVER_IN_JSON, "", None, 1)
+    width = None if feed.options.header else len(feed.columns)
+    return RecordScan(feed.options.delimiter, feed.options.quote, feed.options.escape, width)
 
 
 def _check_lines(text: _Text, block: bytes) -> None:
@@ -346,8 +367,11 @@ def _sniff_csv(feed: Feed, head: str) -> tuple[tuple[ReadColumn, ...], tuple[str
         return tuple(ReadColumn(n, n) for n in feed.columns), ()
     declared = feed.options.delimiter
     headers = _first_record(head, declared, feed.options.quote)
-    if not headers:
-        raise Refused("no_header", "the file has no header: it holds blank lines only.")
+    if not any(cell.strip() for cell in headers):
+        raise Refused(
+            "no_header",
+            "the file has no header: its first row holds blank cells only. Remove what is above the header.",
+        )
     score = _matches(feed, headers)
     others = {d: _matches(feed, _first_record(head, d, feed.options.quote)) for d in _DELIMITERS if d != declared}
     best = max(others, key=lambda d: others[d])
@@ -527,7 +551,8 @@ def _first_record(head: str, delimiter: str, quote: str) -> list[str]:
     plain = io.StringIO(head.lstrip("\ufeff"), newline="")
     quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     for record in csv.reader(plain, delimiter=delimiter, quotechar=quote or None, quoting=quoting):
-        if any(cell.strip() for cell in record):
+        # Spark passes over empty lines and takes anything else for the header, be its cells blank or not.
+        if record:
             return record
     return []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -64,6 +64,16 @@ class FeedResult:
     refused_files: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+def with_landed(result: FeedResult, landed: Sequence[Record]) -> FeedResult:
+    """A result with the counts of some more landed files, from their plan rows."""
+    return replace(
+        result,
+        files_new=result.files_new + len(landed),
+        rows_accepted=result.rows_accepted + sum(r["rows_accepted"] for r in landed),
+        rows_rejected=result.rows_rejected + sum(r["rows_rejected"] for r in landed),
+    )
 
 
 Progress = Callable[[str, FeedResult | None], None]

@@ -20,6 +20,7 @@ from pyspark.sql.types import DataType, StructField, StructType
 from lakehouse import ddl
 from lakehouse.declare import Table, table_of
 from lakehouse.text import bare
+from pipelines.bronze.delimited import NEVER_IN_JSON
 from pipelines.bronze.preflight import ReadColumn
 from pipelines.bronze.sources import Feed, FeedColumn, Source, canonical_fields
 
@@ -35,8 +36,6 @@ _LINE = "_line"
 _NAME = "_name"
 _ABOUT = {"_file_id": "string", "_file_path": "string", "_delivery": "string", "_delivery_seq": "bigint"}
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
-# A delimiter that JSON forbids unescaped, so that the CSV reader hands over whole lines.
-_NEVER_IN_JSON = "\x01"
 _END = "end of line"
 _ISO_DAY = r"^\d{4}-\d{1,2}-\d{1,2}"
 # 1.234.567,89: no number in groups starts with 0.
@@ -125,7 +124,7 @@ def read_delivered(spark: SparkSession, feed: Feed, parts: Sequence[Part]) -> Da
         "mode": "PERMISSIVE",
         "columnNameOfCorruptRecord": _BAD,
         "encoding": _spark_encoding(part.encoding),
-        "sep": _NEVER_IN_JSON if is_json else feed.options.delimiter,
+        "sep": NEVER_IN_JSON if is_json else feed.options.delimiter,
         "quote": "" if is_json else feed.options.quote,
         "escape": "" if is_json else feed.options.escape or feed.options.quote,
         "maxCharsPerColumn": -1,

@@ -31,7 +31,10 @@ _SPARK_ENCODINGS = {
     "ascii",
 }
 _AWKWARD = frozenset('*?[]{}\\:%#"')
+# Spark unpacks by the name alone. Nothing but gzip passes preflight packed, and Spark knows that in small letters only.
+_CODECS = frozenset((".bz2", ".deflate", ".lz4", ".snappy", ".zst", ".GZ", ".Gz", ".gZ"))
 _ROWS = 20_000
+_CHUNK = 1 << 20
 
 
 class Scratch:
@@ -69,10 +72,11 @@ class Scratch:
             return self._sheets(feed, found, path, delivery_seq)
         encoding = found.encoding
         readable = path
-        if feed.format != "parquet" and encoding not in _SPARK_ENCODINGS:
+        if feed.format != "parquet" and (encoding not in _SPARK_ENCODINGS or found.other_breaks):
             readable, encoding = self._transcode(path, found), "utf-8"
-        elif _AWKWARD & set(str(path)):
-            readable = self._place(found.identity.sha256, "".join(s for s in path.suffixes if s in _KNOWN_SUFFIXES))
+        elif _AWKWARD & set(str(path)) or path.suffix in _CODECS:
+            suffixes = (s.lower() for s in path.suffixes)
+            readable = self._place(found.identity.sha256, "".join(s for s in suffixes if s in _KNOWN_SUFFIXES))
             shutil.copyfile(path, readable)
         layout = {"csv": "csv", "jsonl": "jsonl", "parquet": "columns"}[feed.format]
         part = Part(
@@ -92,10 +96,14 @@ class Scratch:
         target = self._place(found.identity.sha256, ".txt")
         opening = gzip.open if path.suffix.lower() == ".gz" else open
         decode = codecs.getincrementaldecoder(found.encoding)("replace").decode
+        held = ""
         with opening(path, "rb") as raw, target.open("w", encoding="utf-8", newline="") as out:
-            while chunk := raw.read(1 << 20):
-                out.write(decode(chunk))
-            out.write(decode(b"", final=True))
+            while chunk := raw.read(_CHUNK):
+                text = held + decode(chunk)
+                # It may be half of a line break.
+                held = "\r" if text.endswith("\r") else ""
+                out.write(_with_line_feeds(text[: len(text) - len(held)], found))
+            out.write(_with_line_feeds(held + decode(b"", final=True), found))
         return target
 
     def _sheets(self, feed: Feed, found: Inspection, path: Path, delivery_seq: int) -> list[Part]:
@@ -138,6 +146,12 @@ class Scratch:
     def _place(self, stem: str, suffix: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f"{stem}{suffix}"
+
+
+def _with_line_feeds(text: str, found: Inspection) -> str:
+    for other in found.other_breaks:
+        text = text.replace(other, "\n")
+    return text
 
 
 _KNOWN_SUFFIXES = (".csv", ".txt", ".json", ".jsonl", ".parquet", ".gz")

@@ -40,7 +40,7 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> Feed
 
     def land_noticed(noticed: DataFrame, _: int) -> None:
         if noticed.limit(1).count():
-            results.extend(land_source(lake, source, [feed.name], run=run))
+            results.append(land_source(lake, source, [feed.name], run=run)[0])
 
     checkpoint = lake.settings.data_dir.resolve() / "_checkpoints" / source.name / feed.name
     for number, folder in enumerate(_folders(lake, source, feed)):

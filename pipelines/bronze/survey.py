@@ -128,6 +128,7 @@ class Survey:
     records: list[Record] = field(default_factory=list)
     retries: list[Record] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    followed: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -138,6 +139,8 @@ class Survey:
     def result(self) -> FeedResult:
         """What is known before anything lands."""
         notes = tuple(f"{Path(f.inspection.identity.path).name}: {n}" for f in self.files for n in f.inspection.notes)
+        if self.followed:
+            notes += (followed_note(self.followed),)
         return FeedResult(
             self.source.name, self.feed.name, refused_files=tuple(self.refused), seconds=self.seconds, notes=notes
         )
@@ -166,14 +169,18 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
         return found
     known = book.files(source, feed)
     known_paths = {r["file_path"] for r in known}
-    done = {(r["file_path"], r["payload_hash"]) for r in known if _is_done(r, feed)}
-    accepted = {r["payload_hash"] for r in known if r["status_id"] in ACCEPTED}
+    delivered = {r["payload_hash"] for r in known if _is_delivered(r, feed)}
+    done = {(r["file_path"], r["payload_hash"]) for r in known if _is_delivered(r, feed) or _is_copy(r, delivered)}
     landed_paths = {r["file_path"] for r in known if r["status_id"] in ACCEPTED}
+    newest_at = {r["file_path"]: r for r in sorted(filter(_has_rows, known), key=lambda r: r["delivery_seq"])}
     numbered = [r["delivery_seq"] for r in known if r["delivery_seq"] is not None]
     last = max(numbered, default=0) // SEQUENCE_STEP
     for path in sorted(paths, key=lambda p: (_natural(p.name), str(p))):
         seen = identify(path) if str(path) in known_paths else None
         if seen and (seen.path, seen.sha256) in done:
+            newest = newest_at.get(seen.path)
+            if newest and newest["payload_hash"] != seen.sha256 and is_followed(known, feed, seen.sha256):
+                found.followed.append(path.name)
             continue
         looked = inspect(path, feed)
         here = looked.identity
@@ -182,10 +189,12 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
             found.retries.append(_retry(book, source, feed, here.path, here.sha256, looked.refusal))
             if not any(r["record_key"] == record_key(source, feed, here) for r in known):
                 found.records.append(manifest_row(book.run, source, feed, looked, "refused"))
-        elif here.sha256 in accepted:
+        elif here.sha256 in delivered:
             found.records.append(manifest_row(book.run, source, feed, looked, "redelivered"))
+            if is_followed(known, feed, here.sha256):
+                found.followed.append(path.name)
         else:
-            accepted.add(here.sha256)
+            delivered.add(here.sha256)
             last += 1
             number = _digits(path.name) if feed.delivery.order == "name" else last
             change = "changed" if here.path in landed_paths else "new"
@@ -201,16 +210,45 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
     return found
 
 
+def is_followed(known: Sequence[Record], feed: Feed, payload_hash: str) -> bool:
+    """Whether later deliveries, which may have replaced their rows, came after some bytes.
+
+    The bytes are not landed once more for that: a folder that is copied elsewhere would bring back what was corrected.
+    """
+    if feed.later_delivery_replaces == "none" or feed.delivery.order == "name":
+        return False
+    numbers = [(r["delivery_seq"], r["payload_hash"] == payload_hash) for r in known if _has_rows(r)]
+    own = max((n for n, is_own in numbers if is_own), default=None)
+    return own is not None and own < max(n for n, _ in numbers)
+
+
+def followed_note(names: Sequence[str]) -> str:
+    """What to tell of files that `is_followed` is true of."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (
+        f"{', '.join(names[:5])}{more}: not read, these bytes were delivered before and a later delivery has followed. "
+        "To deliver them as the newest, change the file, for example by an empty line at its end."
+    )
+
+
+def _has_rows(record: Record) -> bool:
+    return record["status_id"] in ACCEPTED and record["delivery_seq"] is not None and record["rows_accepted"] > 0
+
+
 def _retry(book: Book, source: Source, feed: Feed, path: str, payload_hash: str, refusal: tuple[str, str]) -> Record:
     key = (source.name, feed.name, path)
     return retry_row(book.retries.get(key), book.run, key, payload_hash, refusal)
 
 
-def _is_done(record: Record, feed: Feed) -> bool:
-    """Whether a delivery needs no further look; one rejected whole gets one when its feed is declared anew."""
+def _is_delivered(record: Record, feed: Feed) -> bool:
+    """Whether a file's bytes need no further look; one rejected whole gets one when its feed is declared anew."""
     if record["status_id"] == "rejected":
         return bool(record["declaration"] == feed.fingerprint)
-    return record["status_id"] in (*ACCEPTED, "redelivered")
+    return record["status_id"] in ACCEPTED
+
+
+def _is_copy(record: Record, delivered: set[str]) -> bool:
+    return record["status_id"] == "redelivered" and record["payload_hash"] in delivered
 
 
 def waves(batches: Sequence[Batch]) -> list[list[Batch]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from lakehouse.errors import SourceError
@@ -12,6 +13,7 @@ from pipelines.bronze.places import inbox, is_hidden
 from pipelines.bronze.preflight import identify, inspect
 from pipelines.bronze.records import FeedResult, Progress, RunLike
 from pipelines.bronze.sources import Feed, Source
+from pipelines.bronze.survey import Book, followed_note, is_followed
 
 _SUFFIXES = {
     "csv": (".csv", ".txt", ".tsv", ".csv.gz", ".txt.gz", ".tsv.gz"),
@@ -19,6 +21,10 @@ _SUFFIXES = {
     "parquet": (".parquet",),
     "excel": (".xlsx", ".xlsm"),
 }
+
+_UNFINISHED = ".part"
+_NAME_BYTES = 255
+"""What file systems allow a name."""
 
 
 def ingest_file(
@@ -45,18 +51,35 @@ def ingest_file(
         raise SourceError(f"{file.name} cannot be landed in {source.name}.{chosen.name}: {found.refusal[1]}")
     folder = inbox(source, chosen, lake.settings.data_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    name = file.name.lstrip("._") if is_hidden(file) else file.name
-    target = folder / f"{found.identity.sha256[:12]}-{name}"
-    if not target.is_file():
+    target = folder / _stored_name(file, found.identity.sha256)
+    was_there = target.is_file()
+    if not was_there:
         # Copied under a name that is not read, then renamed: a run that looks meanwhile sees all of it or nothing.
-        unfinished = target.with_name(f"{target.name}.part")
+        unfinished = target.with_name(f"{target.name}{_UNFINISHED}")
         shutil.copyfile(file, unfinished)
         unfinished.replace(target)
     copied = identify(target)
     if copied is None or copied.sha256 != found.identity.sha256:
         target.unlink(missing_ok=True)
         raise SourceError(f"{file.name} changed while it was copied; hand it in again.")
-    return land_source(lake, source, [chosen.name], run=run, progress=progress)[0]
+    result = land_source(lake, source, [chosen.name], run=run, progress=progress)[0]
+    known = Book(lake, run, {source.name}).files(source, chosen)
+    if was_there and is_followed(known, chosen, found.identity.sha256):
+        return replace(result, notes=(*result.notes, followed_note([file.name])))
+    return result
+
+
+def _stored_name(file: Path, sha256: str) -> str:
+    """Name of an upload in the inbox; of a long one the end of its stem is left out."""
+    name = file.name.lstrip("._") if is_hidden(file) else file.name
+    prefix = f"{sha256[:12]}-"
+    room = _NAME_BYTES - len(prefix) - len(_UNFINISHED)
+    if len(name.encode()) > room:
+        known = sorted((s for some in _SUFFIXES.values() for s in some), key=len, reverse=True)
+        cut = next((len(s) for s in known if name.lower().endswith(s)), 0)
+        stem, suffix = name[: len(name) - cut], name[len(name) - cut :]
+        name = stem.encode()[: room - cut].decode(errors="ignore") + suffix
+    return prefix + name
 
 
 def choose_feed(source: Source, file: Path) -> Feed:

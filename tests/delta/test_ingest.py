@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,16 @@ from pyarrow import parquet as pq
 from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
-from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
 from lakehouse.runner import Run, run_steps
 from lakehouse.steps import plan_steps
-from pipelines.bronze import landing, survey
+from pipelines.bronze import landing, preflight, scratch, survey
 from pipelines.bronze.ingest import land_source
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.records import FeedResult
 from pipelines.bronze.sources import Sources
 from pipelines.bronze.stream import stream_feed
+from pipelines.bronze.uploads import ingest_file
 from tests.support.feeds import make_source, put
 from tests.support.shop import HEADER, Shop, open_shop
 
@@ -183,7 +185,8 @@ def test_a_landing_that_dies_before_any_write_is_finished_by_the_next(
             patched.setattr(Lake, "write", die)
             with pytest.raises(KeyboardInterrupt):
                 land(lake, shop)
-        land(lake, shop)
+        told = land(lake, shop)
+        assert (told.files_new, told.rows_accepted, told.rows_rejected) == (1, 1, 1)
         assert receipts(lake) == [f"R{i}" for i in range(1, n + 1)]
         assert errors(lake) == {(f"{i}.csv", "mistyped", 2) for i in range(1, n + 1)}
     manifest = lake.read("ingest.raw_records").select("status_id", "rows_accepted", "rows_rejected").collect()
@@ -240,9 +243,78 @@ def test_a_failure_of_spark_is_told_by_its_cause_and_without_values(lake: Lake, 
     damaged = bytearray((tmp_path / "a.parquet").read_bytes())
     damaged[8:40] = bytes(range(200, 232))
     (tmp_path / "a.parquet").write_bytes(damaged)
-    with pytest.raises(SourceError, match=r"could not read a\.parquet: [\w.]+Exception \[FAILED_READ_FILE") as told:
-        land_source(lake, source, run=Run.begin())
-    assert "secret" not in str(told.value)
+    ((_, reason),) = land_source(lake, source, run=Run.begin())[0].refused_files
+    assert re.match(r"Spark cannot read it \([\w.]+Exception \[FAILED_READ_FILE", reason)
+    assert "secret" not in reason
+
+
+def test_only_the_file_that_cannot_be_read_is_refused(lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sales = shop.folder / "sales"
+    put(sales, "1.csv", text(line("A")))
+    put(sales, "2.csv", text(line("B")))
+    # Spark would unpack these two by their names, and the next has half its lines from another system.
+    put(sales, "3.csv.deflate", text(line("C")))
+    put(sales, "4.csv.bz2", text(line("D")))
+    put(sales, "5.csv", f"{GOOD}\r\n{line('E')}\n{line('F')}\n")
+    put(sales, "6.csv", text('7,"', line("SWALLOWED")))
+    really = preflight.inspect
+
+    def wrong(path: Path, feed: Any) -> Any:
+        found = really(path, feed)
+        return replace(found, rows=9) if path.name == "1.csv" else found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(survey, "inspect", wrong)
+        patched.setattr(scratch, "_CODECS", frozenset((".bz2",)))
+        landed = land(lake, shop)
+    refused = {Path(p).name: reason for p, reason in landed.refused_files}
+    assert sorted(refused) == ["1.csv", "3.csv.deflate", "6.csv"]
+    assert "holds 9 rows but 1 were read" in refused["1.csv"]
+    assert "Spark cannot read it" in refused["3.csv.deflate"]
+    assert "opens on line 2 is never closed" in refused["6.csv"]
+    assert receipts(lake) == ["B", "D", "E", "F"]
+    (sales / "6.csv").unlink()
+    again = land(lake, shop)
+    assert (again.files_new, again.refused_files) == (2, ())
+    assert receipts(lake) == ["A", "B", "C", "D", "E", "F"]
+    assert errors(lake) == set()
+
+
+def test_a_file_rejected_whole_is_not_rejected_again_at_another_path(lake: Lake, shop: Shop) -> None:
+    bad = put(shop.folder / "sales", "a.csv", text(line("A", paid="x")))
+    assert land(lake, shop).rows_rejected == 1
+    put(shop.folder / "sales", "b.csv", bad.read_bytes())
+    assert (land(lake, shop).files_new, len(errors(lake))) == (0, 1)
+    bad.unlink()
+    conf = shop.conf / "sources" / "corner_shop.yml"
+    conf.write_text(conf.read_text().replace("required: true", "required: false", 1))
+    assert land(lake, shop).files_new == 1
+
+
+def test_bytes_that_others_have_followed_are_left_and_said(lake: Lake, shop: Shop, tmp_path: Path) -> None:
+    conf = shop.conf / "sources" / "corner_shop.yml"
+    conf.write_text(conf.read_text().replace("order: name", "order: arrival"))
+    source = sources_of(shop).source("corner_shop")
+    first, second = put(tmp_path, "pA.csv", text(line("A"))), put(tmp_path, "pB.csv", text(line("A", paid="9.99")))
+
+    def hand_in(file: Path) -> FeedResult:
+        return ingest_file(lake, file, source, "sales", run=Run.begin(as_of=date(2024, 2, 1)))
+
+    assert [hand_in(f).files_new for f in (first, second)] == [1, 1]
+    assert hand_in(second).notes == ()
+    (said,) = hand_in(first).notes
+    assert "pA.csv" in said
+    assert "has followed" in said
+    put(shop.folder / "sales", "copy.csv", first.read_bytes())
+    assert "copy.csv" in land(lake, shop).notes[0]
+    assert land(lake, shop).notes == ()
+    changed = put(shop.folder / "sales", "v.csv", text(line("V")))
+    land(lake, shop)
+    put(shop.folder / "sales", "v.csv", text(line("V", paid="1.00")))
+    assert land(lake, shop).files_new == 1
+    changed.write_text(text(line("V")), encoding="utf-8")
+    for _ in range(2):
+        assert "v.csv" in land(lake, shop).notes[0]
 
 
 def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:

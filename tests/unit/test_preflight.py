@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from pipelines.bronze import preflight
+from pipelines.bronze import preflight, scratch
 from pipelines.bronze.preflight import inspect, match_columns
 from tests.support.feeds import HEADER, csv_text, make_source, put
 
@@ -41,7 +41,7 @@ def refusal(path: Path, **feed: object) -> tuple[str, str]:
         ("a.csv", gzip.compress(b"x", mtime=0), "unnamed_gzip", "does not end in .gz"),
         ("a.csv", csv_text("1").replace(",", ";").encode(), "wrong_delimiter", "semicolon"),
         ("a.csv", csv_text("1").replace(",", "\t").encode(), "wrong_delimiter", "tab"),
-        ("a.csv", b"\n\n  \n", "no_header", "blank lines only"),
+        ("a.csv", b"\n\n  \n", "no_header", "blank cells only"),
         ("a.csv", ROW.encode(), "no_header", "is the header missing"),
         ("a.csv", b"id,ID,when\n1,2,3\n", "ambiguous_column", "both stand for 'id'"),
         ("a.csv", csv_text("é").encode("utf-16")[:-1], "truncated", "middle of a utf-16"),
@@ -55,6 +55,96 @@ def test_a_file_that_cannot_be_read_whole_is_refused(
     got, reason = refusal(path)
     assert got == code
     assert said in reason
+
+
+TAIL = ",email,granted,2020-01-01 10:00:00"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ('1,email,granted,"DE\n2,email,granted,FR\n', "opens on line 2 is never closed"),
+        ('1,email,granted,x\n2,email,granted,"a\n\n\n', "opens on line 3 is never closed"),
+        ('1,email,granted,"DE\n2,email,granted,FR\n3,email,granted,"IT"\n', "line 2 meets the next on line 4"),
+        ('1,email,granted,"DE\n2,5",granted,FR\n', "opens on line 2 and that ends on line 3 has 6 cells"),
+    ],
+)
+def test_a_quote_that_takes_in_other_rows_refuses_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str, said: str
+) -> None:
+    monkeypatch.setattr(preflight, "_CHUNK", 3)
+    code, reason = refusal(put(tmp_path, "a.csv", f"{HEADER}\n{rows}"))
+    assert code == "unbalanced_quote"
+    assert said in reason
+    assert refusal(put(tmp_path, "b.csv", f"{HEADER}\n{rows}".replace("\n", "\r\n")))[0] == "unbalanced_quote"
+
+
+def test_quoted_line_breaks_and_stray_quotes_are_counted_as_they_are_read(tmp_path: Path) -> None:
+    kept = f'1,"a\n""b"",\n\n",granted,x\n\n2,5" pipe,"a"b,"x"\n""{TAIL}'
+    found = look(put(tmp_path, "a.csv", f"{HEADER}\n{kept}"))
+    assert (found.refusal, found.rows, found.notes) == (None, 3, ())
+    escaped = look(put(tmp_path, "b.csv", f'{HEADER}\n1,"a\\"\n\\\\",b,c\n'), options={"escape": "\\"})
+    assert (escaped.refusal, escaped.rows) == (None, 1)
+    whole = look(put(tmp_path, "c.csv", f'{HEADER}\n1,email,granted,"DE\n2,email,granted,FR"\n'))
+    assert whole.notes == (
+        "1 quoted cell(s) hold line breaks and as many delimiters as whole rows, first on line 2: is a quote missing?",
+    )
+    lines = look(put(tmp_path, "d.jsonl", '{"id": "a"}\n\n{"id": "\\"b"}'), format="jsonl")
+    assert (lines.refusal, lines.rows) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "rewritten"),
+    [
+        (f"{HEADER}\n1{TAIL}\n", ()),
+        (f"{HEADER}\r\n1{TAIL}\r\n", ()),
+        (f'{HEADER}\r\n1,"a\nb",c,d\r\n', ()),
+        (f"{HEADER}\r\n1{TAIL}\n2{TAIL}\n", ("\r\n",)),
+        (f"{HEADER}\n1{TAIL}\r\n2{TAIL}\r\n", ("\r\n",)),
+        (f'"id\r\n",channel,status,when\n1{TAIL}\n', ("\r\n",)),
+        (f"{HEADER}\r1{TAIL}\r\r", ("\r\n", "\r")),
+    ],
+)
+def test_mixed_line_breaks_are_noticed_where_records_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, rewritten: tuple[str, ...]
+) -> None:
+    for chunk in (1 << 20, 1):
+        monkeypatch.setattr(preflight, "_CHUNK", chunk)
+        found = look(put(tmp_path, "a.csv", content))
+        assert (found.refusal, found.other_breaks) == (None, rewritten)
+        assert found.rows == content.count(TAIL) + content.count('"a\nb"')
+
+
+def test_mixed_line_breaks_are_rewritten_however_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, "a.csv.gz", f"{HEADER}\n1{TAIL}\r\n2,\r{TAIL}\r\n")
+    feed = make_source(path).feeds[0]
+    monkeypatch.setattr(scratch, "_CHUNK", 1)
+    with scratch.Scratch(tmp_path / "lake", 1) as aside:
+        read = Path(aside.parts(feed, inspect(path, feed), 1000)[0].path)
+        assert read.read_bytes().decode() == f"{HEADER}\n1{TAIL}\n2,\r{TAIL}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("a.csv.deflate", ".csv"), ("a.csv.bz2", ".csv"), ("a.snappy", ""), ("a.CSV.GZ", ".csv.gz")]
+)
+def test_spark_cannot_take_a_name_for_a_way_of_packing(tmp_path: Path, name: str, kept: str) -> None:
+    content = csv_text("1").encode()
+    path = put(tmp_path, name, gzip.compress(content, mtime=0) if name.endswith("GZ") else content)
+    feed = make_source(path).feeds[0]
+    with scratch.Scratch(tmp_path / "lake", 1) as aside:
+        found = inspect(path, feed)
+        part = aside.parts(feed, found, 1000)[0]
+        assert Path(part.path).name == found.identity.sha256 + kept
+        assert part.delivery == name
+
+
+def test_a_row_of_blank_cells_stands_for_the_header_as_it_does_for_spark(tmp_path: Path) -> None:
+    code, reason = refusal(put(tmp_path, "a.csv", ",,,\n" + csv_text("1")))
+    assert code == "no_header"
+    assert "Remove what is above the header" in reason
+    assert look(put(tmp_path, "b.csv", "\n\n" + csv_text("1"))).rows == 1
 
 
 def test_a_name_in_gz_without_gzip_content(tmp_path: Path) -> None:

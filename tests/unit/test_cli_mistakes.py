@@ -1,0 +1,44 @@
+"""What a person may get wrong on the command line ends in a sentence and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.context import Job
+from lakehouse.errors import SettingsError
+from lakehouse.settings import load_settings
+
+
+def test_an_unknown_schema_names_the_known_ones() -> None:
+    asked = CliRunner().invoke(app, ["tables", "list", "nope"])
+    assert asked.exit_code == 2
+    assert "silver" in asked.output
+    listed = CliRunner().invoke(app, ["tables", "list", "silver"])
+    assert listed.exit_code == 0
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_data_directory_that_is_a_file_is_a_wrong_setting(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    said = CliRunner().invoke(app, ["maintain", "--data-dir", str(tmp_path / "file" / below)])
+    assert said.exit_code == 2
+    with pytest.raises(SettingsError, match="file is not a folder"):
+        load_settings(data_dir=tmp_path / "file" / below)
+    assert load_settings(data_dir=tmp_path / "new").data_dir == tmp_path / "new"
+
+
+def test_without_transactions_there_is_no_day_to_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyspark.sql import functions as F
+
+    nothing = SimpleNamespace(agg=lambda _: SimpleNamespace(collect=lambda: [{"d": None}]))
+    newest = SimpleNamespace(alias=lambda _: None)
+    monkeypatch.setattr(F, "max", lambda _: newest)
+    monkeypatch.setattr(Job, "lake", SimpleNamespace(read=lambda _: nothing))
+    with pytest.raises(SettingsError, match="no transactions yet") as said:
+        Job(load_settings(data_dir=tmp_path)).as_of()
+    assert said.value.exit_code == 2
