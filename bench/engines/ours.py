@@ -118,7 +118,7 @@ def flow(lake: Lake, as_of: date, record: Recorder, only: Iterable[str] | None =
 def configuration(conf: Path) -> dict[str, Any]:
     """Objects that producers ask for by name, of those parts of the product that are there."""
     from features.rules import load_feature_rules
-    from segments.evaluation import NOT_KNOWN
+    from segments.earlier import NOT_KNOWN
     from segments.load import load_segments
 
     found: dict[str, Any] = {
@@ -126,6 +126,7 @@ def configuration(conf: Path) -> dict[str, Any]:
         "segments": load_segments(conf / "segments"),
         "clusters": None,
         "earlier": NOT_KNOWN,
+        "asked": (),
     }
     try:
         from pipelines.gold.finance_conf import load_finance

@@ -15,7 +15,7 @@ from lakehouse.settings import load_settings
 from lakehouse.steps import Step, plan_steps
 from pipelines.bronze.load_sources import load_sources
 from pipelines.gold.finance_conf import load_finance
-from segments.evaluation import NOT_KNOWN
+from segments.earlier import NOT_KNOWN
 from segments.load import load_segments
 from tests.support.rows import rows
 
@@ -45,6 +45,7 @@ def offered() -> dict[str, Any]:
         "feature_rules": load_feature_rules(conf),
         "segments": load_segments(conf / "segments"),
         "earlier": NOT_KNOWN,
+        "asked": (),
     }
 
 
