@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from lakehouse.errors import RunLocked, SettingsError
+from lakehouse.errors import RunLocked, SettingsError, SourceError
 from lakehouse.lake import Lake
 from lakehouse.logs import configure_logs, get_logger
 from lakehouse.records import AuditLog
@@ -98,8 +98,11 @@ class Job:
 
     @property
     def websites(self) -> tuple[str, ...]:
-        """Declared retailers, which segments may name."""
-        return tuple(m.id for m in self.sources.merchants)
+        """Declared retailers, which segments may name; none where sources cannot be told, as commands that read say."""
+        try:
+            return tuple(m.id for m in self.sources.merchants)
+        except SourceError:
+            return ()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
