@@ -19,7 +19,6 @@ from pyspark.sql.types import DataType, StructField, StructType
 
 from lakehouse import ddl
 from lakehouse.declare import Table, table_of
-from lakehouse.text import bare
 from pipelines.bronze.delimited import NEVER_IN_JSON
 from pipelines.bronze.preflight import ReadColumn
 from pipelines.bronze.sources import Feed, FeedColumn, Source, canonical_fields
@@ -236,7 +235,6 @@ def _typed(
 ) -> tuple[Column, Column, bool]:
     """The value in its canonical type, whether there is one, and whether typing can fail."""
     if stored in (None, "string"):
-        # Silver takes what else is unseen off texts, and Spark off what it reads as numbers and times.
         trimmed = F.trim(cell)
         present = F.coalesce(trimmed != "", F.lit(False))
         if declared.type == "text":
@@ -379,9 +377,9 @@ def _delivery(feed: Feed, part: Part) -> tuple[Column, Column]:
         return F.col("_delivery"), base
     if position is None:
         keys = _json_keys(feed, part, str(feed.delivery.column))
-        named = bare(F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys]))
+        named = F.trim(F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys]))
     else:
-        named = bare(F.col(f"c{position}").cast("string"))
+        named = F.trim(F.col(f"c{position}").cast("string"))
     if feed.delivery.values:
         rank = F.array_position(F.array(*[F.lit(v) for v in feed.delivery.values]), named)
     else:

@@ -6,7 +6,6 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.tables.gold_finance import RefExchangeRates as R
-from lakehouse.text import bare
 
 
 def build_exchange_rates(raw_rates: DataFrame) -> DataFrame:
@@ -16,8 +15,8 @@ def build_exchange_rates(raw_rates: DataFrame) -> DataFrame:
     no positive number are left out.
     """
     typed = raw_rates.select(
-        F.upper(bare("from_currency")).alias(R.from_currency),
-        F.upper(bare("to_currency")).alias(R.to_currency),
+        F.upper(F.trim("from_currency")).alias(R.from_currency),
+        F.upper(F.trim("to_currency")).alias(R.to_currency),
         F.col("valid_on").alias(R.valid_from),
         F.col("rate").try_cast("decimal(18,8)").alias(R.rate),
         "loaded_at",

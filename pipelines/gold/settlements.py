@@ -12,7 +12,6 @@ from lakehouse.tables.gold_finance import FactSettlements as Out
 from lakehouse.tables.gold_finance import RefFeeSchedule as Fee
 from lakehouse.tables.gold_finance import StageReconciliations as R
 from lakehouse.tables.gold_finance import StageSettlements as S
-from lakehouse.text import bare
 
 if TYPE_CHECKING:
     from pipelines.bronze.sources import Sources
@@ -29,13 +28,13 @@ def conform_settlements(raw_changes: DataFrame, *, sources: Sources) -> DataFram
     samples = [s.name for s in sources if s.is_sample]
     typed = raw_changes.where(~F.col("_deleted")).select(
         merchant.alias(S.merchant_id),
-        bare("settlement_id").alias(S.settlement_id),
-        F.lower(bare("channel")).alias(S.channel_id),
+        F.trim("settlement_id").alias(S.settlement_id),
+        F.lower(F.trim("channel")).alias(S.channel_id),
         F.col("settled_on").alias(S.settled_on),
         F.col("gross_amount").alias(S.gross_amount),
         F.coalesce("fee_amount", F.lit(0)).cast("decimal(18,2)").alias(S.fee_amount),
         F.col("net_amount").alias(S.net_amount),
-        F.upper(bare("currency")).alias(S.currency),
+        F.upper(F.trim("currency")).alias(S.currency),
         F.col("source").isin(samples).alias(S.is_sample),
         "delivery_seq",
         "loaded_at",

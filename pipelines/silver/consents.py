@@ -8,7 +8,6 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.tables.silver import Consent as C
-from lakehouse.text import bare
 from pipelines.silver.rules import rule_book
 from pipelines.silver.subjects import accept, newest_first, touched
 
@@ -24,7 +23,7 @@ def conform_consents(
     """
     book = rule_book(sources, "consents")
     rows = touched(accept(raw, "consents", book), accept(raw_changes, "consents", book), previous, *_KEY)
-    granted = F.lower(bare("status")) == "granted"
+    granted = F.lower(F.trim("status")) == "granted"
     of_key = Window.partitionBy(*_KEY)
     last = of_key.orderBy(F.col("changed_at").desc(), granted.asc(), *newest_first())
     ranked = rows.select(

@@ -8,7 +8,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.tables.silver import Customer as C
-from lakehouse.text import bare
 from pipelines.silver.rules import blank_is_null, rule_book
 from pipelines.silver.subjects import accept, keep_latest, touched
 
@@ -99,13 +98,13 @@ def conform_customers(
 
 def normal_email(name: str) -> Column:
     """Trimmed and lower case; null without a local part, an @ and a domain."""
-    lowered = F.lower(bare(name))
+    lowered = F.lower(F.trim(name))
     return F.when(lowered.rlike(r"^[^@\s]+@[^@\s]+\.[^@\s]+$"), lowered)
 
 
 def normal_phone(name: str) -> Column:
     """`+` and digits (E.164); null for a number without country code or of a length that cannot be one."""
-    kept = F.regexp_replace(bare(name), r"[\s().\-/]", "")
+    kept = F.regexp_replace(F.trim(name), r"[\s().\-/]", "")
     plus = F.regexp_replace(kept, "^00", "+")
     return F.when(plus.rlike(r"^\+[1-9]\d{6,14}$"), plus)
 

@@ -8,7 +8,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.tables.silver import Promotion as P
-from lakehouse.text import bare
 from pipelines.silver.rules import rule_book
 from pipelines.silver.subjects import accept, keep_latest, touched
 
@@ -40,4 +39,4 @@ def conform_promotions(
 
 
 def _placed(name: str) -> Column:
-    return F.coalesce(bare(name) != "0", F.lit(False))
+    return F.coalesce(F.trim(name) != "0", F.lit(False))

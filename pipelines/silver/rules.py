@@ -11,8 +11,6 @@ from typing import Any, Literal
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from lakehouse.text import bare
-
 
 @dataclass(frozen=True)
 class FeedRules:
@@ -136,7 +134,7 @@ def matches_any(column: Column, codes: Iterable[str]) -> Column:
 
 def blank_is_null(name: str) -> Column:
     """The trimmed text, null when nothing is left."""
-    trimmed = bare(name)
+    trimmed = F.trim(name)
     return F.when(trimmed != "", trimmed)
 
 

@@ -18,7 +18,6 @@ from pyspark.sql import functions as F
 
 from lakehouse.joins import rows_named
 from lakehouse.tables.silver import VISITOR_EVENTS
-from lakehouse.text import bare
 from pipelines.silver.rules import RuleBook, any_of, blank_is_null, code
 
 MERCHANT: Final = "merchant_id"
@@ -59,15 +58,15 @@ def code_key(name: str) -> Callable[[], Column]:
 
 
 def _channel_unknown() -> Column:
-    return ~F.lower(bare("channel")).isin("email", "sms", "phone", "post", "ads")
+    return ~F.lower(F.trim("channel")).isin("email", "sms", "phone", "post", "ads")
 
 
 def _choice_unknown() -> Column:
-    return ~F.lower(bare("status")).isin("granted", "denied")
+    return ~F.lower(F.trim("status")).isin("granted", "denied")
 
 
 def _event_type() -> Column:
-    return F.lower(bare("event_type"))
+    return F.lower(F.trim("event_type"))
 
 
 _CUSTOMER: Final = {"customer_id": text_key("customer_id")}

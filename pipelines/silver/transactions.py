@@ -16,7 +16,6 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.tables.silver import TransactionLine, TransactionReject
-from lakehouse.text import bare
 from pipelines.silver.rules import FeedRules, RuleBook, blank_is_null, matches_any, rule_book, starts_with_any
 
 _COLUMNS = TransactionLine.__table__.column_names  # type: ignore[attr-defined]
@@ -84,8 +83,8 @@ def _typed(acceptable: DataFrame, book: RuleBook) -> DataFrame:
         "unit_price",
         book.value(lambda r: r.merchant_id).alias("merchant_id"),
         book.value(lambda r: r.currency).alias("currency"),
-        bare("basket_id").alias("basket_id"),
-        F.upper(bare("product_id")).alias("product_id"),
+        F.trim("basket_id").alias("basket_id"),
+        F.upper(F.trim("product_id")).alias("product_id"),
         F.coalesce(F.col("line_id").cast("int"), F.lit(1)).alias("line_number"),
         F.col("line_id").isNotNull().alias("_has_line"),
         *(blank_is_null(c).alias(c) for c in _OPTIONAL_TEXTS),
@@ -182,14 +181,14 @@ def _requirements(book: RuleBook) -> dict[str, Column]:
     money = ("amount", "discount_amount", "coupon_amount", "coupon_match_amount")
     codes = (F.octet_length(c) for c in ("basket_id", "product_id", "customer_id", "store_id"))
     ahead = F.unix_micros("sold_at") - F.unix_micros("loaded_at")
-    basket, product = bare("basket_id"), F.upper(bare("product_id"))
+    basket, product = F.trim("basket_id"), F.upper(F.trim("product_id"))
     is_sale_line = ~(_is_cancellation(book, basket) | _is_booking(book, basket) | _is_no_merchandise(book, product))
     is_negative = (F.col("unit_price") < 0) | ((F.col("amount") < 0) & (F.col("quantity") > 0))
     line = F.col("line_id").try_cast("int")
     return {
         "unknown_source": book.known(),
         "missing_basket": F.col("basket_id").isNotNull() & (basket != ""),
-        "missing_product": F.col("product_id").isNotNull() & (bare("product_id") != ""),
+        "missing_product": F.col("product_id").isNotNull() & (F.trim("product_id") != ""),
         "missing_time": F.col("sold_at").isNotNull(),
         "missing_quantity": F.col("quantity").isNotNull(),
         "missing_amount": F.col("amount").isNotNull() | F.col("unit_price").isNotNull(),

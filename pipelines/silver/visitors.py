@@ -8,7 +8,6 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.tables.silver import VisitorEvent as V
-from lakehouse.text import bare
 from pipelines.silver.customers import normal_email
 from pipelines.silver.rules import blank_is_null, code, rule_book
 from pipelines.silver.subjects import accept, touched
@@ -35,7 +34,7 @@ def conform_visitor_events(
     )
     stands = rows.select(
         "*",
-        F.lower(bare("event_type")).alias("_event_type"),
+        F.lower(F.trim("event_type")).alias("_event_type"),
         F.to_date(local).alias(V.happened_on),
         book.where(lambda r: r.is_sample).alias(V.is_sample),
         F.count(F.lit(1)).over(of_event).alias(V.delivered_count),

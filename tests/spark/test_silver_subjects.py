@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.silver.rules import FeedRules, RuleBook
-from pipelines.silver.subjects import accept, keep_latest
-from tests.support.rows import rows
+from pipelines.silver.subjects import keep_latest
 
 pytestmark = pytest.mark.spark
 
@@ -32,15 +29,6 @@ def test_a_number_told_by_bits_finds_the_same_winners(spark: SparkSession) -> No
     assert len(plain) < len(content)
     assert sum(r.delivered_count for r in plain) == len(content)
     assert given.agg(F.bit_xor("row_hash").alias("h")).collect()[0].h == _folded(plain)
-
-
-def test_what_nobody_sees_around_a_key_makes_no_other_key(spark: SparkSession) -> None:
-    told: dict[str, Any] = {"source": "crm", "feed": "people", "channel": "email", "status": "granted"}
-    told |= {"changed_at": datetime(2024, 1, 1)}
-    seen = ("C1", " C1", "C1\r", "\tC1\u00a0", "\ufeffC1\u2009", "C1\x00\n")
-    raw = rows(spark, "bronze.raw_consents", [told | {"customer_id": c} for c in (*seen, "\r\n", "C 1")])
-    kept = accept(raw, "consents", RuleBook((FeedRules("crm", "people", "shop"),)))
-    assert sorted(r.customer_id for r in kept.select("customer_id").collect()) == ["C 1", *["C1"] * len(seen)]
 
 
 def _folded(winners: list[Any]) -> int:
