@@ -24,9 +24,9 @@ from segments.guests import (
 from segments.language import Segment, event, feature
 from segments.reference import Happening, Observed, is_in
 from tests.spark.test_segment_evaluate import customers
-from tests.spark.test_segment_membership import MEMBERSHIP, Tables
 from tests.support.hold import held
 from tests.support.rows import rows
+from tests.support.segment_tables import MEMBERSHIP, Tables
 from tests.support.segment_worlds import SHOP, World
 
 pytestmark = pytest.mark.spark

@@ -1,178 +1,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from lakehouse.declare import table_of
-from segments.definitions import build_customer_segment, measure_segments
-from segments.earlier import Earlier
-from segments.evaluation import evaluate_changed
-from segments.events import SOURCES
+from segments.definitions import build_customer_segment
 from segments.history import emit_events, publish_members, record_history
 from segments.inspect import beaten_segments, flows_between, overlap_segments
 from segments.language import Segment, ask_for, feature
 from segments.membership import plan_membership
-from segments.states import TRANSITIONS, is_lawful, move
 from tests.spark.test_segment_evaluate import customers
-from tests.support.hold import held
 from tests.support.rows import rows
-from tests.support.segment_features import FEATURES
+from tests.support.segment_tables import (
+    DAY,
+    EVALUATION,
+    GUEST_HISTORY,
+    MEMBERSHIP,
+    OFTEN,
+    PIN,
+    PROMOTION,
+    RECENT,
+    Tables,
+    at,
+)
 
 pytestmark = pytest.mark.spark
-
-DAY = date(2018, 1, 1)
-MEMBERSHIP = "gold.customer_membership"
-EVALUATION = "gold.customer_evaluation"
-PIN = "gold.customer_segment_pin"
-PROMOTION = "gold.customer_segment_promotion"
-GUEST_HISTORY = "gold.customer_segment_guest_history"
-RECENT = Segment("recent", "Recent", feature("recency_days").at_most(30), priority=2)
-OFTEN = Segment("often", "Often", feature("frequency").at_least(3), priority=1)
-
-
-def at(year: int, month: int, day: int, hour: int = 0) -> datetime:
-    """A UTC time without zone, as Spark gives and takes it."""
-    return datetime(year, month, day, hour)
-
-
-class Tables:
-    """The segment tables as dictionaries by key, written the way the lakehouse writes them."""
-
-    def __init__(self, spark: SparkSession):
-        self.spark = spark
-        self.content: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
-        self.seen: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
-        self.runs = 0
-        self.earlier = Earlier(tuple)
-
-    def read(self, name: str) -> DataFrame:
-        return rows(self.spark, name, self.content.get(name, {}).values())
-
-    def changes(self, name: str, reader: str) -> DataFrame:
-        """Rows changed since `reader` last called `done`."""
-        before, now = self.seen.get(f"{name}>{reader}", {}), self.content.get(name, {})
-        changed = [r | {"_deleted": False} for k, r in now.items() if before.get(k) != r]
-        gone = [r | {"_deleted": True} for k, r in before.items() if k not in now]
-        frame = rows(self.spark, name, changed + gone)
-        return frame if changed or gone else frame.withColumn("_deleted", F.lit(False))
-
-    def done(self, name: str, reader: str) -> None:
-        self.seen[f"{name}>{reader}"] = dict(self.content.get(name, {}))
-
-    def write(self, name: str, frame: DataFrame) -> int:
-        """Merge a frame and return how many rows it had."""
-        table = table_of(name)
-        made = [r.asDict() for r in frame.collect()]
-        keys = [tuple(r[k] for k in table.key) for r in made]
-        assert len(set(keys)) == len(keys), f"{name}: a merge met a key twice"
-        target = self.content.setdefault(name, {})
-        for key, row in zip(keys, made, strict=True):
-            if row.pop("_deleted", False):
-                target.pop(key, None)
-            else:
-                target[key] = row
-        return len(made)
-
-    def refresh(
-        self,
-        features: DataFrame,
-        segments: Sequence[Segment],
-        as_of: date = DAY,
-        run_id: str = "run",
-        stop_after: int = 9,
-        is_full: bool = False,
-    ) -> list[int]:
-        """Run the steps in order; `stop_after` is where a kill strikes. Returns the rows each step wrote."""
-        self.runs += 1
-        now = at(as_of.year, as_of.month, as_of.day, 6) + timedelta(seconds=self.runs)
-        features = features.withColumn("as_of", F.lit(as_of))
-        history, event = "gold.customer_segment_history", "gold.customer_segment_event"
-        tables = {name: self.read(name) for name in SOURCES}
-        changed = {name: self.changes(name, EVALUATION) for name in SOURCES}
-        self.evaluated = self.write(
-            EVALUATION,
-            evaluate_changed(
-                features,
-                {},
-                tables,
-                changed,
-                self.read(EVALUATION),
-                segments=segments,
-                as_of=as_of,
-                catalogue=FEATURES,
-                hold=held,
-                is_full=is_full,
-            ),
-        )
-        for name in SOURCES:
-            self.done(name, EVALUATION)
-        if stop_after < 1:
-            return []
-        planned = plan_membership(
-            self.read(EVALUATION),
-            self.changes(EVALUATION, MEMBERSHIP),
-            self.read(PIN),
-            self.changes(PIN, MEMBERSHIP),
-            self.read(PROMOTION),
-            self.changes(PROMOTION, MEMBERSHIP),
-            features,
-            self.read(MEMBERSHIP),
-            segments=segments,
-            as_of=as_of,
-            run_id=run_id,
-            started_at=now,
-        )
-        written = [self.write(MEMBERSHIP, planned[MEMBERSHIP])]
-        self.write("gold.customer_segment_refresh", planned["gold.customer_segment_refresh"])
-        self.done(EVALUATION, MEMBERSHIP)
-        self.done(PIN, MEMBERSHIP)
-        self.done(PROMOTION, MEMBERSHIP)
-        if stop_after < 2:
-            return written
-        changed = self.changes(MEMBERSHIP, history)
-        told = {"run_id": run_id, "started_at": now, "earlier": self.earlier}
-        made = record_history(changed, self.read(history), segments=segments, **told)
-        self.earlier = Earlier(tuple, {s.segment_id: s.version for s in segments})
-        written.append(self.write(history, made))
-        self.done(MEMBERSHIP, history)
-        if stop_after < 3:
-            return written
-        written.append(
-            self.write("gold.customer_segment_customer", publish_members(self.changes(history, "c"), started_at=now))
-        )
-        self.done(history, "c")
-        if stop_after < 4:
-            return written
-        stays = [self.changes(history, event), self.changes(GUEST_HISTORY, event)]
-        written.append(self.write(event, emit_events(*stays, self.read(event), as_of=as_of)))
-        self.done(history, event)
-        self.done(GUEST_HISTORY, event)
-        return written
-
-    def members(self) -> set[tuple[str, int]]:
-        """Segment and customer of the published member list."""
-        return {(r["segment_id"], r["customer_key"]) for r in self.content["gold.customer_segment_customer"].values()}
-
-    def stays(self) -> set[tuple[Any, ...]]:
-        """Stays without run and time of writing."""
-        return {
-            (r["segment_id"], r["customer_key"], r["entered_on"], r["exited_on"], r["exit_reason"])
-            for r in self.content["gold.customer_segment_history"].values()
-        }
-
-    def events(self) -> set[tuple[Any, ...]]:
-        """Events without run and time of writing."""
-        return {
-            (r["segment_id"], r["customer_key"], r["event_type"], r["occurred_on"])
-            for r in self.content["gold.customer_segment_event"].values()
-        }
 
 
 @pytest.fixture
@@ -296,21 +152,6 @@ def test_a_manual_segment_waits_to_be_asked(spark: SparkSession, tables: Tables)
     assert tables.content[MEMBERSHIP]["shop", 1]["primary_segment_id"] == "often"
 
 
-def test_a_refresh_asked_for_once_and_killed_is_not_left_as_processing(spark: SparkSession) -> None:
-    manual = replace(OFTEN, refresh_mode="manual")
-    published = {"segment_id": "often", "refresh_mode": "manual", "is_active": True, "refresh_status": "processing"}
-    (row,) = build_customer_segment(
-        rows(spark, "gold.customer_segment_customer"),
-        rows(spark, "gold.customer_segment_guest"),
-        rows(spark, "gold.customer_segment_refresh"),
-        rows(spark, "gold.customer_segment", [published]),
-        segments=[manual],
-        as_of=DAY,
-        started_at=at(2018, 1, 1),
-    ).collect()
-    assert (row["refresh_status"], row["refresh_message"]) == ("stale", "its last refresh was not finished")
-
-
 def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSession, tables: Tables) -> None:
     guarded = replace(RECENT, max_change_share=0.5)
     tables.refresh(customers(spark, *[{"recency_days": 1, "frequency": 3}] * 4), [guarded, OFTEN])
@@ -350,100 +191,6 @@ def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSess
     half = customers(spark, *[{"recency_days": 99}] * 2, *[{"recency_days": 1}] * 2)
     tables.refresh(half, [guarded, OFTEN], DAY + timedelta(days=2))
     assert {m for m in tables.members() if m[0] == "recent"} == {("recent", 3), ("recent", 4)}
-
-
-def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSession, tables: Tables) -> None:
-    def publish(segments: Sequence[Segment], when: datetime) -> Mapping[tuple[Any, ...], dict[str, Any]]:
-        for s in segments:
-            if s.refresh_mode == "auto" and (
-                known := tables.content.get("gold.customer_segment", {}).get((s.segment_id,))
-            ):
-                known["refresh_status"] = "processing"
-        frame = build_customer_segment(
-            tables.read("gold.customer_segment_customer"),
-            tables.read("gold.customer_segment_guest"),
-            tables.read("gold.customer_segment_refresh"),
-            tables.read("gold.customer_segment"),
-            segments=segments,
-            as_of=DAY,
-            started_at=when,
-        )
-        tables.write("gold.customer_segment", frame)
-        return tables.content["gold.customer_segment"]
-
-    tables.refresh(customers(spark, {"recency_days": 1}), [RECENT, OFTEN])
-    first, second = at(2018, 1, 1, 6), at(2018, 1, 2, 6)
-    waiting = Segment("waiting", "Waiting", OFTEN.rule, refresh_mode="manual", website_ids=("shop",))
-    now = publish([RECENT, OFTEN, waiting], first)
-    assert {
-        k[0]: (r["matched_customers_count"], r["refresh_status"], r["last_refresh_at"]) for k, r in now.items()
-    } == {
-        "recent": (1, "completed", first),
-        "often": (0, "completed", first),
-        "waiting": (0, "pending", None),
-    }
-    assert now[("waiting",)]["website_ids"] == ["shop"]
-    assert now[("recent",)]["conditions"] == '{"feature":"recency_days","op":"at_most","value":30}'
-
-    now = publish([replace(RECENT, name="Lately"), waiting], second)
-    assert {k[0]: (r["is_active"], r["created_at"], r["updated_at"]) for k, r in now.items()} == {
-        "recent": (True, first, second),
-        "often": (False, first, second),
-        "waiting": (True, first, first),
-    }
-    assert now[("often",)]["refresh_status"] == "completed"
-    now[("often",)] |= {"refresh_status": "error", "refresh_message": "The last run failed: no disk"}
-    now[("waiting",)]["refresh_status"] = "processing"  # asked for, by a run that was killed
-    now = publish([replace(RECENT, name="Lately"), waiting], at(2018, 1, 3))
-    assert now[("often",)]["updated_at"] == second
-    assert {k[0]: (r["refresh_status"], r["refresh_message"]) for k, r in now.items()} == {
-        "recent": ("completed", None),
-        "often": ("pending", None),
-        "waiting": ("stale", "its last refresh was not finished"),
-    }
-    assert now[("often",)]["name"] == "Often"
-
-
-def test_a_state_that_may_not_follow_fails_the_write(spark: SparkSession) -> None:
-    steps = [(b, a) for b in TRANSITIONS for a in TRANSITIONS]
-    frame = spark.createDataFrame([(None, "pending"), *steps], "before string, after string")
-    lawful = F.concat("before", F.lit(">"), "after").isin([f"{b}>{a}" for b, a in steps if is_lawful(b, a)])
-    moved = F.when(F.col("before").isNull() | lawful, move(F.col("before"), F.col("after")))
-    assert {(r.before, r.after) for r in frame.where(moved.isNotNull()).collect()} == {
-        (None, "pending"),
-        *((b, a) for b, a in steps if is_lawful(b, a)),
-    }
-    with pytest.raises(Exception, match="cannot go from pending to completed"):
-        spark.range(1).select(move(F.lit("pending"), F.lit("completed"))).collect()
-
-
-def test_sizes_count_members_value_and_movement(spark: SparkSession, tables: Tables) -> None:
-    from decimal import Decimal
-
-    frame = customers(
-        spark,
-        {"recency_days": 1, "frequency": 3, "monetary_net": Decimal("30.10")},
-        {"recency_days": 1, "frequency": 1, "monetary_net": Decimal("9.90")},
-        {"recency_days": 99, "frequency": 1, "monetary_net": Decimal("60.00")},
-        {"recency_days": None, "monetary_net": None},
-    )
-    tables.refresh(frame, [RECENT, OFTEN])
-    nobody = Segment("nobody", "Nobody", feature("frequency").less_than(0))
-
-    sized = measure_segments(
-        tables.read(MEMBERSHIP),
-        frame.withColumn("as_of", F.lit(DAY)),
-        tables.read("gold.customer_segment_history"),
-        segments=[RECENT, OFTEN, nobody],
-        as_of=DAY,
-    )
-
-    assert sized.columns == list(table_of("gold.customer_segment_size").column_names)
-    found = {r.segment_id: r for r in sized.collect()}
-    recent = found["recent"]
-    assert (recent.customers, recent.members, recent.primary_members, recent.share) == (4, 2, 1, 0.5)
-    assert (recent.net_amount, recent.value_share, recent.entered, recent.exited) == (Decimal("40.00"), 0.4, 2, 0)
-    assert (found["nobody"].members, found["nobody"].net_amount, found["nobody"].entered) == (0, Decimal(0), 0)
 
 
 def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None:

@@ -1,0 +1,143 @@
+"""The published list of segments: their state, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse.declare import table_of
+from segments.definitions import build_customer_segment, measure_segments
+from segments.language import Segment, feature
+from segments.states import TRANSITIONS, is_lawful, move
+from tests.spark.test_segment_evaluate import customers
+from tests.support.rows import rows
+from tests.support.segment_tables import (
+    DAY,
+    MEMBERSHIP,
+    OFTEN,
+    RECENT,
+    Tables,
+    at,
+)
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def tables(spark: SparkSession) -> Tables:
+    return Tables(spark)
+
+
+def test_a_refresh_asked_for_once_and_killed_is_not_left_as_processing(spark: SparkSession) -> None:
+    manual = replace(OFTEN, refresh_mode="manual")
+    published = {"segment_id": "often", "refresh_mode": "manual", "is_active": True, "refresh_status": "processing"}
+    (row,) = build_customer_segment(
+        rows(spark, "gold.customer_segment_customer"),
+        rows(spark, "gold.customer_segment_guest"),
+        rows(spark, "gold.customer_segment_refresh"),
+        rows(spark, "gold.customer_segment", [published]),
+        segments=[manual],
+        as_of=DAY,
+        started_at=at(2018, 1, 1),
+    ).collect()
+    assert (row["refresh_status"], row["refresh_message"]) == ("stale", "its last refresh was not finished")
+
+
+def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSession, tables: Tables) -> None:
+    def publish(segments: Sequence[Segment], when: datetime) -> Mapping[tuple[Any, ...], dict[str, Any]]:
+        for s in segments:
+            if s.refresh_mode == "auto" and (
+                known := tables.content.get("gold.customer_segment", {}).get((s.segment_id,))
+            ):
+                known["refresh_status"] = "processing"
+        frame = build_customer_segment(
+            tables.read("gold.customer_segment_customer"),
+            tables.read("gold.customer_segment_guest"),
+            tables.read("gold.customer_segment_refresh"),
+            tables.read("gold.customer_segment"),
+            segments=segments,
+            as_of=DAY,
+            started_at=when,
+        )
+        tables.write("gold.customer_segment", frame)
+        return tables.content["gold.customer_segment"]
+
+    tables.refresh(customers(spark, {"recency_days": 1}), [RECENT, OFTEN])
+    first, second = at(2018, 1, 1, 6), at(2018, 1, 2, 6)
+    waiting = Segment("waiting", "Waiting", OFTEN.rule, refresh_mode="manual", website_ids=("shop",))
+    now = publish([RECENT, OFTEN, waiting], first)
+    assert {
+        k[0]: (r["matched_customers_count"], r["refresh_status"], r["last_refresh_at"]) for k, r in now.items()
+    } == {
+        "recent": (1, "completed", first),
+        "often": (0, "completed", first),
+        "waiting": (0, "pending", None),
+    }
+    assert now[("waiting",)]["website_ids"] == ["shop"]
+    assert now[("recent",)]["conditions"] == '{"feature":"recency_days","op":"at_most","value":30}'
+
+    now = publish([replace(RECENT, name="Lately"), waiting], second)
+    assert {k[0]: (r["is_active"], r["created_at"], r["updated_at"]) for k, r in now.items()} == {
+        "recent": (True, first, second),
+        "often": (False, first, second),
+        "waiting": (True, first, first),
+    }
+    assert now[("often",)]["refresh_status"] == "completed"
+    now[("often",)] |= {"refresh_status": "error", "refresh_message": "The last run failed: no disk"}
+    now[("waiting",)]["refresh_status"] = "processing"  # asked for, by a run that was killed
+    now = publish([replace(RECENT, name="Lately"), waiting], at(2018, 1, 3))
+    assert now[("often",)]["updated_at"] == second
+    assert {k[0]: (r["refresh_status"], r["refresh_message"]) for k, r in now.items()} == {
+        "recent": ("completed", None),
+        "often": ("pending", None),
+        "waiting": ("stale", "its last refresh was not finished"),
+    }
+    assert now[("often",)]["name"] == "Often"
+
+
+def test_a_state_that_may_not_follow_fails_the_write(spark: SparkSession) -> None:
+    steps = [(b, a) for b in TRANSITIONS for a in TRANSITIONS]
+    frame = spark.createDataFrame([(None, "pending"), *steps], "before string, after string")
+    lawful = F.concat("before", F.lit(">"), "after").isin([f"{b}>{a}" for b, a in steps if is_lawful(b, a)])
+    moved = F.when(F.col("before").isNull() | lawful, move(F.col("before"), F.col("after")))
+    assert {(r.before, r.after) for r in frame.where(moved.isNotNull()).collect()} == {
+        (None, "pending"),
+        *((b, a) for b, a in steps if is_lawful(b, a)),
+    }
+    with pytest.raises(Exception, match="cannot go from pending to completed"):
+        spark.range(1).select(move(F.lit("pending"), F.lit("completed"))).collect()
+
+
+def test_sizes_count_members_value_and_movement(spark: SparkSession, tables: Tables) -> None:
+    from decimal import Decimal
+
+    frame = customers(
+        spark,
+        {"recency_days": 1, "frequency": 3, "monetary_net": Decimal("30.10")},
+        {"recency_days": 1, "frequency": 1, "monetary_net": Decimal("9.90")},
+        {"recency_days": 99, "frequency": 1, "monetary_net": Decimal("60.00")},
+        {"recency_days": None, "monetary_net": None},
+    )
+    tables.refresh(frame, [RECENT, OFTEN])
+    nobody = Segment("nobody", "Nobody", feature("frequency").less_than(0))
+
+    sized = measure_segments(
+        tables.read(MEMBERSHIP),
+        frame.withColumn("as_of", F.lit(DAY)),
+        tables.read("gold.customer_segment_history"),
+        segments=[RECENT, OFTEN, nobody],
+        as_of=DAY,
+    )
+
+    assert sized.columns == list(table_of("gold.customer_segment_size").column_names)
+    found = {r.segment_id: r for r in sized.collect()}
+    recent = found["recent"]
+    assert (recent.customers, recent.members, recent.primary_members, recent.share) == (4, 2, 1, 0.5)
+    assert (recent.net_amount, recent.value_share, recent.entered, recent.exited) == (Decimal("40.00"), 0.4, 2, 0)
+    assert (found["nobody"].members, found["nobody"].net_amount, found["nobody"].entered) == (0, Decimal(0), 0)
