@@ -152,7 +152,11 @@ def plan_migration(
             refused.append(f"column '{c}' allows null in the table and cannot be made required in place")
         if (field.metadata or {}).get("comment") != c.spec.comment:
             add.append(f"ALTER TABLE {name} ALTER COLUMN {quote(c)} COMMENT {literal(c.spec.comment)}")
-    refused += [f"column '{gone}' is in the table but no longer declared" for gone in stored]
+    for gone, field in stored.items():
+        if gone not in table.retired:
+            refused.append(f"column '{gone}' is in the table but no longer declared")
+        elif not field.nullable:
+            add.append(f"ALTER TABLE {name} ALTER COLUMN {quote(gone)} DROP NOT NULL")
     add += _constraint_changes(table, name, existing_properties)
     if not partition_columns(table) and tuple(existing_clustering) != table.cluster_by:
         by = f"({', '.join(map(quote, table.cluster_by))})" if table.cluster_by else "NONE"
@@ -181,11 +185,11 @@ def _constraint_changes(table: Table, name: str, existing_properties: Mapping[st
 
 
 def _stats_columns(table: Table) -> tuple[str, ...]:
-    """Columns that get min/max statistics: key, layout and dates; collecting them on all costs about a fifth more."""
+    """Columns that get min/max statistics: key or content, layout and dates; on all columns they cost a fifth more."""
     partitions = partition_columns(table)
     simple = {str(c) for c in table.columns if not c.spec.type.startswith(("map", "array", "struct", "boolean"))}
     dated = [str(c) for c in table.columns if c.spec.type in ("date", "timestamp")]
-    chosen = dict.fromkeys([*table.cluster_by, *table.key, *dated])
+    chosen = dict.fromkeys([*table.cluster_by, *(table.content or table.key), *dated])
     return (
         tuple(c for c in chosen if c in simple and c not in partitions)[:12]
         or tuple(sorted(simple - set(partitions)))[:1]

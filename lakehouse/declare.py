@@ -119,6 +119,8 @@ class Table:
     freshness_hours: int | None = None
     by_runtime: bool = False
     subject: str = ""
+    content: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
 
     @property
     def schema(self) -> str:
@@ -182,6 +184,8 @@ def table(
     freshness_hours: int | None = None,
     by_runtime: bool = False,
     subject: str = "",
+    content: Iterable[str] = (),
+    retired: Iterable[str] = (),
 ) -> Callable[[type], type]:
     """Declare a table; the decorated class keeps its attributes as named columns and gains `__table__`.
 
@@ -204,6 +208,9 @@ def table(
         freshness_hours: Hours after which it counts as stale, None for no promise.
         by_runtime: True when the platform itself appends to it while running (audits, logs), so it is no step.
         subject: Folder of the dictionary it is listed under; the schema when empty.
+        content: Columns that tell rows and all they say apart, when few do: the checksum and the statistics of files
+            are of these. All columns, and those of the key, when empty.
+        retired: Columns an older declaration had. A table that still has them keeps them, null in new rows.
     """
 
     def declare(cls: type) -> type:
@@ -229,6 +236,8 @@ def table(
             freshness_hours=freshness_hours,
             by_runtime=by_runtime,
             subject=subject,
+            content=tuple(content),
+            retired=tuple(retired),
         )
         _validate(made)
         _REGISTRY[name] = made
@@ -275,8 +284,7 @@ def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: 
         "feed": column("string", "Name of the feed within the source."),
         "delivery": column("string", "Name of the delivery the row came in; the file name unless the feed says else."),
         "delivery_seq": column("bigint", "Order of deliveries within the feed; the later one wins a correction."),
-        "file_id": column("string", "SHA-256 of the file's bytes, hex."),
-        "file_path": column("string", "Where the file was when read."),
+        "file_id": column("string", "SHA-256 of the file's bytes, hex; `ingest.raw_records` says where it was."),
         "row_number": column("bigint", "Position within the file, 1 for the first data row."),
         "row_hash": column("bigint", "xxhash64 of all delivered values; equal rows have equal hashes."),
         "payload": column(
@@ -286,8 +294,10 @@ def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: 
         "batch_id": column("bigint", "Number of the ingest batch."),
         "loaded_at": column("timestamp", "When the batch was read, UTC."),
     }
+    # Few rows are refused, and these say where to look. Of many million rows the path would be a tenth of the work.
     errors = {
-        "parse_errors": column("array<string>", "Why the row was refused; null when it was accepted.", optional=True)
+        "file_path": column("string", "Where the file was when read."),
+        "parse_errors": column("array<string>", "Why the row was refused; null when it was accepted.", optional=True),
     }
     producer = "pipelines.bronze.landing:land"
     stg = type(f"Stg_{subject}", (), {**canonical, **origin, **errors})
@@ -312,6 +322,8 @@ def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: 
         by_runtime=True,
         change_feed=True,
         subject=subject,
+        content=("batch_id", "row_number", "row_hash"),
+        retired=("file_path",),
     )(raw)
 
 
@@ -324,6 +336,7 @@ def _validate(made: Table) -> None:
     if not names:
         raise DeclarationError(f"{made.name} declares no column.")
     named: list[tuple[str, Iterable[str]]] = [("key", made.key), ("cluster_by", made.cluster_by)]
+    named.append(("content", made.content))
     match made.kind:
         case ReplaceSlice(by):
             named.append(("kind by", by))

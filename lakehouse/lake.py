@@ -529,7 +529,8 @@ class Lake:
 def checksum(which: Which) -> SparkColumn:
     """Aggregate that sums a 64-bit hash per row: equal for equal rows in any order, additive over parts."""
     t = table_of(which)
-    hashed = [F.to_json(F.col(c)) if c.spec.type.startswith("map") else F.col(c) for c in t.columns]
+    columns = [t.column(c) for c in t.content] or t.columns
+    hashed = [F.to_json(F.col(c)) if c.spec.type.startswith("map") else F.col(c) for c in columns]
     return exact_sum(F.xxhash64(*hashed))
 
 

@@ -25,6 +25,7 @@ from lakehouse.declare import Table, table_of
 from lakehouse.lake import Lake, WriteResult
 from lakehouse.runner import Run, run_steps
 from lakehouse.session import SparkSettings, build_session
+from pipelines.bronze.landing import accepted
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.preflight import inspect
@@ -82,7 +83,7 @@ def _land(lake: Lake, source: Source, feed: Feed, run: Run) -> None:
         return
     typed = union_rows(type_rows(_delivered(lake, p), source, feed, p, 0, run.started_at) for p in parts)
     lake.write(f"bronze.stg_{feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
-    lake.write(f"bronze.raw_{feed.subject}", typed.where(F.col("parse_errors").isNull()).drop("parse_errors"))
+    lake.write(f"bronze.raw_{feed.subject}", accepted(typed))
 
 
 def _part(path: Path, feed: Feed, delivery_seq: int, scratch: Path) -> Part:

@@ -220,8 +220,7 @@ def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Reco
         ]
         typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
         refused = lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
-        accepted = typed.where(F.col("parse_errors").isNull()).drop("parse_errors")
-        written = lake.write(f"bronze.raw_{batch.feed.subject}", accepted, txn=_raw_txn(files[0].plan))
+        written = lake.write(f"bronze.raw_{batch.feed.subject}", accepted(typed), txn=_raw_txn(files[0].plan))
     if written.rows_written and not _are_all(files, rows := written.rows_written + refused.rows_written):
         raise SourceError(
             f"source '{batch.source.name}', feed '{batch.feed.name}': the files say they hold {batch.rows:,} rows but "
@@ -265,6 +264,11 @@ def count_large(lake: Lake, files: Sequence[Record]) -> list[Record]:
     ]
 
 
+def accepted(typed: DataFrame) -> DataFrame:
+    """What goes on to `raw_`, without what only `stg_` has."""
+    return typed.where(F.col("parse_errors").isNull()).drop("parse_errors", "file_path")
+
+
 def _raw_txn(row: Record) -> tuple[str, int]:
     return f"ingest:{row['source']}.{row['feed']}", row["batch_id"]
 
@@ -274,8 +278,7 @@ def append(lake: Lake, plan: Plan, files: Sequence[Record]) -> list[Record]:
     first = files[0]
     staged = staged_rows(lake, plan, first["subject"], first["batch_id"], files)
     counts = {r["file_id"]: r for r in _count_rows(staged, with_keys=first["file_type"].startswith("jsonl"))}
-    accepted = staged.where(F.col("parse_errors").isNull()).drop("parse_errors")
-    lake.write(f"bronze.raw_{first['subject']}", accepted, txn=_raw_txn(first))
+    lake.write(f"bronze.raw_{first['subject']}", accepted(staged), txn=_raw_txn(first))
     return [r | _counted(counts.get(r["payload_hash"])) for r in files]
 
 
@@ -329,7 +332,7 @@ def holds(lake: Lake, name: str, files: Sequence[Record]) -> bool:
 
 
 def _rows_of(lake: Lake, name: str, files: Sequence[Record]) -> DataFrame:
-    """Rows of a batch; its files are named too, because tables keep statistics of them."""
+    """Rows of a batch that are of some files; tables keep statistics of the batch."""
     rows = lake.read(name).where(F.col("file_id").isin(*[r["payload_hash"] for r in files]))
     return rows.where(F.col("batch_id") == files[0]["batch_id"])
 

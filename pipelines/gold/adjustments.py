@@ -35,13 +35,15 @@ def stage_adjustments(facts: DataFrame, fact_changes: DataFrame, *, previous: Da
         facts.where(F.col(T.customer_key).isNotNull()), _to_match(facts, fact_changes, previous), _BOUGHT
     )
     # Changed ones again, of which the changes already tell; and in the same state.
-    again = lines.where(F.col(T.txn_type).isin(*_KINDS)).withColumn("_deleted", F.lit(False))
-    told = fact_changes.unionByName(again).dropDuplicates([T.transaction_id])
-    # One sale at most for each of them.
-    both = told.join(_inferred(lines), on=str(T.transaction_id), how="left")
     is_kind, is_named = F.col(T.txn_type).isin(*_KINDS), F.col(T.original_basket_id).isNotNull()
+    again = lines.where(is_kind).withColumn("_deleted", F.lit(False))
+    told = fact_changes.where(is_kind).unionByName(again).dropDuplicates([T.transaction_id])
+    # One sale at most for each of them.
+    matched = told.join(_inferred(lines), on=str(T.transaction_id), how="left")
+    # What is none may have been one. It is nearly everything on a first run, and passes without a shuffle.
+    none = fact_changes.where(~is_kind).withColumn("_inferred", F.lit(None).cast("string"))
     sale = F.coalesce(T.original_basket_id, "_inferred")
-    return both.select(
+    return matched.unionByName(none).select(
         A.transaction_id,
         A.merchant_id,
         A.account_id,

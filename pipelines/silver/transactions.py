@@ -8,7 +8,7 @@ an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -60,9 +60,8 @@ def conform_transactions(
         `silver.transaction_reject`: refused rows with one reason code per broken rule.
     """
     book = rule_book(sources, "transactions")
-    lines = _typed(raw_changes.where(_is_acceptable(book)), book)
     return {
-        "silver.transaction_line": _keep_once(lines, previous, book),
+        "silver.transaction_line": _keep_once(raw_changes, previous, book),
         "silver.transaction_reject": _reject(raw_changes, book),
     }
 
@@ -74,18 +73,16 @@ def conform_transactions(
 # a chain that repeats itself runs ten times slower.
 
 
-def _typed(acceptable: DataFrame, book: RuleBook) -> DataFrame:
+def _typed(raw: DataFrame, book: RuleBook) -> DataFrame:
+    """Acceptable rows as lines, and whether each has a number of its own."""
     local = book.choose(lambda r: F.from_utc_timestamp("sold_at", r.timezone), "timestamp", same=lambda r: r.timezone)
     # A manufacturer's coupon is paid to the shop, so it is part of what the shop received; the shop's match is not.
-    parsed = acceptable.select(
+    parsed = raw.where(_is_acceptable(book)).select(
         *_AS_DELIVERED,
         "quantity",
         "unit_price",
-        book.value(lambda r: r.merchant_id).alias("merchant_id"),
+        *(column.alias(name) for name, column in _key(book).items()),
         book.value(lambda r: r.currency).alias("currency"),
-        F.trim("basket_id").alias("basket_id"),
-        F.upper(F.trim("product_id")).alias("product_id"),
-        F.coalesce(F.col("line_id").cast("int"), F.lit(1)).alias("line_number"),
         F.col("line_id").isNotNull().alias("_has_line"),
         *(blank_is_null(c).alias(c) for c in _OPTIONAL_TEXTS),
         F.coalesce(F.lower(blank_is_null("channel")), book.value(lambda r: r.default_channel)).alias("channel_id"),
@@ -114,6 +111,16 @@ def _typed(acceptable: DataFrame, book: RuleBook) -> DataFrame:
         "superseded": F.lit(None).cast(f"array<{_ENTRY}>"),
     }
     return told_apart.select(*(final.get(c, F.col(c)).alias(c) for c in _COLUMNS), "_has_line")
+
+
+def _key(book: RuleBook) -> dict[str, Column]:
+    """What tells lines apart, of rows as they were delivered."""
+    return {
+        "merchant_id": book.value(lambda r: r.merchant_id),
+        "basket_id": F.trim("basket_id"),
+        "product_id": F.upper(F.trim("product_id")),
+        "line_number": F.coalesce(F.col("line_id").try_cast("int"), F.lit(1)),
+    }
 
 
 _AS_DELIVERED = ("sold_at", "source", "feed", "delivery_seq", "row_number", "row_hash", "batch_id")
@@ -217,18 +224,19 @@ def _reject(raw: DataFrame, book: RuleBook) -> DataFrame:
 # Keeping each line once ------------------------------------------------------------------------------------------
 
 
-def _keep_once(lines: DataFrame, previous: DataFrame | None, book: RuleBook) -> DataFrame:
-    by_line = _bucket(F.col("transaction_id"))
-    by_basket = _bucket(F.xxhash64("merchant_id", "basket_id"))
-    marked = lines.join(F.broadcast(_repeated_lines(lines, by_line)), by_line == F.col("_line_bucket"), "left")
+def _keep_once(raw: DataFrame, previous: DataFrame | None, book: RuleBook) -> DataFrame:
+    # Rows are told apart before they are typed, so that the few doubtful ones are all that is typed a second time.
+    key = _key(book)
+    by_line, basket = _bucket(F.xxhash64(*key.values())), F.xxhash64(key["merchant_id"], key["basket_id"])
+    marked = raw.join(F.broadcast(_repeated_lines(raw, key)), by_line == F.col("_line_bucket"), "left")
     maybe = F.col("_line_bucket").isNotNull()
-    known = _known_baskets(lines, previous, by_basket) if previous is not None else None
-    baskets = _redelivered_baskets(lines, known, by_basket, book)
+    known = _known_baskets(raw, previous, basket) if previous is not None else None
+    baskets = _redelivered_baskets(raw, known, basket, book)
     if baskets is not None:
-        marked = marked.join(F.broadcast(baskets), by_basket == F.col("_basket_bucket"), "left")
+        marked = marked.join(F.broadcast(baskets), _bucket(basket) == F.col("_basket_bucket"), "left")
         maybe = maybe | F.col("_basket_bucket").isNotNull()
-    once = marked.where(~maybe).select(*_COLUMNS, F.lit(False).alias("_deleted"))
-    doubtful = marked.where(maybe).select(*_COLUMNS, "_has_line", F.lit(True).alias("_new"))
+    once = _typed(marked.where(~maybe), book).select(*_COLUMNS, F.lit(False).alias("_deleted"))
+    doubtful = _typed(marked.where(maybe), book).select(*_COLUMNS, "_has_line", F.lit(True).alias("_new"))
     if known is not None:
         held = known.select(*_COLUMNS, F.lit(True).alias("_has_line"), F.lit(False).alias("_new"))
         doubtful = doubtful.unionByName(held)
@@ -239,38 +247,42 @@ def _bucket(hashed: Column) -> Column:
     return hashed.bitwiseAND(F.lit(_BUCKETS - 1))
 
 
-def _repeated_lines(lines: DataFrame, by_line: Column) -> DataFrame:
-    """Buckets of lines that the batch names more than once. Only the hash is shuffled."""
-    hashes = lines.select("transaction_id").groupBy("transaction_id").agg(F.count(F.lit(1)).alias("_times"))
-    return hashes.where("_times > 1").select(by_line.alias("_line_bucket")).distinct()
+def _repeated_lines(raw: DataFrame, key: Mapping[str, Column]) -> DataFrame:
+    """Buckets of lines that the batch names more than once. Only the hash is shuffled.
 
-
-def _known_baskets(lines: DataFrame, previous: DataFrame, by_basket: Column) -> DataFrame:
-    """Lines we hold of baskets that the batch names (and a few others that share a bucket)."""
-    named = F.broadcast(lines.select(by_basket.alias("_basket_bucket")).distinct())
-    # Whole lines are read only of the files that hold days of such baskets.
-    days = previous.select("sold_on", "merchant_id", "basket_id").join(
-        named, by_basket == F.col("_basket_bucket"), "left_semi"
+    Rows that will be refused are counted as well: to leave them out, every column would have to be read. Those that
+    lack a part of the key are not, for they are many that look alike.
+    """
+    hashes = raw.where(F.col("basket_id").isNotNull() & F.col("product_id").isNotNull()).select(
+        F.xxhash64(*key.values()).alias("_line")
     )
+    repeated = hashes.groupBy("_line").agg(F.count(F.lit(1)).alias("_times")).where("_times > 1")
+    return repeated.select(_bucket(F.col("_line")).alias("_line_bucket")).distinct()
+
+
+def _known_baskets(raw: DataFrame, previous: DataFrame, basket: Column) -> DataFrame:
+    """Lines we hold of baskets that the batch names (and a few others that share a bucket)."""
+    named = F.broadcast(raw.select(_bucket(basket).alias("_basket_bucket")).distinct())
+    is_held = _bucket(F.xxhash64("merchant_id", "basket_id")) == F.col("_basket_bucket")
+    # Whole lines are read only of the files that hold days of such baskets.
+    days = previous.select("sold_on", "merchant_id", "basket_id").join(named, is_held, "left_semi")
     first, last = (days.agg(f("sold_on")).scalar() for f in (F.min, F.max))
     near = previous.where(F.col("sold_on").between(first, last))
-    return near.join(named, by_basket == F.col("_basket_bucket"), "left_semi")
+    return near.join(named, is_held, "left_semi")
 
 
-def _redelivered_baskets(
-    lines: DataFrame, known: DataFrame | None, by_basket: Column, book: RuleBook
-) -> DataFrame | None:
+def _redelivered_baskets(raw: DataFrame, known: DataFrame | None, basket: Column, book: RuleBook) -> DataFrame | None:
     """Buckets of baskets that more than one delivery names; None when there can be none."""
     found: list[DataFrame] = []
     if book.any_feed(_replaces_baskets):
-        whole = lines.where(book.where(_replaces_baskets))
-        hashes = whole.select(F.xxhash64("merchant_id", "basket_id").alias("_basket"), "delivery_seq")
-        spans = hashes.groupBy("_basket").agg(
-            F.min("delivery_seq").alias("_first"), F.max("delivery_seq").alias("_last")
+        spans = (
+            raw.where(book.where(_replaces_baskets))
+            .groupBy(basket.alias("_basket"))
+            .agg(F.min("delivery_seq").alias("_first"), F.max("delivery_seq").alias("_last"))
         )
         found.append(spans.where("_first < _last").select(_bucket(F.col("_basket")).alias("_basket_bucket")))
     if known is not None:
-        found.append(known.select(by_basket.alias("_basket_bucket")))
+        found.append(known.select(_bucket(F.xxhash64("merchant_id", "basket_id")).alias("_basket_bucket")))
     if not found:
         return None
     return (found[0] if len(found) == 1 else found[0].unionByName(found[1])).distinct()

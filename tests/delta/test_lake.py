@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.columns import Column, Spec
-from lakehouse.declare import table_of
+from lakehouse.declare import Append, table_of
 from lakehouse.errors import MigrationRefused, SegmentationError
 from lakehouse.lake import Lake
 from tests.support.rows import rows
@@ -167,6 +167,19 @@ def test_additive_changes_of_a_declaration_are_applied_and_others_refused_with_t
         reopened().ensure(required)
     with pytest.raises(MigrationRefused, match="'merchant_id' is in the table but no longer declared"):
         reopened().ensure(narrower)
+
+
+def test_a_retired_column_stays_where_it_was_and_is_null_in_new_rows(lake: Lake) -> None:
+    declared = table_of(CONSENT)
+    lake.write(declared, rows(lake.spark, CONSENT, [consent("1", True)]))
+    without = tuple(c for c in declared.columns if c != "merchant_id")
+    now = replace(declared, kind=Append(), columns=without, retired=("merchant_id",))
+    later = Lake(lake.spark, lake.settings)
+    later.write(now, rows(lake.spark, CONSENT, [consent("2", True)]).drop("merchant_id"))
+    assert sorted(r.customer_id for r in later.read(now).collect()) == ["1", "2"]
+    kept = lake.spark.read.format("delta").load(str(lake.path(CONSENT))).orderBy("customer_id").collect()
+    assert [r.merchant_id for r in kept] == ["m", None]
+    assert "merchant_id" not in later.read(now).columns
 
 
 SECOND = "DATE '2020-01-02'"
