@@ -15,6 +15,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lakehouse.hold import Once, as_is
 from lakehouse.tables.silver import TransactionLine, TransactionReject
 from pipelines.silver.rules import FeedRules, RuleBook, blank_is_null, matches_any, rule_book, starts_with_any
 
@@ -37,7 +38,7 @@ _ENTRY = "struct<delivery_seq:bigint,delivery_id:bigint,row_number:bigint,row_ha
 
 
 def conform_transactions(
-    raw_changes: DataFrame, *, sources: Any, previous: DataFrame | None = None
+    raw_changes: DataFrame, *, sources: Any, previous: DataFrame | None = None, hold: Once = as_is
 ) -> dict[str, DataFrame]:
     """Conform delivered basket lines and keep each recorded line once.
 
@@ -54,6 +55,7 @@ def conform_transactions(
         raw_changes: New rows of `bronze.raw_transactions`. A delivery arrives in one piece.
         sources: Rules per source.
         previous: Content of `silver.transaction_line`, None when all raw rows are given.
+        hold: Returns a frame that is made once, however often it is read.
 
     Returns:
         `silver.transaction_line`: upserts, with `_deleted` for lines that a replaced basket no longer has.
@@ -61,7 +63,7 @@ def conform_transactions(
     """
     book = rule_book(sources, "transactions")
     return {
-        "silver.transaction_line": _keep_once(raw_changes, previous, book),
+        "silver.transaction_line": _keep_once(raw_changes, previous, book, hold),
         "silver.transaction_reject": _reject(raw_changes, book),
     }
 
@@ -224,13 +226,13 @@ def _reject(raw: DataFrame, book: RuleBook) -> DataFrame:
 # Keeping each line once ------------------------------------------------------------------------------------------
 
 
-def _keep_once(raw: DataFrame, previous: DataFrame | None, book: RuleBook) -> DataFrame:
+def _keep_once(raw: DataFrame, previous: DataFrame | None, book: RuleBook, hold: Once) -> DataFrame:
     # Rows are told apart before they are typed, so that the few doubtful ones are all that is typed a second time.
     key = _key(book)
     by_line, basket = _bucket(F.xxhash64(*key.values())), F.xxhash64(key["merchant_id"], key["basket_id"])
     marked = raw.join(F.broadcast(_repeated_lines(raw, key)), by_line == F.col("_line_bucket"), "left")
     maybe = F.col("_line_bucket").isNotNull()
-    known = _known_baskets(raw, previous, basket) if previous is not None else None
+    known = hold(_known_baskets(raw, previous, basket, hold)) if previous is not None else None
     baskets = _redelivered_baskets(raw, known, basket, book)
     if baskets is not None:
         marked = marked.join(F.broadcast(baskets), _bucket(basket) == F.col("_basket_bucket"), "left")
@@ -260,14 +262,14 @@ def _repeated_lines(raw: DataFrame, key: Mapping[str, Column]) -> DataFrame:
     return repeated.select(_bucket(F.col("_line")).alias("_line_bucket")).distinct()
 
 
-def _known_baskets(raw: DataFrame, previous: DataFrame, basket: Column) -> DataFrame:
+def _known_baskets(raw: DataFrame, previous: DataFrame, basket: Column, hold: Once) -> DataFrame:
     """Lines we hold of baskets that the batch names (and a few others that share a bucket)."""
     named = F.broadcast(raw.select(_bucket(basket).alias("_basket_bucket")).distinct())
     is_held = _bucket(F.xxhash64("merchant_id", "basket_id")) == F.col("_basket_bucket")
     # Whole lines are read only of the files that hold days of such baskets.
-    days = previous.select("sold_on", "merchant_id", "basket_id").join(named, is_held, "left_semi")
-    first, last = (days.agg(f("sold_on")).scalar() for f in (F.min, F.max))
-    near = previous.where(F.col("sold_on").between(first, last))
+    found = previous.select("sold_on", "merchant_id", "basket_id").join(named, is_held, "left_semi")
+    days = hold(found.agg(F.min("sold_on").alias("first"), F.max("sold_on").alias("last")))
+    near = previous.where(F.col("sold_on").between(days.select("first").scalar(), days.select("last").scalar()))
     return near.join(named, is_held, "left_semi")
 
 
