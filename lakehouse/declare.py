@@ -335,8 +335,11 @@ def _validate(made: Table) -> None:
         raise DeclarationError(f"{made.name} is declared twice with different columns.")
     if not names:
         raise DeclarationError(f"{made.name} declares no column.")
-    named: list[tuple[str, Iterable[str]]] = [("key", made.key), ("cluster_by", made.cluster_by)]
-    named.append(("content", made.content))
+    named: list[tuple[str, Iterable[str]]] = [
+        ("key", made.key),
+        ("cluster_by", made.cluster_by),
+        ("content", made.content),
+    ]
     match made.kind:
         case ReplaceSlice(by):
             named.append(("kind by", by))

@@ -29,7 +29,6 @@ ORIGIN: tuple[str, ...] = (
     "delivery",
     "delivery_seq",
     "file_id",
-    "file_path",
     "row_number",
     "row_hash",
     "payload",

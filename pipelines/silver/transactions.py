@@ -8,7 +8,7 @@ an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -229,8 +229,8 @@ def _reject(raw: DataFrame, book: RuleBook) -> DataFrame:
 def _keep_once(raw: DataFrame, previous: DataFrame | None, book: RuleBook, hold: Once) -> DataFrame:
     # Rows are told apart before they are typed, so that the few doubtful ones are all that is typed a second time.
     key = _key(book)
-    by_line, basket = _bucket(F.xxhash64(*key.values())), F.xxhash64(key["merchant_id"], key["basket_id"])
-    marked = raw.join(F.broadcast(_repeated_lines(raw, key)), by_line == F.col("_line_bucket"), "left")
+    line, basket = F.xxhash64(*key.values()), F.xxhash64(key["merchant_id"], key["basket_id"])
+    marked = raw.join(F.broadcast(_repeated_lines(raw, line)), _bucket(line) == F.col("_line_bucket"), "left")
     maybe = F.col("_line_bucket").isNotNull()
     known = hold(_known_baskets(raw, previous, basket, hold)) if previous is not None else None
     baskets = _redelivered_baskets(raw, known, basket, book)
@@ -249,16 +249,14 @@ def _bucket(hashed: Column) -> Column:
     return hashed.bitwiseAND(F.lit(_BUCKETS - 1))
 
 
-def _repeated_lines(raw: DataFrame, key: Mapping[str, Column]) -> DataFrame:
+def _repeated_lines(raw: DataFrame, line: Column) -> DataFrame:
     """Buckets of lines that the batch names more than once. Only the hash is shuffled.
 
     Rows that will be refused are counted as well: to leave them out, every column would have to be read. Those that
     lack a part of the key are not, for they are many that look alike.
     """
-    hashes = raw.where(F.col("basket_id").isNotNull() & F.col("product_id").isNotNull()).select(
-        F.xxhash64(*key.values()).alias("_line")
-    )
-    repeated = hashes.groupBy("_line").agg(F.count(F.lit(1)).alias("_times")).where("_times > 1")
+    named = raw.where(F.col("basket_id").isNotNull() & F.col("product_id").isNotNull())
+    repeated = named.groupBy(line.alias("_line")).agg(F.count(F.lit(1)).alias("_times")).where("_times > 1")
     return repeated.select(_bucket(F.col("_line")).alias("_line_bucket")).distinct()
 
 
