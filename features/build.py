@@ -65,29 +65,42 @@ def build_customer_features(
     """
     past = history(facts, as_of)
     placed = engagement.begun_promotions(promotions, as_of)
+    answered = engagement.campaign_response(campaigns, contacts, redemptions, as_of)
     if previous is None:
-        bought = purchase_features(past, products, customers, placed, as_of)
-    else:
-        before = _newest_slice(previous)
-        changed = hold(
-            _either(
-                fact_changes.select(_Fact.customer_key),
-                _came_into_view(facts, previous, as_of),
-                _windows_moved(before, as_of),
-                _products_changed(past, product_changes),
-                engagement.customers_with_promotions(past, promotion_changes, placed),
-                _promotions_began_or_ended(before, placed),
-            )
+        # Cut points need every customer before any customer can be scored. Both readers of these use all columns, so
+        # Spark plans one exchange for both and makes the rows once; a reader of fewer columns would make them again.
+        bought = purchase_features(past, products, customers, placed, as_of, hold).repartition(
+            _C.merchant_id, _C.customer_key
         )
-        touched = past.join(F.broadcast(changed), on="customer_key", how="left_semi")
-        again = hold(purchase_features(touched, products, customers, placed, as_of))
-        kept = before.join(F.broadcast(changed), on="customer_key", how="left_anti")
-        bought = kept.select(*again.columns).unionByName(again)
-    return _complete(bought, campaigns, contacts, redemptions, as_of, started_at, feature_rules)
+        cuts = rfm.cut_points(bought, as_of, feature_rules, reading=bought.columns)
+        return _complete(bought, cuts, answered.hint("shuffle_hash"), as_of, started_at, feature_rules)
+    before = _newest_slice(previous)
+    changed = hold(
+        _either(
+            fact_changes.select(_Fact.customer_key),
+            _came_into_view(facts, previous, as_of),
+            _windows_moved(before, as_of),
+            _products_changed(past, product_changes),
+            engagement.customers_with_promotions(past, promotion_changes, placed),
+            _promotions_began_or_ended(before, placed),
+        )
+    )
+    touched = past.join(F.broadcast(changed), on="customer_key", how="left_semi")
+    again = hold(purchase_features(touched, products, customers, placed, as_of, hold))
+    kept = before.join(F.broadcast(changed), on="customer_key", how="left_anti")
+    # Rows that are only carried over are not moved about: their file is read twice, once for three columns.
+    bought = kept.select(*again.columns).unionByName(again)
+    cuts = rfm.cut_points(bought, as_of, feature_rules)
+    return _complete(bought, cuts, answered, as_of, started_at, feature_rules)
 
 
 def purchase_features(
-    lines: DataFrame, products: DataFrame, customers: DataFrame, promotions: DataFrame, as_of: date
+    lines: DataFrame,
+    products: DataFrame,
+    customers: DataFrame,
+    promotions: DataFrame,
+    as_of: date,
+    hold: Once = as_is,
 ) -> DataFrame:
     """The columns that depend on a customer's own events only.
 
@@ -97,8 +110,9 @@ def purchase_features(
         customers: `gold.dim_customer`.
         promotions: From `engagement.begun_promotions`.
         as_of: Edge of the trailing windows.
+        hold: As for `build_customer_features`.
     """
-    known_places = places(lines)
+    known_places = hold(places(lines))
     baskets = baskets_of(lines, products, known_places)
     measures: list[Measure] = [
         *rfm.measures(),
@@ -147,21 +161,11 @@ def purchase_features(
 
 
 def _complete(
-    bought: DataFrame,
-    campaigns: DataFrame,
-    contacts: DataFrame,
-    redemptions: DataFrame,
-    as_of: date,
-    started_at: datetime,
-    rules: FeatureRules,
+    bought: DataFrame, cuts: DataFrame, answered: DataFrame, as_of: date, started_at: datetime, rules: FeatureRules
 ) -> DataFrame:
-    # Cut points need every customer before any customer can be scored. Both readers of `wide` use all its columns, so
-    # Spark plans one exchange for both and makes the rows once; a reader of fewer columns would make them again.
-    wide = bought.repartition(_C.merchant_id, _C.customer_key)
-    cuts = rfm.cut_points(wide, as_of, rules, reading=wide.columns)
-    answered = engagement.campaign_response(campaigns, contacts, redemptions, as_of)
-    scored = wide.join(F.broadcast(cuts), on=_C.merchant_id, how="inner").join(
-        answered.hint("shuffle_hash"), on=[_C.merchant_id, _C.customer_key], how="left"
+    # One row per merchant, and per customer, on the right sides, so none multiplies.
+    scored = bought.join(F.broadcast(cuts), on=_C.merchant_id, how="inner").join(
+        answered, on=[_C.merchant_id, _C.customer_key], how="left"
     )
     made = {
         _C.as_of: F.lit(as_of),

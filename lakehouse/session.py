@@ -157,7 +157,9 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         # Few rows stay in one partition; a few million would no longer fit the memory of two, and spilling them costs
         # more than adding them up.
         "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "8",
-        "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+        # Up to 4 MB stay one task; more are as many tasks as there are cores, of up to 32 MB each.
+        "spark.sql.adaptive.coalescePartitions.parallelismFirst": "true",
+        "spark.sql.adaptive.coalescePartitions.minPartitionSize": "4m",
         "spark.sql.adaptive.advisoryPartitionSizeInBytes": "32m",
         # Files of a table follow the order of what was read, so that a span of days lies in few of them.
         "spark.sql.files.maxPartitionBytes": "32m",

@@ -207,7 +207,7 @@ def _places(by_id: Sequence[Segment], names: Names, *, as_of: date, catalogue: M
 
 def _ids_at(by_id: Sequence[Segment], places: Sequence[Column]) -> Column:
     tables = [[[s.segment_id for s in inside] for inside in _subsets(some)] for some in _by_few(by_id)]
-    found = [F.get(_literal(t, "array<array<string>>"), place) for t, place in zip(tables, places, strict=True)]
+    found = [F.get(literal(t, "array<array<string>>"), place) for t, place in zip(tables, places, strict=True)]
     return F.concat(*found) if found else F.array().cast("array<string>")
 
 
@@ -218,9 +218,9 @@ def _first_at(by_id: Sequence[Segment], places: Sequence[Column], first: Sequenc
         [min((rank[s.segment_id] for s in inside), default=None) for inside in _subsets(some)]
         for some in _by_few(by_id)
     ]
-    ranks = [F.get(_literal(t, "array<int>"), place) for t, place in zip(tables, places, strict=True)]
+    ranks = [F.get(literal(t, "array<int>"), place) for t, place in zip(tables, places, strict=True)]
     best = F.least(*ranks) if len(ranks) > 1 else (ranks[0] if ranks else F.lit(None).cast("int"))
-    return F.get(_literal(first, "array<string>"), best)
+    return F.get(literal(first, "array<string>"), best)
 
 
 def _by_few(by_id: Sequence[Segment]) -> list[Sequence[Segment]]:
@@ -232,8 +232,8 @@ def _subsets(some: Sequence[Segment]) -> list[list[Segment]]:
     return [[s for at, s in enumerate(some) if number >> at & 1] for number in range(1 << len(some))]
 
 
-def _literal(values: Sequence[object], type_name: str) -> Column:
-    """A nested array as one literal: a thousand of their own take time to send and to plan."""
+def literal(values: Sequence[object] | Mapping[str, object], type_name: str) -> Column:
+    """Nested values as one literal: a thousand of their own take time to send and to plan."""
     return F.from_json(F.lit(json.dumps(values)), type_name)
 
 

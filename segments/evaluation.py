@@ -29,6 +29,7 @@ from segments.evaluate import (
     add_referenced,
     cuts_of,
     join_features,
+    literal,
     matches,
     with_cuts,
 )
@@ -42,7 +43,6 @@ from segments.timelines import RECHECK, Asked, customers_with_changes
 DUE, KEPT, GONE, PUT_OFF, ALONE = range(5)
 """What becomes of a customer: evaluated by all rules, or by changed ones; gone; put off; left alone."""
 
-_SEPARATOR = "\u001f"
 _SLICE = 100
 """Answers hashed or joined per expression: a call of a thousand arguments makes a method too large to be compiled."""
 
@@ -289,8 +289,8 @@ def _fates(
     both = signed.withColumn("_is_present", F.lit(True)).join(
         before.hint("shuffle_hash"), on="customer_key", how="full_outer"
     )
-    websites = today.select(F.col("merchant_id").alias(E.website_id), F.lit(True).alias("_is_here")).distinct()
-    both = both.join(F.broadcast(websites), on=E.website_id, how="left")
+    # Looked into only for customers without features.
+    websites = today.agg(F.collect_set("merchant_id")).scalar()
     is_moved = F.lit(False)
     if moved is not None:
         both = both.join(F.broadcast(moved.withColumn("_moved", F.lit(True))), on="customer_key", how="left")
@@ -301,7 +301,7 @@ def _fates(
     if earlier is not None:
         is_as_before = F.col("_is_by_earlier") & (F.col("_was") == F.col("_signature_before"))
     is_same = F.col("_is_by_these") & (F.col("_was") == F.col("_signature"))
-    is_gone = F.coalesce("_is_here", F.lit(False)) & ~F.col("_is_later")
+    is_gone = F.array_contains(websites, F.col(E.website_id)) & ~F.col("_is_later")
     fate = (
         F.when(~is_present, F.when(is_gone, F.lit(GONE)).when(is_moved, F.lit(PUT_OFF)))
         .when(is_new, F.lit(DUE))
@@ -372,10 +372,8 @@ def _with_reasons(fresh: DataFrame, evaluated: DataFrame, plan: Plan) -> DataFra
     positions = {s.segment_id: sorted(_positions(s, by_id, position)) for s in plan.segments}
     reasons = F.lit(None).cast("map<string,string>")
     if plan.segments and plan.conditions:
-        # As three literals, for a literal of its own per condition is what takes time when there are a thousand.
-        listed = ",".join(f"{i}={' '.join(map(str, p))}" for i, p in positions.items() if p)
-        where = F.str_to_map(F.lit(listed), F.lit(","), F.lit("="))
-        said = F.split(F.lit(_SEPARATOR.join(say(c) for c in plan.conditions)), _SEPARATOR)
+        where = literal({i: p for i, p in positions.items() if p}, "map<string,array<int>>")
+        said = literal([say(c) for c in plan.conditions], "array<string>")
         was = F.coalesce("_was", F.array().cast("array<string>"))
         moved = F.array_union(F.array_except(E.segment_ids, was), F.array_except(was, F.col(E.segment_ids)))
 
@@ -383,7 +381,7 @@ def _with_reasons(fresh: DataFrame, evaluated: DataFrame, plan: Plan) -> DataFra
             return F.substring(F.col(answers), n + 1, F.lit(1))
 
         def changes_of(segment_id: Column) -> Column:
-            own = F.split(F.try_element_at(where, segment_id), " ").cast("array<int>")
+            own = F.try_element_at(where, segment_id)
             differing = F.filter(own, lambda n: at(n, E.answers) != at(n, "_answered"))
             told = F.transform(
                 differing,

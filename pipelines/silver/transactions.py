@@ -261,14 +261,23 @@ def _repeated_lines(raw: DataFrame, line: Column) -> DataFrame:
 
 
 def _known_baskets(raw: DataFrame, previous: DataFrame, basket: Column, hold: Once) -> DataFrame:
-    """Lines we hold of baskets that the batch names (and a few others that share a bucket)."""
-    named = F.broadcast(raw.select(_bucket(basket).alias("_basket_bucket")).distinct())
-    is_held = _bucket(F.xxhash64("merchant_id", "basket_id")) == F.col("_basket_bucket")
+    """Lines we hold of baskets that the batch names (and a few others that share a bucket with one of these)."""
+    named = raw.select(basket.alias("_basket")).distinct()
+    buckets = named.select(_bucket(F.col("_basket")).alias("_basket_bucket")).distinct()
+    of_held = F.xxhash64("merchant_id", "basket_id")
+    lines = previous.select("sold_on", of_held.alias("_basket"))
+    # By bucket first, which leaves few to compare exactly; baskets that only share one lie on any day.
+    alike = lines.join(F.broadcast(buckets), _bucket(F.col("_basket")) == F.col("_basket_bucket"), "left_semi")
+    found = hold(
+        alike.join(named, on="_basket", how="left_semi")
+        .groupBy(_bucket(F.col("_basket")).alias("_basket_bucket"))
+        .agg(F.min("sold_on").alias("first"), F.max("sold_on").alias("last"))
+    )
     # Whole lines are read only of the files that hold days of such baskets.
-    found = previous.select("sold_on", "merchant_id", "basket_id").join(named, is_held, "left_semi")
-    days = hold(found.agg(F.min("sold_on").alias("first"), F.max("sold_on").alias("last")))
-    near = previous.where(F.col("sold_on").between(days.select("first").scalar(), days.select("last").scalar()))
-    return near.join(named, is_held, "left_semi")
+    days = [found.agg(F.min("first")).scalar(), found.agg(F.max("last")).scalar()]
+    near = previous.where(F.col("sold_on").between(*days))
+    held = F.broadcast(found.select("_basket_bucket"))
+    return near.join(held, _bucket(of_held) == F.col("_basket_bucket"), "left_semi")
 
 
 def _redelivered_baskets(raw: DataFrame, known: DataFrame | None, basket: Column, book: RuleBook) -> DataFrame | None:
