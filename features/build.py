@@ -68,8 +68,9 @@ def build_customer_features(
     answered = engagement.campaign_response(campaigns, contacts, redemptions, as_of)
     if previous is None:
         # Cut points need every customer before any customer can be scored. Both readers of these use all columns, so
-        # Spark plans one exchange for both and makes the rows once; a reader of fewer columns would make them again.
-        bought = purchase_features(past, products, customers, placed, as_of, hold).repartition(
+        # Spark plans one exchange for both and makes the rows once; a reader of fewer columns would make them again. So
+        # would a held frame below: with one, Spark does not see that two exchanges are the same.
+        bought = purchase_features(past, products, customers, placed, as_of).repartition(
             _C.merchant_id, _C.customer_key
         )
         cuts = rfm.cut_points(bought, as_of, feature_rules, reading=bought.columns)
@@ -110,7 +111,7 @@ def purchase_features(
         customers: `gold.dim_customer`.
         promotions: From `engagement.begun_promotions`.
         as_of: Edge of the trailing windows.
-        hold: As for `build_customer_features`.
+        hold: Makes frames once; for callers who do not rely on Spark finding equal exchanges in what is returned.
     """
     known_places = hold(places(lines))
     baskets = baskets_of(lines, products, known_places)
