@@ -89,7 +89,7 @@ def build_customer_features(
     touched = past.join(F.broadcast(changed), on="customer_key", how="left_semi")
     again = hold(purchase_features(touched, products, customers, placed, as_of, hold))
     kept = before.join(F.broadcast(changed), on="customer_key", how="left_anti")
-    # Rows that are only carried over are not moved about: their file is read twice, once for three columns.
+    # Rows that are only carried over are not moved about: they are read twice, once for the columns that cuts need.
     bought = kept.select(*again.columns).unionByName(again)
     cuts = rfm.cut_points(bought, as_of, feature_rules)
     return _complete(bought, cuts, answered, as_of, started_at, feature_rules)

@@ -273,7 +273,7 @@ def _known_baskets(raw: DataFrame, previous: DataFrame, basket: Column, hold: On
         .groupBy(_bucket(F.col("_basket")).alias("_basket_bucket"))
         .agg(F.min("sold_on").alias("first"), F.max("sold_on").alias("last"))
     )
-    # Whole lines are read only of the files that hold days of such baskets.
+    # Whole lines are asked for only of the span of days that holds such baskets.
     days = [found.agg(F.min("first")).scalar(), found.agg(F.max("last")).scalar()]
     near = previous.where(F.col("sold_on").between(*days))
     held = F.broadcast(found.select("_basket_bucket"))
