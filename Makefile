@@ -67,7 +67,7 @@ $(VENV)/sync.stamp: uv.lock pyproject.toml
 	  fi; \
 	fi; \
 	echo "setup: installing the locked packages into $(VENV)"; \
-	$(CLEAN_ENV) "$$uv" sync --quiet --frozen --all-extras --all-groups $(if $(PYTHON),--python $(PYTHON))
+	$(CLEAN_ENV) "$$uv" sync --quiet --frozen --compile-bytecode --all-extras --all-groups $(if $(PYTHON),--python $(PYTHON))
 	@touch $@
 
 # Java is asked for here rather than at the first run, so that a missing one is known before anything long starts.

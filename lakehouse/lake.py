@@ -438,10 +438,13 @@ class Lake:
     ) -> WriteResult:
         seen = Observation(f"write_{uuid.uuid4().hex}")
         writer = rows.observe(seen, F.count(F.lit(1)).alias("rows"), checksum(t).alias("checksum"))
+        before = self.version(t)
+        if before == 0 and not options and self._counted.get(t.name) == (0, 0):
+            # Just made here, so there is nothing to overwrite; to find that out Delta would run three queries.
+            mode = "append"
         out = writer.write.format("delta").mode(mode).options(**options)
         if txn:
             out = out.option("txnAppId", txn[0]).option("txnVersion", txn[1])
-        before = self.version(t)
         if self.settings.catalog:
             out.saveAsTable(self.name(t))
         else:

@@ -32,6 +32,8 @@ FEW_ROWS_CONF: Final[Mapping[str, str]] = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
+    # Nor does a table of few files gain by a look at what each holds, which takes two queries of Delta's own.
+    "spark.databricks.delta.stats.skipping": "false",
 }
 """What makes small tables fast and large ones slow, and can be set for a session."""
 
@@ -164,6 +166,8 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         # Files of a table follow the order of what was read, so that a span of days lies in few of them.
         "spark.sql.files.maxPartitionBytes": "32m",
         "spark.databricks.delta.snapshotPartitions": "2",
+        # With every commit Delta would note all files of the table, and run a query for it.
+        "spark.databricks.delta.allFilesInCrc.enabled": "false",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
         # Wide projections of conditions make the optimizer derive thousands of facts it has no use for.
         "spark.sql.constraintPropagation.enabled": "false",
