@@ -213,7 +213,9 @@ def _execute(
         news = [f for f, r in zip(frames, step.reads, strict=True) if isinstance(r, Changes) and str(r) in seen]
         known = [n for n, r in zip(held, step.reads, strict=True) if not (isinstance(r, Changes) and str(r) in seen)]
         rows_read = sum(known) + _count_all(news)
-        for out in step.outputs:
+        # What the step itself reads comes last: a run that dies before that finds it as it was, and repeats the rest.
+        own = set(map(str, step.reads))
+        for out in sorted(step.outputs, key=lambda o: o.name in own):
             written = _publish(lake, step, run, out, made[out.name], versions, audit)
             total += written.rows_written
             ended.append(

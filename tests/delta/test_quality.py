@@ -13,11 +13,11 @@ from pyspark.sql import functions as F
 from lakehouse import runner
 from lakehouse.declare import table_of
 from lakehouse.errors import QualityError, StepFailed
-from lakehouse.lake import Lake
+from lakehouse.lake import Lake, WriteResult
 from lakehouse.quality import quality_gate
 from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
 from lakehouse.runner import Run, run_steps
-from lakehouse.steps import Step
+from lakehouse.steps import Step, plan_steps
 from tests.support.rows import rows
 
 CONSENT = "silver.consent"
@@ -195,3 +195,20 @@ def test_a_run_that_the_gate_stops_says_why_and_keeps_the_results(lake: Lake, mo
         run_steps(lake, [step], RUN, audit=gate)
     gate.finish()
     assert results(lake)["channel_values"][0] == "failed"
+
+
+def test_what_a_step_reads_of_itself_is_written_last(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a run that dies between its tables is repeated from what it wrote, and counts nobody as entered."""
+    step = next(s for s in plan_steps() if s.producer == "segments.membership:plan_membership")
+    made = {o.name: lake.empty(o) for o in step.outputs}
+    written: list[str] = []
+
+    def publish_one(self: Lake, which: Any, frame: DataFrame, **_: Any) -> WriteResult:
+        written.append(table_of(which).name)
+        return WriteResult(0, 0, 0)
+
+    monkeypatch.setattr(Step, "function", lambda self: lambda *frames: made)
+    monkeypatch.setattr(Lake, "write", publish_one)
+    run_steps(lake, [step], RUN)
+    about = [name for name in written if name in made]
+    assert about == ["gold.customer_segment_refresh", "gold.customer_membership"]

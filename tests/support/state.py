@@ -35,11 +35,13 @@ SCHEMAS = ("silver", "gold", "feature")
 SKIP = {"gold.audit_txn_ingest", "gold.segment_export"}
 
 
-def state(lake: Lake, skip: frozenset[str] = frozenset()) -> dict[str, tuple[int, int]]:
-    """Rows and an order-independent checksum of every table of silver, gold and feature that exists."""
+def state(
+    lake: Lake, skip: frozenset[str] = frozenset(), schemas: tuple[str, ...] = SCHEMAS
+) -> dict[str, tuple[int, int]]:
+    """Rows and an order-independent checksum of every table of the schemas that exists."""
     found: dict[str, tuple[int, int]] = {}
     for name, table in tables().items():
-        if table.schema not in SCHEMAS or name in SKIP | skip or not lake.exists(name):
+        if table.schema not in schemas or name in SKIP | skip or not lake.exists(name):
             continue
         compared = [
             F.to_json(F.col(c)) if c.spec.type.startswith("map") else F.col(c)
