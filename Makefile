@@ -13,7 +13,7 @@ LOCAL_UV := .uv/bin/uv
 CLEAN_ENV := env -u VIRTUAL_ENV -u PYTHONPATH -u PYTHONHOME
 ARGS ?=
 
-.PHONY: help setup faster run test check bench models docs clean
+.PHONY: help setup faster run test lint check bench models docs clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +29,13 @@ run: setup ## run the whole product on demonstration data; ARGS="--help" shows i
 test: setup ## run every test
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
-check: setup ## lint, types, layers and the tests that need no Java: what a change must pass
+lint: setup ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint ## style, types, layers and the tests that need no Java: what a change must pass
 	$(BIN)/pytest -q tests/unit
 
 bench: setup ## measure against a single-machine engine on the same work
