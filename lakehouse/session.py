@@ -346,7 +346,7 @@ def _java_options(wanted: str) -> str:
     quiet = (Path(__file__).with_name("log4j2.properties")).resolve().as_uri()
     # What G1 saves in pauses, which nobody notices here, it costs in work beside the tasks.
     collector = "" if re.search(r"-XX:\+Use\w+GC\b", wanted) else " -XX:+UseParallelGC"
-    return f"-Dlog4j2.configurationFile={quiet} -Duser.timezone=UTC{collector} {_JAVA_COMPILER}"
+    return f"{_JAVA_COMPILER} -Dlog4j2.configurationFile={quiet} -Duser.timezone=UTC{collector}"
 
 
 def _use_utc() -> None:

@@ -38,9 +38,7 @@ def test_the_users_settings_win_and_java_options_add_up(tmp_path: Path) -> None:
     conf = local_conf(SparkSettings(shuffle_partitions=3, driver_memory="3g", conf=extra), tmp_path)
     assert conf["spark.sql.ansi.enabled"] == "false"
     assert (conf["spark.sql.shuffle.partitions"], conf["spark.driver.memory"]) == ("3", "3g")
-    said = conf["spark.driver.extraJavaOptions"].split()
-    assert "-XX:+UseParallelGC" in said
-    assert said[-1] == "-Dmine=1", "what the user says comes last, and so wins"
+    assert conf["spark.driver.extraJavaOptions"].endswith("-Duser.timezone=UTC -XX:+UseParallelGC -Dmine=1")
 
 
 def test_java_is_started_with_one_collector_the_users_if_there_is_one(tmp_path: Path) -> None:
