@@ -21,7 +21,6 @@ import duckdb
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lakehouse.ddl import struct_of
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
 from lakehouse.session import SparkSettings, build_session
@@ -179,10 +178,10 @@ def _many(spark: SparkSession, duck: Any, folder: Path, options: argparse.Namesp
 def _incremental(spark: SparkSession, duck: Any, folder: Path, options: argparse.Namespace) -> None:
     segments = with_events()
     features = spark.read.parquet(str(folder / "features"))
-    tables = {name: spark.createDataFrame([], struct_of(table_of(name))) for name in SOURCES}
+    lake = Lake(spark, Settings(data_dir=folder))
+    tables = {name: lake.empty(name) for name in SOURCES}
     none = {name: frame.withColumn("_deleted", F.lit(False)) for name, frame in tables.items()}
     facts = spark.read.parquet(str(folder / "facts"))
-    lake = Lake(spark, Settings(data_dir=folder))
     kept = str(folder / "evaluation")
 
     def refresh(own: DataFrame, evaluated: DataFrame, changed: DataFrame | None, as_of: date, out: str) -> None:
@@ -202,7 +201,7 @@ def _incremental(spark: SparkSession, duck: Any, folder: Path, options: argparse
             )
             made.write.mode("overwrite").parquet(out)
 
-    empty = spark.createDataFrame([], struct_of(table_of(EVALUATION)))
+    empty = lake.empty(EVALUATION)
     full = best(lambda: refresh(features, empty, None, AS_OF, kept), options.repeat)
     evaluated = spark.read.parquet(kept).drop("_deleted")
     # One customer in a hundred has new features and new lines.

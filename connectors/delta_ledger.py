@@ -107,7 +107,7 @@ class DeltaLedger:
         dead = self._of(R).where(~F.col(R.is_folded)).orderBy(R.started_at).collect()
         for run in dead:
             self._fold(str(run[R.run_id]))
-            self._lake.write(R, self._frame(R, [{**run.asDict(), str(R.is_folded): True}]))
+            self._lake.write(R, self._lake.frame(R, [{**run.asDict(), str(R.is_folded): True}]))
         self._write_run(RunReport(), is_folded=False)
 
     def finish(self, report: RunReport) -> None:
@@ -134,7 +134,7 @@ class DeltaLedger:
             R.match_rate: next(reversed(list(report.match_rates.values())), None),
             R.message: "; ".join(x for x in (report.code, why) if x) or None,
         }
-        self._lake.write(R, self._frame(R, [{str(k): v for k, v in row.items()}]))
+        self._lake.write(R, self._lake.frame(R, [{str(k): v for k, v in row.items()}]))
 
     # Jobs of the destination's ---------------------------------------------------------------------------------
 
@@ -349,11 +349,6 @@ class DeltaLedger:
 
     def _of(self, table: type) -> DataFrame:
         return self._lake.read(table).where(F.col("destination") == F.lit(self._destination.name))
-
-    def _frame(self, table: type, rows: list[Mapping[str, Any]]) -> DataFrame:
-        empty = self._lake.empty(table)
-        values = [tuple(r.get(c) for c in empty.columns) for r in rows]
-        return self._lake.spark.createDataFrame(values, empty.schema)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC).replace(tzinfo=None)

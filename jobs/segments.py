@@ -352,10 +352,7 @@ def pin(
     keys = {"segment_id": segment.segment_id, "website_id": website_id, "customer_key": found[0]["customer_key"]}
     table = "gold.customer_segment_pin"
     if is_in is None:
-        frame = job.lake.empty(table).select(*keys)
-        gone = frame.sparkSession.createDataFrame([tuple(keys.values())], frame.schema)
-        columns = [F.lit(None).cast(c.spec.type).alias(str(c)) for c in table_of(table).columns if str(c) not in keys]
-        return job.lake.write(table, gone.select("*", *columns, F.lit(True).alias("_deleted")))
+        return job.lake.write(table, job.lake.frame(table, [keys]).withColumn("_deleted", F.lit(True)))
     row = {**keys, "customer_id": customer_id, "is_in": is_in, "note": note, "pinned_at": job.run.started_at}
     return append_rows(job.lake, table, [row])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lakehouse.access import Access, load_access
 from lakehouse.columns import Pii
-from lakehouse.ddl import fingerprint, struct_of
+from lakehouse.ddl import fingerprint
 from lakehouse.declare import Table, tables
 from lakehouse.lake import Lake
 from lakehouse.quality_checks import required_checks
@@ -174,5 +174,4 @@ def _count(known: list[Table], level: str) -> int:
 def _write(lake: Lake, name: str, rows: list[dict[str, Any]]) -> None:
     lake = lake.for_rows(len(rows))
     t = lake.ensure(name)
-    frame = lake.spark.createDataFrame([tuple(r[c] for c in t.column_names) for r in rows], struct_of(t))
-    lake.write(t, frame.coalesce(1))
+    lake.write(t, lake.frame(t, rows).coalesce(1))

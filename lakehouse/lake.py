@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -25,6 +25,8 @@ from pyspark.sql import functions as F
 from lakehouse import ddl
 from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
 from lakehouse.errors import SegmentationError
+from lakehouse.files import DataFiles, data_files
+from lakehouse.frames import frame_of
 from lakehouse.hold import Hold
 from lakehouse.scd import rebuild_timeline
 from lakehouse.session import session_for_few_rows
@@ -141,7 +143,10 @@ class Lake:
             return 0
         known = self._counted.get(t.name)
         if known is None or known[0] != at:
-            known = self._counted[t.name] = (at, int(self.read(t, version=at).count()))
+            files = self._files(t, at)
+            told = None if files is None else files.rows
+            counted = int(self.read(t, version=at).count()) if told is None else told
+            known = self._counted[t.name] = (at, counted)
         return known[1]
 
     # Reading ---------------------------------------------------------------------------------------------------
@@ -163,10 +168,12 @@ class Lake:
             return self.empty(t)
         if day is not None:
             version = self.version_on(t, day)
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        stored = reader.table(self.name(t)) if self.settings.catalog else reader.load(str(self.path(t)))
+        stored = self._read_files(t, version)
+        if stored is None:
+            reader = self.spark.read.format("delta")
+            if version is not None:
+                reader = reader.option("versionAsOf", version)
+            stored = reader.table(self.name(t)) if self.settings.catalog else reader.load(str(self.path(t)))
         have = tuple(stored.columns)
         if have == t.column_names:
             return stored
@@ -174,9 +181,23 @@ class Lake:
             *[str(c) if str(c) in have else F.lit(None).cast(c.spec.type).alias(str(c)) for c in t.columns]
         )
 
+    def _read_files(self, t: Table, version: int | None) -> DataFrame | None:
+        """A small table as its files; None where Delta is to read it."""
+        files = self._files(t, version)
+        is_small = files is not None and files.rows is not None and files.rows <= FEW_ROWS
+        return files.read(self.spark) if files is not None and is_small else None
+
+    def _files(self, t: Table, version: int | None) -> DataFiles | None:
+        is_here = self.settings.spark.engine == "local" and not self.settings.catalog
+        return data_files(self.path(t), version) if is_here else None
+
+    def frame(self, which: Which, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+        """A frame of the declared schema with a handful of rows; what a row does not name is null."""
+        return frame_of(self.spark, ddl.struct_of(table_of(which)), rows)
+
     def empty(self, which: Which) -> DataFrame:
         """A frame of the declared schema without rows."""
-        return self.spark.createDataFrame([], ddl.struct_of(table_of(which)))
+        return self.frame(which, ())
 
     def read_changes(
         self, which: Which, since: int | None, *, until: int | None = None, also_before: bool = False

@@ -61,5 +61,4 @@ def append_rows(lake: Lake, name: str, rows: list[dict[str, Any]]) -> WriteResul
     """Write a handful of records of the platform itself; not for data."""
     lake = lake.for_rows(len(rows))
     t = lake.ensure(name)
-    values = [tuple(r.get(c) for c in t.column_names) for r in rows]
-    return lake.write(t, lake.spark.createDataFrame(values, lake.empty(t).schema))
+    return lake.write(t, lake.frame(t, rows))

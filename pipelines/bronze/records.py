@@ -14,7 +14,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from lakehouse import ddl
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
 from pipelines.bronze.preflight import Identity, Inspection, ReadColumn
@@ -298,9 +297,9 @@ def write_records(
 ) -> None:
     """Write rows of one of these tables by its kind."""
     t = table_of(name)
-    values = [tuple(_stored(c.spec.type, r.get(c)) for c in t.columns) for r in records]
-    lake = lake.for_rows(len(values))
-    lake.write(t, lake.spark.createDataFrame(values, ddl.struct_of(t)), txn=txn)
+    rows = [{str(c): _stored(c.spec.type, r.get(c)) for c in t.columns} for r in records]
+    lake = lake.for_rows(len(rows))
+    lake.write(t, lake.frame(t, rows), txn=txn)
 
 
 def _stored(kind: str, value: Any) -> Any:

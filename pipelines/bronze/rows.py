@@ -19,6 +19,7 @@ from pyspark.sql.types import DataType, StructField, StructType
 
 from lakehouse import ddl
 from lakehouse.declare import Table, table_of
+from lakehouse.frames import frame_of
 from pipelines.bronze.delimited import NEVER_IN_JSON
 from pipelines.bronze.preflight import ReadColumn
 from pipelines.bronze.sources import Feed, FeedColumn, Source, canonical_fields
@@ -110,8 +111,11 @@ def read_delivered(spark: SparkSession, feed: Feed, parts: Sequence[Part]) -> Da
         if len(parts) == 1:
             rows = frame.select(*cells, *[F.lit(value).alias(name) for name, value in known])
             return rows.where(F.col(_ROW).between(part.span[0], part.span[1] - 1)) if part.span else rows
-        named = [(Path(p.path).name, *said) for p, said in zip(parts, about, strict=True)]
-        files = spark.createDataFrame(named, ", ".join(f"{n} {t}" for n, t in {_NAME: "string", **_ABOUT}.items()))
+        columns = {_NAME: "string", **_ABOUT}
+        named = [
+            dict(zip(columns, (Path(p.path).name, *said), strict=True)) for p, said in zip(parts, about, strict=True)
+        ]
+        files = frame_of(spark, StructType.fromDDL(", ".join(f"{n} {t}" for n, t in columns.items())), named)
         return frame.select(*cells, F.col("_metadata.file_name").alias(_NAME)).join(F.broadcast(files), on=_NAME)
     is_json = part.layout == "jsonl"
     names = [_LINE] if is_json else [f"c{i}" for i in range(len(part.columns))]

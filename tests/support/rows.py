@@ -7,14 +7,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import BooleanType, StructField, StructType
 
 from lakehouse.columns import Column
 from lakehouse.ddl import struct_of
 from lakehouse.declare import table_of
+from lakehouse.frames import frame_of
 
 
 def rows(spark: SparkSession, which: str | type, cases: Iterable[Mapping[str, Any]] = ()) -> DataFrame:
@@ -32,8 +31,7 @@ def rows(spark: SparkSession, which: str | type, cases: Iterable[Mapping[str, An
         assert set(c) <= known, f"{table.name} has no {sorted(set(c) - known)}"
     filled = [{f: c[f] if f in c else _default(table.columns, f) for f in schema.fieldNames()} for c in cases]
     loose = StructType([StructField(f.name, f.dataType, True) for f in schema.fields])
-    arrow = pa.Table.from_pylist(filled, schema=to_arrow_schema(loose, timestamp_utc=True))
-    return spark.createDataFrame(arrow, loose)
+    return frame_of(spark, loose, filled)
 
 
 def _default(columns: Iterable[Column], name: str) -> Any:
