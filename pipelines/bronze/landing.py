@@ -277,7 +277,7 @@ def append(lake: Lake, plan: Plan, files: Sequence[Record]) -> list[Record]:
     """Append the accepted rows of a staged batch once; returns its plan rows with counts and checksums."""
     first = files[0]
     staged = staged_rows(lake, plan, first["subject"], first["batch_id"], files)
-    counts = {r["file_id"]: r for r in _count_rows(staged, with_keys=first["file_type"].startswith("jsonl"))}
+    counts = {r["file_id"]: r for r in _count_rows(staged, with_keys=first["file_type"].startswith(("jsonl", "excel")))}
     lake.write(f"bronze.raw_{first['subject']}", accepted(staged), txn=_raw_txn(first))
     return [r | _counted(counts.get(r["payload_hash"])) for r in files]
 

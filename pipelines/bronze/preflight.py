@@ -10,16 +10,19 @@ import csv
 import hashlib
 import io
 import json
-import zipfile
+import traceback
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lakehouse.errors import suggest
+from lakehouse.errors import SegmentationError, suggest
+from lakehouse.logs import get_logger
 from pipelines.bronze.delimited import NEVER_IN_JSON, RecordScan
 from pipelines.bronze.sources import Feed
+
+_log = get_logger(__name__)
 
 _CHUNK = 1 << 20
 _HEAD = 1 << 20
@@ -123,7 +126,8 @@ def inspect(path: Path, feed: Feed) -> Inspection:
 
     Returns:
         An inspection; `refusal` is set when the file is empty, truncated, vanished, changes while it is read, is not
-        what the feed declares, names columns that show another delimiter, or has a quote that is not closed.
+        what the feed declares, names columns that show another delimiter, or has a quote that is not closed. A file
+        nobody thought of is refused too: it must not keep the others out.
     """
     nobody = Identity(str(path), 0, 0, "")
     try:
@@ -146,6 +150,14 @@ def inspect(path: Path, feed: Feed) -> Inspection:
         return Inspection(nobody, refusal=("vanished", "the file disappeared before it could be read."))
     except OSError as e:
         return Inspection(nobody, refusal=("unreadable", f"the file cannot be opened: {e.strerror or e}."))
+    except (SegmentationError, ImportError, MemoryError):
+        raise
+    except Exception as e:
+        # The error's text may quote the file, and its trace the text.
+        where = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(e.__traceback__)[-3:]]
+        _log.error("a file could not be looked into", extra={"error": type(e).__name__, "where": where})
+        said = f"it could not be looked into ({type(e).__name__}); check it, and deliver it again."
+        return Inspection(identify(path) or nobody, refusal=("unexpected", said))
 
 
 def identify(path: Path) -> Identity | None:
@@ -485,7 +497,6 @@ def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
 
 def _inspect_excel(path: Path, feed: Feed, identity: Identity) -> Inspection:
     from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
 
     known = identify(path)
     if known is None:
@@ -497,31 +508,50 @@ def _inspect_excel(path: Path, feed: Feed, identity: Identity) -> Inspection:
     try:
         book = load_workbook(path, read_only=True, data_only=True)
         try:
-            wanted = feed.options.sheets or tuple(book.sheetnames)
-            absent = [s for s in wanted if s not in book.sheetnames]
+            # Not `sheetnames`: charts have sheets of their own.
+            there = {s.title: s for s in book.worksheets}
+            wanted = feed.options.sheets or tuple(there)
+            absent = [s for s in wanted if s not in there]
             if absent:
-                names = ", ".join(book.sheetnames)
+                names = ", ".join(there)
                 raise Refused("missing_sheet", f"the workbook has no sheet {', '.join(absent)}; sheets are {names}.")
             for name in wanted:
-                first = next(book[name].iter_rows(values_only=True), None)
-                if first is None or all(v is None for v in first):
+                first = next(filled_rows(there[name]), None)
+                if first is None:
                     continue
                 columns, lacking = match_columns(feed, [cell_text(v) or "" for v in first])
                 if not any(c.declared for c in columns):
-                    raise Refused("no_header", f"the first row of sheet '{name}' names none of the declared columns.")
+                    raise Refused(
+                        "no_header", f"the first filled row of sheet '{name}' names none of the declared columns."
+                    )
                 sheets.append(Sheet(name, columns))
                 missing |= dict.fromkeys(lacking)
         finally:
             book.close()
     except Refused as r:
         return Inspection(known, refusal=(r.code, r.reason))
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError) as e:
+    except (OSError, MemoryError):
+        raise
+    except Exception as e:
+        # Damaged bytes end in errors of the archive, of its packing, of XML or of what is made of them.
         return Inspection(known, refusal=("unreadable_workbook", f"not a whole workbook ({type(e).__name__})."))
     if not sheets:
         return Inspection(known, refusal=("empty_file", "the workbook has no sheet with a header."))
     return _judge_columns(
         feed, Inspection(known, columns=sheets[0].columns, sheets=tuple(sheets), missing=tuple(missing))
     )
+
+
+def filled_rows(sheet: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of a workbook sheet that hold anything, each as wide as its last cell; the first is the header."""
+    # Programs write wrong sizes of sheets, and what lies outside of them would be left out.
+    sheet.reset_dimensions()
+    return (row for row in sheet.iter_rows(values_only=True) if any(v is not None for v in row))
+
+
+def widened(feed: Feed, columns: Sequence[ReadColumn], width: int) -> tuple[ReadColumn, ...]:
+    """Columns of a sheet and further ones without a header, up to a width."""
+    return match_columns(feed, [*(c.header for c in columns), *[""] * (width - len(columns))])[0]
 
 
 def cell_text(value: Any) -> str | None:

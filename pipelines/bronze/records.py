@@ -145,7 +145,7 @@ def _layout(feed: Feed, found: Inspection) -> list[Record]:
 
 
 def layout_rows(landed: Record) -> dict[tuple[str, str, str, str], Record]:
-    """Rows of `ref_file_schema` for one file's layout, and the further keys its JSON records turned out to have."""
+    """Rows of `ref_file_schema` for one file's layout, and the further keys its records turned out to have."""
     columns = json.loads(landed["observed"])
     known = {c["column_name"] for c in columns}
     more = [k for k in landed["keys"] if k not in known]

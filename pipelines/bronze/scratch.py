@@ -5,13 +5,13 @@ from __future__ import annotations
 import codecs
 import gzip
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from pipelines.bronze.preflight import Inspection, Sheet, cell_text, identify
+from pipelines.bronze.preflight import Inspection, ReadColumn, Sheet, cell_text, filled_rows, identify, widened
 from pipelines.bronze.rows import SEQUENCE_STEP, Part
 from pipelines.bronze.sources import Feed
 
@@ -114,38 +114,52 @@ class Scratch:
         try:
             return [
                 Part(
-                    path=str(self._write_sheet(book[sheet.name].iter_rows(values_only=True), sheet, found, i)),
+                    path=str(target),
                     layout="columns",
-                    columns=sheet.columns,
+                    columns=self._copy_sheet(feed, book[sheet.name], sheet, target),
                     file_id=found.identity.sha256,
                     file_path=found.identity.path,
                     delivery=sheet.name if by_sheet else path.name,
                     delivery_seq=delivery_seq + min(i, SEQUENCE_STEP - 1),
                 )
                 for i, sheet in enumerate(found.sheets)
+                for target in [self._place(f"{found.identity.sha256}-{i}", ".parquet")]
             ]
         finally:
             book.close()
 
-    def _write_sheet(self, rows: Iterator[tuple[object, ...]], sheet: Sheet, found: Inspection, number: int) -> Path:
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        target = self._place(f"{found.identity.sha256}-{number}", ".parquet")
-        schema = pa.schema([(c.header, pa.string()) for c in sheet.columns])
-        width = len(sheet.columns)
-        next(rows, None)
-        with parquet.ParquetWriter(target, schema) as out:
-            while chunk := list(islice(rows, _ROWS)):
-                # Sheets often end in formatted but empty rows.
-                filled = [r for r in chunk if any(v is not None for v in r)]
-                cells = [[cell_text(r[i]) if i < len(r) else None for r in filled] for i in range(width)]
-                out.write_table(pa.table([pa.array(c, pa.string()) for c in cells], schema=schema))
-        return target
+    def _copy_sheet(self, feed: Feed, opened: Any, sheet: Sheet, target: Path) -> tuple[ReadColumn, ...]:
+        """Write the rows of a sheet as Parquet; returns its columns, with those that have cells but no header."""
+        columns = sheet.columns
+        width = _write_rows(filled_rows(opened), columns, target)
+        if width > len(columns):
+            columns = widened(feed, columns, width)
+            _write_rows(filled_rows(opened), columns, target)
+        return columns
 
     def _place(self, stem: str, suffix: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f"{stem}{suffix}"
+
+
+def _write_rows(rows: Iterator[tuple[object, ...]], columns: Sequence[ReadColumn], target: Path) -> int:
+    """Write what comes after the header into these columns; returns how many the rows would fill."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([(c.header, pa.string()) for c in columns])
+    width = filled = len(columns)
+    next(rows, None)
+    with parquet.ParquetWriter(target, schema) as out:
+        while chunk := list(islice(rows, _ROWS)):
+            filled = max([filled, *(_filled_width(r) for r in chunk if len(r) > filled)])
+            cells = [[cell_text(r[i]) if i < len(r) else None for r in chunk] for i in range(width)]
+            out.write_table(pa.table([pa.array(c, pa.string()) for c in cells], schema=schema))
+    return filled
+
+
+def _filled_width(row: Sequence[object]) -> int:
+    return max(i for i, value in enumerate(row, start=1) if value is not None)
 
 
 def _with_line_feeds(text: str, found: Inspection) -> str:

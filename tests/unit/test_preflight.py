@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import re
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from lakehouse.errors import MachineError
 from pipelines.bronze import preflight, scratch
 from pipelines.bronze.preflight import inspect, match_columns
 from tests.support.feeds import HEADER, csv_text, make_source, put
@@ -266,3 +269,107 @@ def test_workbooks(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.xlsx", format="excel", options={"sheets": ["June"]})[0] == "missing_sheet"
     assert refusal(put(tmp_path, "b.xlsx", b"PK not a zip"), format="excel")[0] == "unreadable_workbook"
     assert refusal(put(tmp_path, "c.xls", b"old"), format="excel")[0] == "not_a_workbook"
+
+
+def workbook(path: Path, *rows: list[object], size: str | None = None) -> Path:
+    """A workbook of one sheet that says a size of itself."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+    return path if size is None else rewritten(path, "sheet1.xml", rb'ref="[^"]*"', f'ref="{size}"'.encode())
+
+
+def rewritten(path: Path, member: str, pattern: bytes, by: bytes) -> Path:
+    """The same workbook with part of one of its files replaced."""
+    with zipfile.ZipFile(path) as book:
+        files = {name: book.read(name) for name in book.namelist()}
+    with zipfile.ZipFile(path, "w") as book:
+        for name, content in files.items():
+            book.writestr(name, re.sub(pattern, by, content, count=1) if name.endswith(member) else content)
+    return path
+
+
+def copied(path: Path, tmp_path: Path) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Headers and cells of a workbook's sheet as Spark gets them."""
+    feed = make_source(path, format="excel").feeds[0]
+    with scratch.Scratch(tmp_path / "lake", 1) as aside:
+        part = aside.parts(feed, inspect(path, feed), 1000)[0]
+        assert [c.header for c in part.columns] == parquet.read_schema(part.path).names
+        table = parquet.read_table(part.path)
+        return table.schema.names, [tuple(r.values()) for r in table.to_pylist()]
+
+
+SHEET_HEADER: list[object] = ["id", "channel", "status", "when"]
+
+
+@pytest.mark.parametrize("size", ["A1", "A1:B2", "A1:D1", "A1:XFD9", None])
+def test_what_a_sheet_says_of_its_size_is_not_believed(tmp_path: Path, size: str | None) -> None:
+    path = workbook(tmp_path / "a.xlsx", SHEET_HEADER, ["1", "email", "granted", "x"], [2, None, "denied"], size=size)
+    headers, rows = copied(path, tmp_path)
+    assert headers == SHEET_HEADER
+    assert rows == [("1", "email", "granted", "x"), ("2", None, "denied", None)]
+
+
+def test_a_cell_without_a_header_is_kept_beside_the_others(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", SHEET_HEADER, ["1"], ["2", None, None, None, None, "note"], size="A1:D3")
+    headers, rows = copied(path, tmp_path)
+    assert headers == [*SHEET_HEADER, "column_5", "column_6"]
+    assert rows == [("1", *[None] * 5), ("2", *[None] * 4, "note")]
+
+
+def test_empty_rows_above_the_header_and_between_rows_are_passed_over(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", [], [None, None], SHEET_HEADER, ["1"], [], ["2"])
+    assert look(path, format="excel").refusal is None
+    assert [r[0] for r in copied(path, tmp_path)[1]] == ["1", "2"]
+    title = workbook(tmp_path / "b.xlsx", [], ["Sales of May"], SHEET_HEADER, ["1"])
+    assert refusal(title, format="excel")[0] == "no_header"
+
+
+def test_a_sheet_that_is_a_chart_holds_no_rows(tmp_path: Path) -> None:
+    from openpyxl import load_workbook
+    from openpyxl.chart import BarChart
+
+    path = workbook(tmp_path / "a.xlsx", SHEET_HEADER, ["1"])
+    book = load_workbook(path)
+    book.create_chartsheet("Chart").add_chart(BarChart())
+    book.save(path)
+    assert [s.name for s in look(path, format="excel").sheets] == ["Sheet"]
+    assert "sheets are Sheet." in refusal(path, format="excel", options={"sheets": ["Chart"]})[1]
+
+
+def test_a_damaged_workbook_is_refused_whatever_it_fails_with(tmp_path: Path) -> None:
+    torn = rewritten(workbook(tmp_path / "a.xlsx", SHEET_HEADER), "sheet1.xml", rb"<sheetData>.*", b"<sheetData><row")
+    assert refusal(torn, format="excel")[0] == "unreadable_workbook"
+    path = workbook(tmp_path / "b.xlsx", SHEET_HEADER)
+    with zipfile.ZipFile(path) as book:
+        packed = book.getinfo("xl/workbook.xml").header_offset + 50
+    content = bytearray(path.read_bytes())
+    content[packed : packed + 40] = b"\xff" * 40
+    assert refusal(put(tmp_path, "c.xlsx", bytes(content)), format="excel")[0] == "unreadable_workbook"
+
+
+def test_a_file_that_fails_unforeseen_is_refused_and_one_that_the_machine_fails_on_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, "a.csv", csv_text("1"))
+
+    def failing(error: BaseException) -> None:
+        def fail(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(preflight, "_inspect_text", fail)
+
+    failing(RuntimeError("anna@example.com"))
+    found = look(path)
+    assert found.refusal == (
+        "unexpected",
+        "it could not be looked into (RuntimeError); check it, and deliver it again.",
+    )
+    assert found.identity.sha256
+    for error in (MemoryError(), MachineError("no disk"), KeyboardInterrupt()):
+        failing(error)
+        with pytest.raises(type(error)):
+            look(path)
