@@ -106,6 +106,10 @@ def ingest(
 
     if file is not None and (not source or len(source) != 1):
         raise typer.BadParameter("an uploaded file needs exactly one --source that says what it is")
+    if file is not None and stream:
+        raise typer.BadParameter("--stream is for what lies at the sources' locations; leave it out for one file")
+    if file is None and feed is not None:
+        raise typer.BadParameter("--feed says what an uploaded file is; give the file, or leave --feed out")
     with job_of(target, data_dir, None, verbose, wait, source, var) as (job, progress):
         if file is not None:
             from pipelines.bronze.uploads import ingest_file

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from lakehouse.errors import SettingsError
+
 ROOT: Final = "segmentation"
 _NOISY: Final = (
     "py4j",
@@ -69,6 +71,9 @@ def configure_logs(
 
     Returns:
         The file, or None.
+
+    Raises:
+        SettingsError: when the file cannot be written.
     """
     root = logging.getLogger(ROOT)
     for handler in list(root.handlers):
@@ -89,9 +94,14 @@ def configure_logs(
 
     if data_dir is None:
         return None
-    folder = data_dir / "_logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{datetime.now(UTC):%Y-%m-%d}.jsonl"
+    file = data_dir / "_logs" / f"{datetime.now(UTC):%Y-%m-%d}.jsonl"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a", encoding="utf-8").close()
+    except OSError as e:
+        raise SettingsError(
+            f"data_dir: {data_dir} cannot be written ({e.strerror or e}). Name another folder, or get the right to it."
+        ) from None
     machines = logging.FileHandler(file, encoding="utf-8", delay=True)
     machines.setLevel(logging.DEBUG if os.environ.get("SEGMENTATION_DEBUG") else logging.INFO)
     machines.setFormatter(JsonFormatter(run_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from jobs.context import Job
 from lakehouse.errors import SettingsError
+from lakehouse.logs import configure_logs
 from lakehouse.settings import load_settings
 
 
@@ -30,6 +32,33 @@ def test_a_data_directory_that_is_a_file_is_a_wrong_setting(tmp_path: Path, belo
     with pytest.raises(SettingsError, match="file is not a folder"):
         load_settings(data_dir=tmp_path / "file" / below)
     assert load_settings(data_dir=tmp_path / "new").data_dir == tmp_path / "new"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(["--feed", "sales"], "give the file"), (["a.csv", "--stream"], "leave it out"), (["a.csv"], "one --source")],
+)
+def test_options_of_ingest_that_would_do_nothing_are_refused(tmp_path: Path, asked: list[str], said: str) -> None:
+    source = [] if asked == ["a.csv"] else ["--source", "shop"]
+    told = CliRunner().invoke(app, ["ingest", *asked, *source, "--data-dir", str(tmp_path)], env={"COLUMNS": "200"})
+    assert told.exit_code == 2
+    assert said in told.output
+
+
+def test_a_data_directory_that_cannot_be_written_is_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", forbidden)
+        said = CliRunner().invoke(app, ["maintain", "--data-dir", str(tmp_path / "new")], env={"COLUMNS": "200"})
+    assert said.exit_code == 2
+    assert "Permission denied" in said.output
+    (tmp_path / "_logs" / f"{datetime.now(UTC):%Y-%m-%d}.jsonl").mkdir(parents=True)
+    with pytest.raises(SettingsError, match="cannot be written"):
+        configure_logs(tmp_path)
 
 
 def test_without_transactions_there_is_no_day_to_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
