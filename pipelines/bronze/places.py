@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 from lakehouse.errors import SourceError
@@ -23,9 +24,9 @@ def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[P
             base = place_of(feed.location, conf_dir, data_dir)
         except SourceError as e:
             raise SourceError(f"source '{source.name}', feed '{feed.name}': {e}") from None
-        if any(c in str(base) for c in "*?["):
-            anchor = Path(base.anchor) if base.is_absolute() else Path()
-            found |= set(anchor.glob(str(base.relative_to(anchor))))
+        folder, pattern = split_pattern(base)
+        if pattern:
+            found |= set(folder.glob(pattern))
         elif base.is_dir():
             found |= set(base.iterdir())
         elif base.is_file():
@@ -62,6 +63,32 @@ def place_of(location: str, conf_dir: Path, data_dir: Path) -> Path:
             )
         return Path(next(iter(spec.submodule_search_locations))) / inner
     return Path(location).expanduser().absolute()
+
+
+def split_pattern(place: Path) -> tuple[Path, str]:
+    """Split a place into what is there under the name it has and the pattern below it, empty when there is none.
+
+    A folder or file may be called like a pattern: `Sales [2024]`.
+    """
+    below = list(place.parts)
+    found = Path(below.pop(0))
+    while below and (not _is_pattern(below[0]) or _is_there(found / below[0])):
+        found /= below.pop(0)
+    return found, "/".join(below)
+
+
+def literal(path: Path | str) -> str:
+    """A path as Spark takes it for itself and not for a pattern."""
+    return re.sub(r"([*?\[\]{}\\])", r"\\\1", str(path))
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")
+
+
+def _is_there(path: Path) -> bool:
+    # A file called `*.csv` does not hide the others of its folder.
+    return path.is_dir() or (path.is_file() and not any(c in path.name for c in "*?"))
 
 
 def inbox(source: Source, feed: Feed, data_dir: Path) -> Path:

@@ -8,13 +8,12 @@ rejects and manifest. A micro-batch that is replayed after a crash finds its fil
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from pyspark.sql import DataFrame
 
 from lakehouse.lake import Lake
 from pipelines.bronze.ingest import land_source
-from pipelines.bronze.places import inbox, place_of
+from pipelines.bronze.places import inbox, literal, place_of, split_pattern
 from pipelines.bronze.records import FeedResult, RunLike
 from pipelines.bronze.sources import Feed, Source
 
@@ -43,13 +42,13 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> Feed
             results.append(land_source(lake, source, [feed.name], run=run)[0])
 
     checkpoint = lake.settings.data_dir.resolve() / "_checkpoints" / source.name / feed.name
-    for number, folder in enumerate(_folders(lake, source, feed)):
+    for number, (folder, pattern) in enumerate(_folders(lake, source, feed)):
         noticed = (
             lake.spark.readStream.format("binaryFile")
             .schema(_LISTED)
             .option("maxFilesPerTrigger", MAX_FILES_PER_TRIGGER)
-            .option("pathGlobFilter", folder.name if _is_pattern(folder) else "*")
-            .load(str(folder.parent if _is_pattern(folder) else folder))
+            .option("pathGlobFilter", pattern)
+            .load(folder)
             # Without `content` the files are listed, not read.
             .select("path", "modificationTime", "length")
         )
@@ -79,17 +78,20 @@ def can_stream(feed: Feed) -> bool:
     return not feed.generator and not feed.location.startswith("package:")
 
 
-def _folders(lake: Lake, source: Source, feed: Feed) -> list[Path]:
-    found: list[Path] = []
+def _folders(lake: Lake, source: Source, feed: Feed) -> list[tuple[str, str]]:
+    """Folders of a feed and the pattern of its files' names, as Spark wants both."""
+    found: list[tuple[str, str]] = []
     if feed.location and not feed.location.startswith("inbox:"):
         place = place_of(feed.location, lake.settings.conf_dir, lake.settings.data_dir)
-        if place.parent.is_dir():
-            found.append(place)
+        folder, pattern = split_pattern(place)
+        if pattern and folder.is_dir():
+            *above, name = pattern.split("/")
+            found.append(("/".join((literal(folder), *above)), name))
+        elif folder.is_file():
+            found.append((literal(folder.parent), literal(folder.name)))
+        elif folder.parent.is_dir() and not pattern:
+            found.append((literal(folder), "*"))
     drop = inbox(source, feed, lake.settings.data_dir)
     if drop.is_dir():
-        found.append(drop)
+        found.append((literal(drop), "*"))
     return found
-
-
-def _is_pattern(path: Path) -> bool:
-    return any(c in path.name for c in "*?[") or path.is_file()

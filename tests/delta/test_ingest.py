@@ -329,3 +329,13 @@ def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:
     assert stream_feed(lake, source, source.feed("sales"), run=run).files_new == 0
     assert receipts(lake) == ["A", "B", "C"]
     assert land(lake, shop).files_new == 0
+
+
+def test_folders_and_files_called_like_patterns_land_as_any_other(lake: Lake, tmp_path: Path) -> None:
+    shop = open_shop(tmp_path / "Sales [2024]", months=0)
+    put(shop.folder / "sales", "a [1].csv", text(line("A")))
+    assert land(lake, shop).rows_accepted == 1
+    put(shop.folder / "sales", "b {2}.csv", text(line("B")))
+    source = sources_of(shop).source("corner_shop")
+    assert stream_feed(lake, source, source.feed("sales"), run=Run.begin(as_of=date(2024, 2, 1))).rows_accepted == 1
+    assert receipts(lake) == ["A", "B"]

@@ -208,3 +208,23 @@ def test_the_fingerprint_follows_what_decides_how_rows_are_typed() -> None:
     feed = make_source("x").feeds[0]
     assert make_source("y", cadence="daily").feeds[0].fingerprint == feed.fingerprint
     assert make_source("x", options={"delimiter": ";"}).feeds[0].fingerprint != feed.fingerprint
+
+
+def test_folders_and_files_may_be_called_like_patterns(tmp_path: Path) -> None:
+    for name in ("data [1]/Sales [2024]/a.csv", "data [1]/Sales [2024]/[b].csv", "data 1/Sales 2/c.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(location: str) -> list[str]:
+        source = make_source(location)
+        return [p.name for p in locate(source, source.feeds[0], tmp_path / "data [1]", tmp_path / "data [1]")]
+
+    both = ["[b].csv", "a.csv"]
+    assert names("data:Sales [2024]/*.csv") == names("conf:Sales [2024]") == names("data:*/*.csv") == both
+    assert names(f"{tmp_path}/data [1]/Sales [2024]/[b].csv") == ["[b].csv"]
+    assert names(f"{tmp_path}/data [12]/Sales ?/*.csv") == ["c.csv"]
+    assert names(f"{tmp_path}/data?[1]/Sales*/[a].csv") == []
+    assert names(f"{tmp_path}/data [1]/Sales*/[a].csv") == ["a.csv"]
+    assert names(f"{tmp_path}/*/Sales [1-3]/*.csv") == ["c.csv"]
+    (tmp_path / "data [1]" / "Sales [2024]" / "*.csv").touch()
+    assert names("data:Sales [2024]/*.csv") == ["*.csv", *both]
