@@ -36,6 +36,9 @@ _BOMS = (
 )
 _LINES_KEPT = 100
 
+NOTHING = "void"
+"""Spark's name for the type of a column that can hold nulls only."""
+
 
 @dataclass(frozen=True)
 class ReadColumn:
@@ -414,8 +417,9 @@ def _sniff_json(feed: Feed, head: str) -> tuple[tuple[ReadColumn, ...], tuple[st
             continue
         if isinstance(record, dict):
             keys |= dict.fromkeys(record)
-    # A JSON key that no early record has may still come, so nothing counts as missing from the file as a whole.
-    return match_columns(feed, keys)[0], ()
+    # Each record may spell a name in its own way, and a key that no early record has may still come: nothing is
+    # ambiguous or missing in the file as a whole.
+    return tuple(ReadColumn(k, feed.declared_name(k)) for k in keys), ()
 
 
 def _inspect_parquet(path: Path, feed: Feed, identity: Identity) -> Inspection:
@@ -488,7 +492,7 @@ def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
         (t.is_date, "date"),
         (t.is_string, "string"),
         (t.is_large_string, "string"),
-        (t.is_null, "string"),
+        (t.is_null, NOTHING),
     ):
         if is_type(arrow):
             return spark

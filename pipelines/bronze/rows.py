@@ -7,7 +7,7 @@ columns. A refused row keeps what could be typed; its `parse_errors` say why, as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -21,8 +21,9 @@ from lakehouse import ddl
 from lakehouse.declare import Table, table_of
 from lakehouse.frames import frame_of
 from pipelines.bronze.delimited import NEVER_IN_JSON
-from pipelines.bronze.preflight import ReadColumn
-from pipelines.bronze.sources import Feed, FeedColumn, Source, canonical_fields
+from pipelines.bronze.places import literal
+from pipelines.bronze.preflight import NOTHING, ReadColumn
+from pipelines.bronze.sources import Feed, FeedColumn, Source, canonical_fields, normal_name
 
 REPLACEMENT = "\ufffd"
 """What a decoder puts for bytes it cannot read."""
@@ -36,8 +37,14 @@ _LINE = "_line"
 _NAME = "_name"
 _ABOUT = {"_file_id": "string", "_file_path": "string", "_delivery": "string", "_delivery_seq": "bigint"}
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
+_TEXT = (None, "string", NOTHING)
+_WHITE = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 _END = "end of line"
+_LEFT_OUT = r"(?U)[\s_.\-\ufeff]+"
+_DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _ISO_DAY = r"^\d{4}-\d{1,2}-\d{1,2}"
+# Java takes three letters for a zone by a table of its own: BST is Bangladesh, not Britain in summer.
+_ISO_TIME = _ISO_DAY + r"([ T][\d:.]*\s*(Z|UTC|GMT|[+-]\d\d(:?\d\d)?|[A-Za-z]+(/[A-Za-z0-9_+-]+)+)?)?$"
 # 1.234.567,89: no number in groups starts with 0.
 _GROUPED = r"^-?[1-9]\d{0,2}(\.\d{3})+(,\d+)?$"
 _GROUPED_OR_NOT = r"^-?[1-9]\d{0,2}\.\d{3}$"
@@ -77,18 +84,25 @@ def alike(parts: Iterable[Part]) -> list[tuple[Part, ...]]:
 
     A plan with a branch per file is compiled branch by branch, which for many files costs more than reading them.
     """
-    groups: list[dict[str, Part]] = []
+    groups: list[list[Part]] = []
     for part in parts:
-        name = Path(part.path).name
-        joins = part.layout == "columns" and part.span is None and _PLAIN.fullmatch(name)
-        for group in groups if joins else ():
-            first = next(iter(group.values()))
-            if first.span is None and first.columns == part.columns and name not in group:
-                group[name] = part
-                break
+        group = next((g for g in groups if _joins(part, g)), None)
+        if group is None:
+            groups.append([part])
         else:
-            groups.append({name: part})
-    return [tuple(group.values()) for group in groups]
+            group.append(part)
+    return [tuple(group) for group in groups]
+
+
+def _joins(part: Part, group: Sequence[Part]) -> bool:
+    first, name = group[0], Path(part.path).name
+    can_join = all(_has_row_names(p) for p in (part, first)) and first.columns == part.columns
+    return can_join and name not in {Path(p.path).name for p in group}
+
+
+def _has_row_names(part: Part) -> bool:
+    # Spark names the file of a row as a URL does, which is what it is called for plain names only.
+    return part.layout == "columns" and part.span is None and _PLAIN.fullmatch(Path(part.path).name) is not None
 
 
 def read_delivered(spark: SparkSession, feed: Feed, parts: Sequence[Part]) -> DataFrame:
@@ -104,10 +118,11 @@ def read_delivered(spark: SparkSession, feed: Feed, parts: Sequence[Part]) -> Da
     about = [(p.file_id, p.file_path, p.delivery, p.delivery_seq) for p in parts]
     known = list(zip(_ABOUT, about[0], strict=True))
     if part.layout == "columns":
-        stored = StructType([StructField(c.header, DataType.fromDDL(c.stored or "string")) for c in part.columns])
-        cells = [F.col(ddl.quote(c.header)).alias(f"c{i}") for i, c in enumerate(part.columns)]
+        typed = [c for c in part.columns if c.stored != NOTHING]
+        stored = StructType([StructField(c.header, DataType.fromDDL(c.stored or "string")) for c in typed])
+        cells = [_stored_cell(c).alias(f"c{i}") for i, c in enumerate(part.columns)]
         cells.append(F.col("_metadata.row_index").alias(_ROW))
-        frame = spark.read.schema(stored).parquet(*[p.path for p in parts])
+        frame = spark.read.schema(stored).parquet(*[literal(p.path) for p in parts])
         if len(parts) == 1:
             rows = frame.select(*cells, *[F.lit(value).alias(name) for name, value in known])
             return rows.where(F.col(_ROW).between(part.span[0], part.span[1] - 1)) if part.span else rows
@@ -134,9 +149,14 @@ def read_delivered(spark: SparkSession, feed: Feed, parts: Sequence[Part]) -> Da
         "maxColumns": 20_000,
     }
     text = ", ".join(f"{ddl.quote(n)} string" for n in [*names, _BAD])
-    frame = spark.read.schema(text).options(**options).csv(part.path)
+    frame = spark.read.schema(text).options(**options).csv(literal(part.path))
     position = F.monotonically_increasing_id().alias(_ROW)
     return frame.select(*names, _BAD, position, *[F.lit(value).alias(name) for name, value in known])
+
+
+def _stored_cell(column: ReadColumn) -> Column:
+    # How a column of a type without values is stored says nothing of what it would hold.
+    return F.lit(None).cast("string") if column.stored == NOTHING else F.col(ddl.quote(column.header))
 
 
 def type_rows(
@@ -155,13 +175,18 @@ def type_rows(
     Returns:
         `parse_errors` is null for an accepted row. A required cell that is blank is `missing:<column>`, one that is
         not of the declared type `mistyped:<column>`, one with bytes outside the encoding `undecodable:<column>`; a
-        line with more or fewer cells than the header is `ragged:row`, one that is no JSON object `malformed:row`.
+        line with more or fewer cells than the header is `ragged:row`, one that is no JSON object, or that names a
+        declared column twice, `malformed:row`.
     """
     landing = table_of(f"bronze.stg_{feed.subject}")
     rows = delivered
     if part.layout == "jsonl":
-        rows = _parse_lines(delivered)
+        rows = _parse_lines(delivered, feed, part)
     cells = _cells(feed, part)
+    trimmed = {name: _trimmed(cell) for name, (cell, stored) in cells.items() if stored in _TEXT}
+    # A step of its own, so that each cell is trimmed once for all that asks for it.
+    rows = rows.withColumns({f"t{i}": text for i, text in enumerate(trimmed.values())})
+    cells |= {name: (F.col(f"t{i}"), None) for i, name in enumerate(trimmed)}
     typed: dict[str, Column] = {}
     refusals: list[tuple[Column, str]] = []
     for name, declared in feed.columns.items():
@@ -195,30 +220,48 @@ def union_rows(frames: Iterable[DataFrame]) -> DataFrame:
     return reduce(DataFrame.unionAll, frames)
 
 
-def _parse_lines(lines: DataFrame) -> DataFrame:
-    """Adds `_map`, the one JSON object of each line; null when a line holds anything else or more.
+def _parse_lines(lines: DataFrame, feed: Feed, part: Part) -> DataFrame:
+    """Adds `_map`, the one JSON object of each line, and `_names`, the declared columns of its keys in their order.
+
+    Both are null when a line holds anything else or more, or when two of its keys stand for one column.
 
     The parser stops after the first value, and what follows would be lost without a word. Each line is therefore read
     as the first of two elements, and only a line that ends with its object lets the parser reach the second.
     """
     pair = F.from_json(F.concat(F.lit("["), _LINE, F.lit(f',{{"{_END}":0}}]')), "array<map<string,string>>")
     is_alone = (F.size("_pair") == 2) & F.map_contains_key(F.get("_pair", F.lit(1)), _END)
-    return lines.withColumn("_pair", pair).withColumn("_map", F.when(is_alone, F.get("_pair", F.lit(0)))).drop("_pair")
+    names = F.transform(F.map_keys("_map"), lambda key: _named(feed, part, key))
+    declared = F.array_compact("_names")
+    is_clear = F.size(F.array_distinct(declared)) == F.size(declared)
+    return (
+        lines.withColumn("_pair", pair)
+        .withColumn("_map", F.when(is_alone, F.get("_pair", F.lit(0))))
+        .withColumn("_names", names)
+        .withColumn("_map", F.when(is_clear, F.col("_map")))
+        .drop("_pair")
+    )
 
 
 def _cells(feed: Feed, part: Part) -> dict[str, tuple[Column, str | None]]:
     if part.layout != "jsonl":
         return {c.declared: (F.col(f"c{i}"), c.stored) for i, c in enumerate(part.columns) if c.declared}
-    found: dict[str, tuple[Column, str | None]] = {}
-    for name in feed.columns:
-        keys = _json_keys(feed, part, name)
-        found[name] = (F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys]), None)
-    return found
+    return {
+        name: (F.get(F.map_values("_map"), F.array_position("_names", F.lit(name)).cast("int") - 1), None)
+        for name in feed.columns
+    }
 
 
-def _json_keys(feed: Feed, part: Part, name: str) -> list[str]:
-    seen = [c.header for c in part.columns if c.declared == name]
-    return list(dict.fromkeys([*seen, name, *feed.columns[name].aliases]))
+def _named(feed: Feed, part: Part, key: Column) -> Column:
+    """The declared column a key stands for, as `Feed.declared_name` has it; each record may write it its own way."""
+    known = [(n, name) for name, declared in feed.columns.items() for n in (name, *declared.aliases)]
+    exact = dict(known) | {c.header: c.declared for c in part.columns if c.declared}
+    loose = {normal_name(n): name for n, name in known}
+    # Spelled as known is usual, and looking that up is cheap.
+    return F.coalesce(_looked_up(exact, key), _looked_up(loose, F.lower(F.regexp_replace(key, _LEFT_OUT, ""))))
+
+
+def _looked_up(names: Mapping[str, str], key: Column) -> Column:
+    return F.try_element_at(F.create_map(*[F.lit(x) for pair in names.items() for x in pair]), key)
 
 
 def _as_its_field(declared: FeedColumn, target: str | None) -> FeedColumn:
@@ -238,19 +281,25 @@ def _typed(
     target: str | None,
 ) -> tuple[Column, Column, bool]:
     """The value in its canonical type, whether there is one, and whether typing can fail."""
-    if stored in (None, "string"):
-        trimmed = F.trim(cell)
-        present = F.coalesce(trimmed != "", F.lit(False))
+    if stored is None:
         if declared.type == "text":
-            text = F.when(present, cell)
-            return _into(text, "string", target, present, zone)
-        value = _from_text(F.when(present, trimmed), declared, zone, feed)
-        return _into(value, _spark_name(declared.type), target, present, zone, may_fail=True)
+            return _into(cell, "string", target, cell.isNotNull(), zone)
+        value = _from_text(cell, declared, zone, feed)
+        return _into(value, _spark_name(declared.type), target, cell.isNotNull(), zone, may_fail=True)
     if stored in ("float", "double"):
         # Writers without a null for numbers put NaN.
         cell = F.when(~F.isnan(cell), cell)
     value, kind, may_fail = _from_stored(cell, stored, observed, declared, zone)
     return _into(value, kind, target, cell.isNotNull(), zone, may_fail=may_fail)
+
+
+def _trimmed(cell: Column) -> Column:
+    """Text without white space around it; null when nothing else is there."""
+    plain = F.trim(cell)
+    last = F.substring(plain.cast("binary"), -1, 1)
+    # Looking for every kind of white space costs five times as much, so only text with odd ends is looked through.
+    is_odd = (plain < "!") | (plain > "~") | (last < F.lit(b"!")) | (last > F.lit(b"~"))
+    return F.nullif(F.when(is_odd, F.btrim(cell, F.lit(_WHITE))).otherwise(plain), F.lit(""))
 
 
 def _into(
@@ -283,8 +332,9 @@ def _from_text(text: Column, declared: FeedColumn, zone: str, feed: Feed) -> Col
         case "timestamp":
             return _timestamp_from_text(text, declared, zone, feed)
         case number:
-            value = _with_point(text, feed).try_cast(number)
-            return F.when(~F.isnan(value), value) if number == "double" else value
+            digits = _with_point(text, feed)
+            # Java also reads its own notations: 1d, 0x1p3, Infinity.
+            return (F.when(digits.rlike(_DECIMAL), digits) if number == "double" else digits).try_cast(number)
 
 
 def _with_point(text: Column, feed: Feed) -> Column:
@@ -307,7 +357,7 @@ def _timestamp_from_text(text: Column, declared: FeedColumn, zone: str, feed: Fe
         tries.append(parsed if names_zone else _to_utc(parsed, zone))
     if not tries or feed.format == "excel":
         # Spark would take a time alone and put the day it runs on before it.
-        iso = F.when(text.rlike(_ISO_DAY), text.try_cast("timestamp"))
+        iso = F.when(text.rlike(_ISO_TIME), text.try_cast("timestamp"))
         with_offset = text.rlike(_ISO_DAY + r"[ T].*[A-Za-z+-]")
         tries.append(iso if zone == "UTC" else F.when(with_offset, iso).otherwise(_to_utc(iso, zone)))
     return F.coalesce(*tries)
@@ -376,14 +426,10 @@ def _origin(source: Source, feed: Feed, part: Part, batch_id: int, loaded_at: da
 
 def _delivery(feed: Feed, part: Part) -> tuple[Column, Column]:
     base = F.col("_delivery_seq").cast("bigint")
-    position = next((i for i, c in enumerate(part.columns) if c.declared == feed.delivery.column), None)
-    if feed.delivery.by != "column" or (position is None and part.layout != "jsonl"):
+    cell, _ = _cells(feed, part).get(feed.delivery.column or "", (None, None))
+    if feed.delivery.by != "column" or cell is None:
         return F.col("_delivery"), base
-    if position is None:
-        keys = _json_keys(feed, part, str(feed.delivery.column))
-        named = F.trim(F.coalesce(*[F.try_element_at("_map", F.lit(k)) for k in keys]))
-    else:
-        named = F.trim(F.col(f"c{position}").cast("string"))
+    named = _trimmed(cell.cast("string"))
     if feed.delivery.values:
         rank = F.array_position(F.array(*[F.lit(v) for v in feed.delivery.values]), named)
     else:
@@ -430,12 +476,11 @@ def _extra(feed: Feed, part: Part) -> Column:
 
 def _json_rest(feed: Feed, part: Part, *, mapped_only: bool) -> Column:
     known = [
-        key
+        name
         for name, declared in feed.columns.items()
         if declared.to is not None or name == feed.delivery.column or not mapped_only
-        for key in _json_keys(feed, part, name)
     ]
-    return F.map_filter("_map", lambda k, _: ~k.isin(known))
+    return F.map_filter("_map", lambda key, _: ~F.coalesce(_named(feed, part, key).isin(known), F.lit(False)))
 
 
 def _to_utc(local: Column, zone: str) -> Column:

@@ -141,9 +141,18 @@ def test_a_time_that_names_its_zone_is_in_no_other(spark: SparkSession, tmp_path
         "2011-03-02 15:00:00 UTC",
         "2011-03-02 16:00:00 Europe/Paris",
         "2011-03-02T16:00:00+01:00",
+        "2011-03-02T16:00:00.000+0100",
+        "2011-03-02 16:00:00+01",
+        "2011-03-02 15:00:00 GMT",
+        "2011-03-02 12:00:00 America/Argentina/Buenos_Aires",
+        "2011-03-02 10:00:00 Etc/GMT+5",
     )
-    path = put(tmp_path, "a.csv", "id,when\n" + "".join(f"{n},{c}\n" for n, c in enumerate([*wall, *named])))
-    assert [r.changed_at for r in typed(spark, path)] == [datetime(2011, 3, 2, 15)] * 6
+    doubtful = [f"2011-03-02 15:00:00{zone}" for zone in (" BST", " IST", " CST", "EST", " PST", " Nowhere/City", "+1")]
+    path = put(tmp_path, "a.csv", "id,when\n" + "".join(f"{n},{c}\n" for n, c in enumerate([*wall, *named, *doubtful])))
+    rows = typed(spark, path)
+    read = len(wall) + len(named)
+    assert [r.changed_at for r in rows[:read]] == [datetime(2011, 3, 2, 15)] * read
+    assert [r.parse_errors for r in rows[read:]] == [["mistyped:when"]] * len(doubtful)
 
 
 def test_a_json_line_is_one_object_and_nothing_after_it(spark: SparkSession, tmp_path: Path) -> None:
@@ -175,14 +184,76 @@ def test_a_json_line_is_one_object_and_nothing_after_it(spark: SparkSession, tmp
     assert [r.customer_id for r in rows[:2]] == ["} {", '"} {"']
 
 
-def test_white_space_around_a_number_is_none_of_it_and_text_lands_as_it_is(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_key_of_json_may_be_spelled_anew_by_any_record(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {
+        "customer_id": {"to": "customer_id", "required": True, "aliases": ["Kunde"]},
+        "n": {},
+        "ch": {"to": "channel"},
+    }
+    usual = ['{"customer_id": "1", "n": 2, "more": 3}'] * 250
+    late = [
+        '{"Customer-ID": "2", "N": 2, "Ch": "shop", "More": 3}',
+        '{"KUNDE": "3"}',
+        '{"customer_id": null, "ch": "", "more": {"customer_id": 4}}',
+        '{"customer_id": "4", "CUSTOMER ID": "4"}',
+        '{"customer_id": "5", "Kunde": null}',
+    ]
+    path = put(tmp_path, "a.jsonl", "\n".join([*usual, *late]))
+    rows = typed(spark, path, format="jsonl", columns=columns)
+    assert {(r.customer_id, r.parse_errors, *r.extra.items()) for r in rows[:250]} == {
+        ("1", None, ("n", "2"), ("more", "3"))
+    }
+    assert [(r.customer_id, r.channel, r.extra, r.parse_errors) for r in rows[250:]] == [
+        ("2", "shop", {"N": "2", "More": "3"}, None),
+        ("3", None, None, None),
+        (None, None, {"more": '{"customer_id":4}'}, ["missing:customer_id"]),
+        (None, None, None, ["malformed:row"]),
+        (None, None, None, ["malformed:row"]),
+    ]
+    assert [r.payload for r in rows[250:]] == late
+    by_column = {"delivery": {"by": "column", "column": "n"}}
+    assert {r.delivery for r in typed(spark, path, format="jsonl", columns=columns, **by_column)[:251]} == {"2"}
+
+
+def test_numbers_of_java_alone_are_none(spark: SparkSession, tmp_path: Path) -> None:
+    cells = {"1.5": 1.5, "-.5": -0.5, "1.": 1.0, "+2e3": 2000.0, " 7 ": 7.0, **dict.fromkeys(("1d", "5.5f", "0x1p3"))}
+    cells |= dict.fromkeys(("NaN", "Infinity", "-", ".", "e3"))
+    path = put(tmp_path, "a.csv", "id,rate\n" + "".join(f"{n},{c}\n" for n, c in enumerate(cells)))
+    columns = {"id": {"to": "basket_id"}, "rate": {"type": "double", "to": "amount"}}
+    rows = typed(spark, path, subject="transactions", columns=columns)
+    assert [None if r.amount is None else float(r.amount) for r in rows] == list(cells.values())
+    assert [r.parse_errors for r in rows] == [None if v is not None else ["mistyped:rate"] for v in cells.values()]
+
+
+def test_a_column_of_nulls_only_is_null_in_whatever_type_is_declared(spark: SparkSession, tmp_path: Path) -> None:
+    columns = AMOUNTS | {"at": {"type": "timestamp", "to": "sold_at"}, "note": {}}
+    nothing = pa.nulls(1)
+    pq.write_table(pa.table({"id": ["1"], "pieces": nothing, "at": nothing, "note": nothing}), tmp_path / "a.parquet")
+    (row,) = typed(spark, tmp_path / "a.parquet", format="parquet", subject="transactions", columns=columns)
+    assert (row.basket_id, row.quantity, row.sold_at, row.extra, row.parse_errors) == (
+        "1",
+        None,
+        None,
+        {"note": None},
+        None,
+    )
+    pq.write_table(pa.table({"id": nothing}), tmp_path / "b.parquet")
+    (row,) = typed(
+        spark, tmp_path / "b.parquet", format="parquet", columns={"id": {"to": "customer_id", "required": True}}
+    )
+    assert row.parse_errors == ["missing:id"]
+
+
+def test_white_space_around_a_cell_is_none_of_it(spark: SparkSession, tmp_path: Path) -> None:
     columns = {"id": {"to": "basket_id", "required": True}, "pieces": {"type": "int", "to": "quantity"}}
-    path = put(tmp_path, "a.csv", "id,pieces\nC1\t, \t7\t\n   ,1\nC2,  \nC3,\u00a07\n")
-    first, blank, none, other = typed(spark, path, subject="transactions", columns=columns)
-    assert (first.basket_id, first.quantity, first.parse_errors) == ("C1\t", 7, None)
+    path = put(tmp_path, "a.csv", "id,pieces\nC1\t, \t7\t\n \u2003 ,1\nC2,  \n\u00a0 C3 \u3000,\u00a07\né\u00a0é,\n")
+    first, blank, none, other, inside = typed(spark, path, subject="transactions", columns=columns)
+    assert (first.basket_id, first.quantity, first.parse_errors) == ("C1", 7, None)
     assert blank.parse_errors == ["missing:id"]
-    assert (none.quantity, none.parse_errors) == (None, None)
-    assert other.parse_errors == ["mistyped:pieces"]
+    assert (none.basket_id, none.quantity, none.parse_errors) == ("C2", None, None)
+    assert (other.basket_id, other.quantity, other.parse_errors) == ("C3", 7, None)
+    assert inside.basket_id == "é\u00a0é"
+    assert "C1\\t" in first.payload
 
 
 def test_every_letter_a_declaration_may_use_is_read_by_spark(spark: SparkSession) -> None:

@@ -14,6 +14,7 @@ from pyarrow import parquet
 from lakehouse.errors import MachineError
 from pipelines.bronze import preflight, scratch
 from pipelines.bronze.preflight import inspect, match_columns
+from pipelines.bronze.rows import Part, alike
 from tests.support.feeds import HEADER, csv_text, make_source, put
 
 ROW = "7,email,granted,2020-01-01 10:00:00\n"
@@ -229,6 +230,8 @@ def test_a_json_array_is_not_json_lines(tmp_path: Path) -> None:
     assert refusal(put(tmp_path, "a.jsonl", '[{"id": 1}]'), format="jsonl")[0] == "json_array"
     found = look(put(tmp_path, "b.jsonl", '{"id": 1, "more": 2}\nbroken\n'), format="jsonl")
     assert [c.header for c in found.columns] == ["id", "more"]
+    spelled = look(put(tmp_path, "c.jsonl", '{"id": 1}\n{"ID": 2}\n'), format="jsonl")
+    assert (spelled.refusal, [c.declared for c in spelled.columns]) == (None, ["id", "id"])
 
 
 def test_parquet_types_nanoseconds_and_truncation(tmp_path: Path) -> None:
@@ -252,8 +255,21 @@ def test_parquet_types_nanoseconds_and_truncation(tmp_path: Path) -> None:
     assert found.rows == 1
     path.write_bytes(path.read_bytes()[:-20])
     assert refusal(path, format="parquet")[0] == "unreadable_parquet"
+    parquet.write_table(pa.table({"id": pa.nulls(1)}), path)
+    assert [c.stored for c in look(path, format="parquet").columns] == ["void"]
     parquet.write_table(pa.table({"id": pa.array([[1]])}), path)
     assert refusal(path, format="parquet")[0] == "unsupported_column"
+
+
+def test_only_files_that_their_names_tell_apart_are_read_together() -> None:
+    def grouped(*paths: str) -> list[list[str]]:
+        parts = [Part(p, "columns", (), p, p, p, 1) for p in paths]
+        return [[p.path for p in group] for group in alike(parts)]
+
+    assert grouped("a/1.parquet", "a/2.parquet") == [["a/1.parquet", "a/2.parquet"]]
+    assert grouped("m 1.parquet", "m2.parquet", "m3.parquet") == [["m 1.parquet"], ["m2.parquet", "m3.parquet"]]
+    assert grouped("ü.parquet", "[x].parquet", "m.parquet") == [["ü.parquet"], ["[x].parquet"], ["m.parquet"]]
+    assert grouped("a/1.parquet", "b/1.parquet") == [["a/1.parquet"], ["b/1.parquet"]]
 
 
 def test_workbooks(tmp_path: Path) -> None:
