@@ -158,8 +158,8 @@ def inspect(path: Path, feed: Feed) -> Inspection:
     except Exception as e:
         # The error's text may quote the file, and its trace the text.
         where = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(e.__traceback__)[-3:]]
-        _log.error("a file could not be looked into", extra={"error": type(e).__name__, "where": where})
-        said = f"it could not be looked into ({type(e).__name__}); check it, and deliver it again."
+        _log.error("a file could not be looked into", extra={"error": _kind(e), "where": where})
+        said = f"it could not be looked into ({_kind(e)}); check it, and deliver it again."
         return Inspection(identify(path) or nobody, refusal=("unexpected", said))
 
 
@@ -538,7 +538,7 @@ def _inspect_excel(path: Path, feed: Feed, identity: Identity) -> Inspection:
         raise
     except Exception as e:
         # Damaged bytes end in errors of the archive, of its packing, of XML or of what is made of them.
-        return Inspection(known, refusal=("unreadable_workbook", f"not a whole workbook ({type(e).__name__})."))
+        return Inspection(known, refusal=("unreadable_workbook", f"not a whole workbook ({_kind(e)})."))
     if not sheets:
         return Inspection(known, refusal=("empty_file", "the workbook has no sheet with a header."))
     return _judge_columns(
@@ -573,6 +573,11 @@ def cell_text(value: Any) -> str | None:
             return str(value.isoformat()).replace("T", " ")
         case _:
             return str(value)
+
+
+def _kind(error: Exception) -> str:
+    """Class of an error with its module, since several are called no more than `error`."""
+    return f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
 
 
 def _matches(feed: Feed, headers: Sequence[str]) -> int:
