@@ -24,6 +24,7 @@ landing(
         "coupon_amount": money("Reduction by a manufacturer's coupon, positive."),
         "coupon_match_amount": money("Shop's match of a coupon, positive."),
         "original_basket_id": text("Basket the returned line was bought in, when delivered."),
+        "line_type": text("What kind of line it is, as delivered, where the feed says so."),
     },
     comment="Sales, returns and cancellations by basket line.",
 )

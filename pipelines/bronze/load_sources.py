@@ -96,6 +96,7 @@ def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], 
                 other = described[m.id][0].name
                 problems.append(f"{path.name}: merchant '{m.id}' is described differently in {other}.")
             described[m.id] = (path, m)
+    problems += _money_problems(found)
     resolved: list[Source] = []
     for path, source in found:
         m = source.merchant
@@ -106,6 +107,24 @@ def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], 
         else:
             resolved.append(source)
     return resolved, problems
+
+
+def _money_problems(found: list[tuple[Path, Source]]) -> list[str]:
+    """Sales of a merchant are added up as they are, and its days are days of one zone."""
+    problems = []
+    first: dict[str, tuple[Path, Source]] = {}
+    for path, source in found:
+        if not source.merchant_id or all(f.subject != "transactions" for f in source.feeds):
+            continue
+        where, other = first.setdefault(source.merchant_id, (path, source))
+        for name in ("currency", "timezone"):
+            own, theirs = getattr(source, name), getattr(other, name)
+            if own != theirs:
+                problems.append(
+                    f"{path.name}: {name}: {own}, but sales of '{source.merchant_id}' are in {theirs} in {where.name}. "
+                    "One merchant has one; give the other shop a merchant of its own."
+                )
+    return problems
 
 
 _KEYS = sorted(

@@ -39,6 +39,7 @@ ORIGIN: tuple[str, ...] = (
 """Columns that every landing table has beside its canonical fields."""
 
 _TYPE = re.compile(r"text|int|double|date|timestamp|decimal\((\d{1,2}),(\d{1,2})\)")
+_LINE_KEY = {"basket_id", "product_id", "line_id"}
 _SCHEMES = ("package", "conf", "data", "inbox")
 
 
@@ -177,8 +178,9 @@ class Delivery(_Declared):
     Attributes:
         by: `file`, `sheet` (of a workbook) or `column`.
         column: Delivered column whose values name deliveries, when `by` is `column`.
-        order: `arrival` puts later landed files after earlier ones; `name` orders by the digits in the file name, so
-            that a file which arrives late still takes its place.
+        order: `arrival` puts later landed files after earlier ones, those of the source's other feeds of the same
+            subject included; `name` orders by the digits in the file name, so that a file which arrives late still
+            takes its place.
         values: Order of the values of `column`, first to last; whole numbers order themselves when left out.
     """
 
@@ -202,23 +204,33 @@ class Delivery(_Declared):
 class TransactionRules(_Declared):
     """How a merchant's sales feed says what a line is.
 
+    Quantity and money of a return or cancellation are negative, whatever sign they are delivered with.
+
     Attributes:
+        basket_prefix: Put before the basket numbers of this feed, for a merchant with two systems that both count
+            from one: their baskets, or lines, would else be taken for each other.
         cancellation_prefixes: Basket numbers that start so cancel a sale.
         adjustment_basket_prefixes: Basket numbers that start so are bookkeeping.
         adjustment_products: Product codes that are postage, fees and corrections; `*` stands for anything. Compared
             with upper case codes.
-        returns: How a return looks: `negative_quantity`, or `none` when the feed has no returns.
+        returns: How a return looks: `negative_quantity`, or `none` when the feed has no returns, so that a negative
+            quantity is refused.
+        return_types: Values of the field `line_type` that mean a return as well, in any letter case.
+        cancellation_types: Values of the field `line_type` that mean a cancelled sale.
         default_channel: Channel of lines that name none.
-        guest: Which lines belong to no known customer.
+        guest: Which lines belong to no known customer: `customer_missing`, or `none` when every line must name one.
         amount: `given`, or `quantity_times_price` when the feed delivers prices only.
         gross: `plus_reductions` when the amount is net and reductions are beside it, `same_as_amount` when there are
             none.
     """
 
+    basket_prefix: str = Field("", max_length=20, pattern=r"^\S*$")
     cancellation_prefixes: tuple[str, ...] = ()
     adjustment_basket_prefixes: tuple[str, ...] = ()
     adjustment_products: tuple[str, ...] = ()
     returns: Literal["negative_quantity", "none"] = "negative_quantity"
+    return_types: tuple[str, ...] = ()
+    cancellation_types: tuple[str, ...] = ()
     default_channel: str = "store"
     guest: Literal["customer_missing", "none"] = "customer_missing"
     amount: Literal["given", "quantity_times_price"] = "given"
@@ -249,10 +261,12 @@ class Feed(_Declared):
         columns: Expected columns by delivered name.
         constants: Canonical fields with one value for every row.
         delivery: What counts as one delivery.
-        key: Canonical fields that identify a record of the source; empty when nothing does.
+        key: Canonical fields that identify a record of the source; empty when nothing does. A line of a basket is
+            identified by `basket_id` with `product_id`, with `line_id`, or with both.
         later_delivery_replaces: What a later delivery supersedes: the `line` with the same key, the whole `basket`,
             or `none` because deliveries never overlap.
-        repeats: Whether identical rows inside one delivery are real (`keep`) or copies (`drop`).
+        repeats: Whether rows of one delivery that are equal are real (`keep`) or copies (`drop`): equal by `key`, or
+            in every cell where there is no key.
         missing_columns: `reject_rows` refuses each row of a file that lacks a required column, `refuse_file` the file.
         payload: `text` keeps each delivered row as JSON, `columns` relies on the typed columns.
         generator: Sample generator that writes the feed's file before it is read; see `pipelines.bronze.samples`.
@@ -323,6 +337,8 @@ class Feed(_Declared):
             )
         if self.delivery.by == "sheet" and self.format != "excel":
             problems.append("delivery: only excel files have sheets.")
+        if self.subject == "transactions":
+            problems += self._line_problems(filled)
         if self.transactions is not None and self.subject != "transactions":
             problems.append("transactions: rules are for subject transactions only.")
         if self.payload == "text" and self.format == "parquet":
@@ -333,6 +349,23 @@ class Feed(_Declared):
         if problems:
             raise ValueError(" | ".join(problems))
         return self
+
+    def _line_problems(self, filled: dict[str, str]) -> list[str]:
+        key, has = set(self.key), {*filled, *self.constants}
+        problems = []
+        if key and (not key <= _LINE_KEY or "basket_id" not in key or len(key) < 2):
+            problems.append(
+                f"key: {', '.join(self.key)}: a line of a basket is identified by basket_id with product_id, with "
+                "line_id, or with both. Baskets that are told apart by more than their number need one number first."
+            )
+        if key and "line_id" not in key and "line_id" in has:
+            problems.append("key: line_id is delivered and tells lines of a basket apart; add it, or do not map it.")
+        typed = self.rules.return_types or self.rules.cancellation_types
+        if typed and "line_type" not in has:
+            problems.append("transactions: return_types and cancellation_types are of line_type; map a column to it.")
+        if self.rules.returns == "none" and self.rules.return_types:
+            problems.append("transactions: 'returns: none' and return_types contradict each other.")
+        return problems
 
     @property
     def rules(self) -> TransactionRules:

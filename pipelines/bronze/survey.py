@@ -49,6 +49,7 @@ class Book:
         self.run = run
         self._lake = lake.for_rows(0)
         self._next: int | None = None
+        self._numbers: dict[tuple[str, str], int] = {}
         self._files: dict[tuple[str, str], list[Record]] = {}
         for r in self._rows(MANIFEST, "source_system_id", sources):
             self._files.setdefault((r["source_system_id"], r["feed"]), []).append(r)
@@ -59,6 +60,19 @@ class Book:
     def files(self, source: Source, feed: Feed) -> list[Record]:
         """Manifest rows of a feed."""
         return self._files.get((source.name, feed.name), [])
+
+    def next_number(self, source: Source, feed: Feed) -> int:
+        """The place of the next file in the order of arrival.
+
+        Feeds of a source that deliver the same subject stand in one order, so that one may correct what another said.
+        """
+        of = (source.name, feed.subject)
+        if of not in self._numbers:
+            beside = [f for f in source.feeds if f.subject == feed.subject and f.delivery.order == "arrival"]
+            given = [r["delivery_seq"] for f in beside for r in self.files(source, f) if r["delivery_seq"] is not None]
+            self._numbers[of] = max(given, default=0) // SEQUENCE_STEP
+        self._numbers[of] += 1
+        return self._numbers[of]
 
     def next_batch(self) -> int:
         """A number that no batch had before."""
@@ -173,8 +187,6 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
     done = {(r["file_path"], r["payload_hash"]) for r in known if _is_delivered(r, feed) or _is_copy(r, delivered)}
     landed_paths = {r["file_path"] for r in known if r["status_id"] in ACCEPTED}
     newest_at = {r["file_path"]: r for r in sorted(filter(_has_rows, known), key=lambda r: r["delivery_seq"])}
-    numbered = [r["delivery_seq"] for r in known if r["delivery_seq"] is not None]
-    last = max(numbered, default=0) // SEQUENCE_STEP
     for path in sorted(paths, key=lambda p: (_natural(p.name), str(p))):
         seen = identify(path) if str(path) in known_paths else None
         if seen and (seen.path, seen.sha256) in done:
@@ -195,8 +207,8 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
                 found.followed.append(path.name)
         else:
             delivered.add(here.sha256)
-            last += 1
-            number = _digits(path.name) if feed.delivery.order == "name" else last
+            by_name = feed.delivery.order == "name"
+            number = _digits(path.name) if by_name else book.next_number(source, feed)
             change = "changed" if here.path in landed_paths else "new"
             row = plan_row(book.run, source, feed, looked, change, number * SEQUENCE_STEP)
             found.files.append(File(looked, row))

@@ -23,12 +23,18 @@ class FeedRules:
         timezone: IANA zone of its shops; business days are days of this zone.
         currency: ISO 4217 code of its amounts.
         is_sample: Whether the data are a labelled sample, not a customer's.
-        key: Canonical fields that identify a record of the feed; empty when nothing does.
+        key: Canonical fields that identify a record of the feed; empty when nothing does. Of basket lines only
+            whether `product_id` is among them matters.
         later_delivery: What a later delivery of a known basket replaces: the `line` with the same key, the whole
             `basket`, or `none` (the first delivery stands).
         repeats_are_lines: Whether equal keys inside one delivery are records of their own; otherwise the later row
             is the same record again.
+        basket_prefix: Stands before the feed's own basket numbers.
         cancellation_prefixes: Basket numbers that start so are cancellations.
+        cancellation_types: Upper case values of `line_type` that mean the same.
+        return_types: Upper case values of `line_type` that mean a return.
+        has_returns: Whether a negative quantity means a return; it is refused otherwise.
+        has_guests: Whether a line may name no customer.
         adjustment_prefixes: Basket numbers that start so are bookkeeping, not sales.
         adjustment_codes: Conformed product codes that are no merchandise: postage, fees, manual corrections. `*`
             stands for anything.
@@ -47,7 +53,12 @@ class FeedRules:
     key: tuple[str, ...] = ()
     later_delivery: Literal["line", "basket", "none"] = "line"
     repeats_are_lines: bool = False
+    basket_prefix: str = ""
     cancellation_prefixes: tuple[str, ...] = ()
+    cancellation_types: tuple[str, ...] = ()
+    return_types: tuple[str, ...] = ()
+    has_returns: bool = True
+    has_guests: bool = True
     adjustment_prefixes: tuple[str, ...] = ()
     adjustment_codes: tuple[str, ...] = ()
     default_channel: str = "store"
@@ -154,8 +165,13 @@ def _read(source: Any, feed: Any) -> FeedRules:
         key=tuple(feed.key),
         later_delivery=feed.later_delivery_replaces,
         repeats_are_lines=feed.repeats == "keep",
-        cancellation_prefixes=tuple(feed.rules.cancellation_prefixes),
-        adjustment_prefixes=tuple(feed.rules.adjustment_basket_prefixes),
+        basket_prefix=feed.rules.basket_prefix,
+        cancellation_prefixes=tuple(feed.rules.basket_prefix + p for p in feed.rules.cancellation_prefixes),
+        cancellation_types=tuple(t.strip().upper() for t in feed.rules.cancellation_types),
+        return_types=tuple(t.strip().upper() for t in feed.rules.return_types),
+        has_returns=feed.rules.returns != "none",
+        has_guests=feed.rules.guest == "customer_missing",
+        adjustment_prefixes=tuple(feed.rules.basket_prefix + p for p in feed.rules.adjustment_basket_prefixes),
         adjustment_codes=tuple(feed.rules.adjustment_products),
         default_channel=feed.rules.default_channel,
         is_priced=feed.rules.amount == "quantity_times_price",

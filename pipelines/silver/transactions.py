@@ -44,8 +44,9 @@ def conform_transactions(
 
     Which row wins: of rows with the same key (merchant, basket, product, line) the one of the latest delivery, within
     it the last row. The line number is the feed's own, else the occurrence among equal (basket, product) rows of one
-    delivery in file order. Where the feed says a later delivery replaces the basket, every line of an earlier
-    delivery of that basket loses, and those the later one lacks leave the table.
+    delivery in file order. The product is no part of the key where the feed declares one without it. Where the feed
+    says a later delivery replaces the basket, every line of an earlier delivery of that basket loses, and those the
+    later one lacks leave the table.
 
     Every row that lost is listed in `superseded` of the line that stands for it (the winner of the same key, or, for
     a replaced basket, the first line of the new one), so rows delivered = lines + entries in `superseded` + rejects,
@@ -87,6 +88,8 @@ def _typed(raw: DataFrame, book: RuleBook) -> DataFrame:
         book.value(lambda r: r.currency).alias("currency"),
         F.col("line_id").isNotNull().alias("_has_line"),
         *(blank_is_null(c).alias(c) for c in _OPTIONAL_TEXTS),
+        _prefixed(book, blank_is_null("original_basket_id")).alias("original_basket_id"),
+        _line_type(book).alias("_line_type"),
         F.coalesce(F.lower(blank_is_null("channel")), book.value(lambda r: r.default_channel)).alias("channel_id"),
         local.alias("_local"),
         _amount(book).alias("amount"),
@@ -105,7 +108,12 @@ def _typed(raw: DataFrame, book: RuleBook) -> DataFrame:
     told_apart = summed.select(*summed.columns, _txn_type(book).alias("txn_type"))
     charged = F.when(F.col("unit_price").isNotNull(), F.col("unit_price") > 0).otherwise(F.col("gross_amount") > 0)
     sold = (F.col("txn_type") == "sale") & F.col("customer_id").isNotNull() & (F.col("quantity") > 0)
+    # What goes back is negative, however the feed writes it; corrections by hand go either way.
+    goes_back = F.col("txn_type").isin("return", "cancellation") & ~_is_no_merchandise(book, F.col("product_id"))
+    is_turned = goes_back & (F.col("gross_amount") > 0)
     final = {
+        **{c: F.when(is_turned, -F.col(c)).otherwise(F.col(c)).cast("decimal(18,2)") for c in _MONEY},
+        "quantity": F.when(goes_back, -F.abs("quantity")).otherwise(F.col("quantity")).cast("decimal(18,3)"),
         "transaction_id": F.xxhash64("merchant_id", "basket_id", "product_id", "line_number"),
         "sold_on": F.to_date("_local"),
         "sold_hour": F.hour("_local"),
@@ -119,14 +127,38 @@ def _key(book: RuleBook) -> dict[str, Column]:
     """What tells lines apart, of rows as they were delivered."""
     return {
         "merchant_id": book.value(lambda r: r.merchant_id),
-        "basket_id": F.trim("basket_id"),
+        "basket_id": _prefixed(book, F.trim("basket_id")),
         "product_id": F.upper(F.trim("product_id")),
         "line_number": F.coalesce(F.col("line_id").try_cast("int"), F.lit(1)),
     }
 
 
+def _prefixed(book: RuleBook, basket: Column) -> Column:
+    """A delivered basket number as the merchant's, who may have two systems that both count from one."""
+    if not book.any_feed(lambda r: bool(r.basket_prefix)):
+        return basket
+    return F.concat(book.value(lambda r: r.basket_prefix), basket)
+
+
+def _product_in_key(book: RuleBook, product: Column) -> Column:
+    if not book.any_feed(_is_product_free):
+        return product
+    return F.when(book.where(_is_product_free), F.lit("")).otherwise(product)
+
+
+def _is_product_free(rules: FeedRules) -> bool:
+    return bool(rules.key) and "product_id" not in rules.key
+
+
+def _line_type(book: RuleBook) -> Column:
+    """The delivered kind of a line in upper case; not read where no feed says what kinds mean."""
+    is_asked = book.any_feed(lambda r: bool(r.return_types or r.cancellation_types))
+    return F.upper(F.trim("line_type")) if is_asked else F.lit(None).cast("string")
+
+
 _AS_DELIVERED = ("sold_at", "source", "feed", "delivery_seq", "row_number", "row_hash", "batch_id")
-_OPTIONAL_TEXTS = ("customer_id", "store_id", "product_name", "country", "original_basket_id")
+_OPTIONAL_TEXTS = ("customer_id", "store_id", "product_name", "country")
+_MONEY = ("gross_amount", "amount", "discount_amount", "coupon_amount")
 
 
 def _or_zero(name: str) -> Column:
@@ -143,18 +175,24 @@ def _txn_type(book: RuleBook) -> Column:
     """Bookkeeping is: special baskets, fees and corrections that are no charge to a buyer, stock written off."""
     is_worthless, goes_back = F.col("gross_amount") == 0, F.col("quantity") < 0
     is_charge = (F.col("quantity") > 0) & (F.col("gross_amount") > 0)
-    is_taken_back = goes_back | ((F.col("quantity") == 0) & (F.col("amount") < 0))
+    is_said = _is_of_type(book, F.col("_line_type"), lambda r: r.return_types)
+    is_taken_back = is_said | goes_back | ((F.col("quantity") == 0) & (F.col("amount") < 0))
     is_corrected = _is_no_merchandise(book, F.col("product_id")) & ~is_charge
     return (
-        F.when(_is_cancellation(book, F.col("basket_id")), "cancellation")
+        F.when(_is_cancellation(book, F.col("basket_id"), F.col("_line_type")), "cancellation")
         .when(_is_booking(book, F.col("basket_id")) | is_corrected | (goes_back & is_worthless), "adjustment")
         .when(is_taken_back, "return")
         .otherwise("sale")
     )
 
 
-def _is_cancellation(book: RuleBook, basket: Column) -> Column:
-    return _of_feeds(book, lambda r: r.cancellation_prefixes, lambda found: starts_with_any(basket, found))
+def _is_cancellation(book: RuleBook, basket: Column, line_type: Column) -> Column:
+    by_number = _of_feeds(book, lambda r: r.cancellation_prefixes, lambda found: starts_with_any(basket, found))
+    return by_number | _is_of_type(book, line_type, lambda r: r.cancellation_types)
+
+
+def _is_of_type(book: RuleBook, line_type: Column, of: Callable[[FeedRules], tuple[str, ...]]) -> Column:
+    return _of_feeds(book, of, lambda found: F.coalesce(line_type.isin(list(found)), F.lit(False)))
 
 
 def _is_booking(book: RuleBook, basket: Column) -> Column:
@@ -190,13 +228,15 @@ def _requirements(book: RuleBook) -> dict[str, Column]:
     money = ("amount", "discount_amount", "coupon_amount", "coupon_match_amount")
     codes = (F.octet_length(c) for c in ("basket_id", "product_id", "customer_id", "store_id"))
     ahead = F.unix_micros("sold_at") - F.unix_micros("loaded_at")
-    basket, product = F.trim("basket_id"), F.upper(F.trim("product_id"))
-    is_sale_line = ~(_is_cancellation(book, basket) | _is_booking(book, basket) | _is_no_merchandise(book, product))
+    key, kind = _key(book), _line_type(book)
+    is_other = _is_booking(book, key["basket_id"]) | _is_no_merchandise(book, key["product_id"])
+    is_back = _is_cancellation(book, key["basket_id"], kind) | _is_of_type(book, kind, lambda r: r.return_types)
+    is_sale_line = ~(is_other | is_back)
     is_negative = (F.col("unit_price") < 0) | ((F.col("amount") < 0) & (F.col("quantity") > 0))
     line = F.col("line_id").try_cast("int")
     return {
         "unknown_source": book.known(),
-        "missing_basket": F.col("basket_id").isNotNull() & (basket != ""),
+        "missing_basket": F.col("basket_id").isNotNull() & (F.trim("basket_id") != ""),
         "missing_product": F.col("product_id").isNotNull() & (F.trim("product_id") != ""),
         "missing_time": F.col("sold_at").isNotNull(),
         "missing_quantity": F.col("quantity").isNotNull(),
@@ -210,7 +250,19 @@ def _requirements(book: RuleBook) -> dict[str, Column]:
         & (F.least(zero, *money) > -limit_a)
         & (F.col("unit_price").isNull() | ((F.col("unit_price") < limit_p) & (F.col("unit_price") > -limit_p))),
         "overlong_code": F.greatest(*codes) <= _MAX_CODE_BYTES,
+        **_promised(book),
     }
+
+
+def _promised(book: RuleBook) -> dict[str, Column]:
+    """What only rows of feeds that say so must satisfy."""
+    found = {}
+    if book.any_feed(lambda r: not r.has_returns):
+        found["negative_quantity"] = ~(book.where(lambda r: not r.has_returns) & (F.col("quantity") < 0))
+    if book.any_feed(lambda r: not r.has_guests):
+        names_one = F.coalesce(F.trim("customer_id") != "", F.lit(False))
+        found["missing_customer"] = book.where(lambda r: r.has_guests) | names_one
+    return found
 
 
 def _is_acceptable(book: RuleBook) -> Column:
@@ -229,7 +281,8 @@ def _reject(raw: DataFrame, book: RuleBook) -> DataFrame:
 def _keep_once(raw: DataFrame, previous: DataFrame | None, book: RuleBook, hold: Once) -> DataFrame:
     # Rows are told apart before they are typed, so that the few doubtful ones are all that is typed a second time.
     key = _key(book)
-    line, basket = F.xxhash64(*key.values()), F.xxhash64(key["merchant_id"], key["basket_id"])
+    basket = F.xxhash64(key["merchant_id"], key["basket_id"])
+    line = F.xxhash64(*{**key, "product_id": _product_in_key(book, key["product_id"])}.values())
     marked = raw.join(F.broadcast(_repeated_lines(raw, line)), _bucket(line) == F.col("_line_bucket"), "left")
     maybe = F.col("_line_bucket").isNotNull()
     known = hold(_known_baskets(raw, previous, basket, hold)) if previous is not None else None
@@ -297,6 +350,11 @@ def _redelivered_baskets(raw: DataFrame, known: DataFrame | None, basket: Column
     return (found[0] if len(found) == 1 else found[0].unionByName(found[1])).distinct()
 
 
+def _are_copies_equal(rules: FeedRules) -> bool:
+    """Whether nothing identifies a line and rows that are equal in every cell are copies."""
+    return not rules.key and not rules.repeats_are_lines
+
+
 def _replaces_baskets(rules: FeedRules) -> bool:
     return rules.later_delivery == "basket"
 
@@ -307,19 +365,25 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
     All windows partition by basket or finer, so the rows are shuffled once.
     """
     basket = ("merchant_id", "basket_id")
-    key = (*basket, "product_id", "line_number")
+    doubtful = doubtful.withColumn("_product", _product_in_key(book, F.col("product_id")))
+    key = (*basket, "_product", "line_number")
     in_basket, in_line = Window.partitionBy(*basket), Window.partitionBy(*key)
     whole = book.where(_replaces_baskets)
     newest = F.when(whole, F.max(F.when(whole, F.col("delivery_seq"))).over(in_basket))
     rows = doubtful.withColumn("_newest", newest).withColumn("_replaced", F.col("delivery_seq") < F.col("_newest"))
     rows = rows.withColumn("_replaced", F.coalesce("_replaced", F.lit(False)))
 
-    # Lines without a number of their own are told apart by their order in the delivery.
-    numbered = F.col("_new") & ~F.col("_has_line") & book.where(lambda r: r.repeats_are_lines)
-    in_delivery = Window.partitionBy(*basket, "product_id", "_new", "_has_line", "delivery_id").orderBy("row_number")
-    rows = rows.withColumn(
-        "line_number", F.when(numbered, F.row_number().over(in_delivery)).otherwise(F.col("line_number"))
-    )
+    # Lines without a number of their own are told apart by their order in the delivery; where nothing identifies a
+    # line and equal rows are copies, by the first of those that are equal in every cell.
+    unnumbered = F.col("_new") & ~F.col("_has_line")
+    alike = (*basket, "product_id", "_new", "_has_line", "delivery_id")
+    in_delivery = Window.partitionBy(*alike).orderBy("row_number")
+    number = F.when(unnumbered & book.where(lambda r: r.repeats_are_lines), F.row_number().over(in_delivery))
+    if book.any_feed(_are_copies_equal):
+        rows = rows.withColumn("_row", F.min("row_number").over(Window.partitionBy(*alike, "row_hash")))
+        by_content = F.dense_rank().over(Window.partitionBy(*alike).orderBy("_row"))
+        number = number.when(unnumbered & book.where(_are_copies_equal), by_content)
+    rows = rows.withColumn("line_number", number.otherwise(F.col("line_number")))
 
     first_stands = book.where(lambda r: r.later_delivery == "none")
     order = F.when(first_stands, -F.col("delivery_seq")).otherwise(F.col("delivery_seq"))
@@ -346,7 +410,8 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
         "_older", F.flatten(F.collect_list("_older").over(in_basket))
     )
     rows = rows.withColumn("_same", F.flatten(F.collect_list("_same").over(in_line)))
-    rows = rows.withColumn("_has_winner", F.max("_wins").over(in_line))
+    # A line that stands for one of another product is stored beside it, so that one leaves the table.
+    rows = rows.withColumn("_has_winner", F.max("_wins").over(Window.partitionBy(*basket, "product_id", "line_number")))
     listed = F.sort_array(
         F.array_distinct(F.concat("_same", F.when(F.col("_is_first"), F.col("_older")).otherwise(none)))
     )

@@ -14,7 +14,8 @@ from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
 
-POS = FeedRules("pos", "lines", "grocer", timezone="America/New_York", has_reductions=True)
+LINE_KEY = ("basket_id", "product_id", "line_id")
+POS = FeedRules("pos", "lines", "grocer", timezone="America/New_York", has_reductions=True, key=LINE_KEY)
 REPEATS = FeedRules("kiosk", "lines", "kiosk", repeats_are_lines=True)
 WHOLESALE = FeedRules(
     "wholesale",
@@ -30,7 +31,7 @@ WHOLESALE = FeedRules(
     is_priced=True,
     default_channel="online",
 )
-FIRST_STANDS = FeedRules("log", "lines", "log", later_delivery="none")
+FIRST_STANDS = FeedRules("log", "lines", "log", later_delivery="none", key=LINE_KEY)
 RULES = (POS, REPEATS, WHOLESALE, FIRST_STANDS)
 LINE, REJECT = "silver.transaction_line", "silver.transaction_reject"
 
@@ -59,8 +60,8 @@ def raw(rules=POS, **values):
     return usual | values
 
 
-def conform(spark, deliveries, previous=None):
-    made = conform_transactions(rows(spark, "bronze.raw_transactions", deliveries), sources=RULES, previous=previous)
+def conform(spark, deliveries, previous=None, rules=RULES):
+    made = conform_transactions(rows(spark, "bronze.raw_transactions", deliveries), sources=rules, previous=previous)
     assert set(made) == {LINE, REJECT}
     return {name: [r.asDict() for r in frame.collect()] for name, frame in made.items()}
 
@@ -78,12 +79,12 @@ def merge(lines, upserts):
     return list(held.values())
 
 
-def in_batches(spark, *batches):
+def in_batches(spark, *batches, rules=RULES):
     """Content of both tables after each batch was conformed and merged in turn."""
     lines, rejects = [], {}
     for batch in batches:
         previous = rows(spark, LINE, lines) if lines else None
-        made = conform(spark, batch, previous)
+        made = conform(spark, batch, previous, rules)
         assert len({tuple(r[k] for k in table_of(LINE).key) for r in made[LINE]}) == len(made[LINE])
         lines = merge(lines, made[LINE])
         rejects |= {(r["file_id"], r["delivery"], r["row_number"]): r for r in made[REJECT]}
@@ -266,3 +267,90 @@ def same(a, b):
         return sorted(repr(sorted((k, v) for k, v in r.items())) for r in found)
 
     return plain(a) == plain(b)
+
+
+def test_a_line_number_alone_identifies_a_line_where_the_feed_says_so(spark):
+    orders = FeedRules("shop", "orders", "shop", key=("basket_id", "line_id"))
+    first = [raw(orders, n=1, line_id="1", product_id="A"), raw(orders, n=2, line_id="2", product_id="C")]
+    corrected = [raw(orders, d=2, line_id="1", product_id="B", quantity=Decimal(9))]
+    for batches in ([first, corrected], [first + corrected]):
+        lines, rejects = in_batches(spark, *batches, rules=(orders,))
+        assert sorted((r["product_id"], r["line_number"]) for r in lines) == [("B", 1), ("C", 2)]
+        assert len({r["transaction_id"] for r in lines}) == 2
+        assert set(accounted(lines, rejects).values()) == {1}
+
+
+def test_without_a_key_only_rows_equal_in_every_cell_are_copies(spark):
+    loose = FeedRules("market", "lines", "market")
+    sold = [
+        raw(loose, n=1, amount=Decimal(10), row_hash=7),
+        raw(loose, n=2, amount=Decimal(18), row_hash=8),
+        raw(loose, n=3, amount=Decimal(10), row_hash=7),
+        raw(loose, n=4, product_id="P2", amount=Decimal(1), row_hash=9),
+    ]
+    again = [r | {"delivery": "day-2", "delivery_seq": 2, "batch_id": 2, "file_id": "market-2"} for r in sold]
+    for batches in ([sold], [sold, again], [sold + again]):
+        lines, rejects = in_batches(spark, *batches, rules=(loose,))
+        assert sorted(r["amount"] for r in lines) == [1, 10, 18]
+        assert sum(accounted(lines, rejects).values()) == sum(map(len, batches))
+
+
+def test_two_systems_that_count_from_one_are_told_apart_by_a_prefix(spark):
+    tills = FeedRules("shop", "tills", "shop", later_delivery="basket")
+    web = FeedRules("shop", "web", "shop", later_delivery="basket", basket_prefix="W-", cancellation_prefixes=("W-X",))
+    made = [
+        raw(tills, n=1, basket_id="7"),
+        raw(web, n=2, d=2, basket_id=" 7 ", customer_id="c9"),
+        raw(web, n=3, d=2, basket_id="X8", quantity=Decimal(-1), original_basket_id="7"),
+        raw(web, n=4, d=2, basket_id=" "),
+    ]
+    lines, rejects = in_batches(spark, made, rules=(tills, web))
+    told = sorted((r["basket_id"], r["txn_type"], r["original_basket_id"]) for r in lines)
+    assert told == [("7", "sale", None), ("W-7", "sale", None), ("W-X8", "cancellation", "W-7")]
+    assert [r["reasons"] for r in rejects] == [["missing_basket"]]
+
+
+def test_what_goes_back_is_negative_however_the_feed_writes_it(spark):
+    shop = FeedRules(
+        "shop", "lines", "shop", key=LINE_KEY, has_reductions=True, cancellation_prefixes=("X",),
+        cancellation_types=("STORNO",), return_types=("R", "RETURN"), adjustment_codes=("M",),
+    )  # fmt: skip
+    money = {"amount": Decimal(20), "discount_amount": Decimal(2), "unit_price": None}
+    cases = {
+        "sold": dict(money, line_type="S"),
+        "back by quantity": dict(money, quantity=Decimal(-2)),
+        "back by kind": dict(money, line_type=" return "),
+        "back by kind, in minus": dict(line_type="r", amount=Decimal(-20), discount_amount=Decimal(-2)),
+        "cancelled by number": dict(money, basket_id="X3"),
+        "cancelled by kind": dict(money, line_type="storno"),
+        "by hand": dict(money, basket_id="X4", product_id="M"),
+    }
+    made = conform(spark, [raw(shop, n=i, **{"basket_id": f"b{i}", **c}) for i, c in enumerate(cases.values())],
+                   rules=(shop,))  # fmt: skip
+    assert made[REJECT] == []
+    found = {
+        name: (r["txn_type"], r["quantity"], r["amount"], r["gross_amount"], r["discount_amount"])
+        for name, r in zip(cases, sorted(made[LINE], key=lambda r: r["row_number"]), strict=True)
+    }
+    assert found == {
+        "sold": ("sale", 2, 20, 22, 2),
+        "back by quantity": ("return", -2, -20, -22, -2),
+        "back by kind": ("return", -2, -20, -22, -2),
+        "back by kind, in minus": ("return", -2, -20, -22, -2),
+        "cancelled by number": ("cancellation", -2, -20, -22, -2),
+        "cancelled by kind": ("cancellation", -2, -20, -22, -2),
+        "by hand": ("cancellation", 2, 20, 22, 2),
+    }
+
+
+def test_a_feed_without_returns_or_guests_refuses_them(spark):
+    strict = FeedRules("till", "lines", "till", key=LINE_KEY, has_returns=False, has_guests=False)
+    given = [
+        raw(strict, n=1),
+        raw(strict, n=2, basket_id="b2", quantity=Decimal(-1)),
+        raw(strict, n=3, basket_id="b3", customer_id=" "),
+        raw(POS, n=4, basket_id="b4", quantity=Decimal(-1), customer_id=None),
+    ]
+    made = conform(spark, given, rules=(strict, POS))
+    assert sorted(r["row_number"] for r in made[LINE]) == [1, 4]
+    assert sorted(r["reasons"] for r in made[REJECT]) == [["missing_customer"], ["negative_quantity"]]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from lakehouse.errors import SourceError
+from lakehouse.runner import Run
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.samples import GENERATORS
 from pipelines.bronze.sources import TransactionRules
+from pipelines.bronze.survey import Book
 from pipelines.bronze.time_patterns import pattern_problems
 from tests.support.feeds import make_source, put
+
+if TYPE_CHECKING:
+    from lakehouse.lake import Lake
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -228,3 +234,72 @@ def test_folders_and_files_may_be_called_like_patterns(tmp_path: Path) -> None:
     assert names(f"{tmp_path}/*/Sales [1-3]/*.csv") == ["c.csv"]
     (tmp_path / "data [1]" / "Sales [2024]" / "*.csv").touch()
     assert names("data:Sales [2024]/*.csv") == ["*.csv", *both]
+
+
+SALES = """
+description: Sales.
+merchant: {{id: shop, name: Shop, country: GB}}
+timezone: {zone}
+currency: {currency}
+feeds:
+  - name: sales
+    subject: transactions
+    location: ${{drop}}/*.csv
+    format: csv
+    key: [{key}]
+    columns:
+      receipt: {{to: basket_id}}
+      line: {{to: {line}}}
+      product: {{to: product_id}}
+    transactions: {{{rules}}}
+"""
+
+
+def sales(key: str = "", line: str = "line_id", rules: str = "", zone: str = "UTC", currency: str = "GBP") -> str:
+    return SALES.format(key=key, line=line, rules=rules, zone=zone, currency=currency)
+
+
+@pytest.mark.parametrize("key", ["", "basket_id, line_id", "basket_id, product_id, line_id"])
+def test_keys_that_tell_lines_apart_are_taken(tmp_path: Path, key: str) -> None:
+    load_sources(write(tmp_path, shop=sales(key)), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (sales("line_id, product_id"), "identified by basket_id with product_id, with line_id, or with both"),
+        (sales("basket_id, store_id", line="store_id"), "identified by basket_id with product_id"),
+        (sales("basket_id, product_id"), "line_id is delivered and tells lines of a basket apart"),
+        (sales(rules="return_types: [R]"), "map a column to it"),
+        (sales(line="line_type", rules="returns: none, return_types: [R]"), "contradict each other"),
+    ],
+)
+def test_what_would_be_declared_in_vain_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SourceError, match=re.escape(said)):
+        load_sources(write(tmp_path, shop=text), {})
+
+
+def test_the_sales_of_one_merchant_have_one_currency_and_one_zone(tmp_path: Path) -> None:
+    both = write(tmp_path, shop=sales(), web=sales(currency="CHF", zone="Europe/Zurich"))
+    with pytest.raises(SourceError) as refused:
+        load_sources(both, {})
+    assert "currency: CHF, but sales of 'shop' are in GBP in shop.yml" in str(refused.value)
+    assert "timezone: Europe/Zurich, but sales of 'shop' are in UTC in shop.yml" in str(refused.value)
+
+
+def test_feeds_of_a_source_that_deliver_one_subject_stand_in_one_order(tmp_path: Path) -> None:
+    text = sales() + sales().partition("feeds:\n")[2].replace("name: sales", "name: corrections")
+    source = load_sources(write(tmp_path, shop=text), {}).source("shop")
+    book = Book(cast("Lake", NoTables()), Run.begin(), {"shop"})
+    found = [book.next_number(source, source.feed(name)) for name in ("sales", "sales", "corrections", "sales")]
+    assert found == [1, 2, 3, 4]
+
+
+class NoTables:
+    """A lakehouse in which nothing was written yet."""
+
+    def for_rows(self, _: int) -> NoTables:
+        return self
+
+    def exists(self, _: str) -> bool:
+        return False
