@@ -54,7 +54,7 @@ class Plan:
     Attributes:
         segments: Active segments of customers that refresh by themselves.
         needed: These and the segments they ask for.
-        definitions: Content hash of all that decides a membership.
+        definitions: Content hash of all that decides a membership, and when it must be asked again.
         on_features: Conditions on features, each once.
         conditions: Every condition with an answer of its own: those on features first.
         asked: What is asked of events.
@@ -74,7 +74,10 @@ class Plan:
         evaluated = tuple(sorted((s for s in active if s.refresh_mode == "auto"), key=lambda s: s.segment_id))
         needed = with_referenced(evaluated, active)
         decides = [[s.segment_id, s.version, s.priority, s.refresh_mode] for s in (*active, *needed)]
-        mark = hashlib.sha256(canonical(sorted(decides)).encode()).hexdigest()[:12]
+        asked = Asked.by([s.rule for s in needed])
+        # Who was evaluated with other edges may be waiting for the wrong day.
+        edges = sorted([event, asked.edges(event)] for event in asked.events)
+        mark = hashlib.sha256(canonical([sorted(decides), edges]).encode()).hexdigest()[:12]
         return cls._made(evaluated, needed, mark)
 
     @classmethod

@@ -89,6 +89,19 @@ def measures_in(rules: Iterable[Rule]) -> tuple[Measure, ...]:
     return tuple(dict.fromkeys(m for leaf in events for m in measures_of(leaf)))
 
 
+def windows_in(rules: Iterable[Rule]) -> tuple[tuple[str, Span], ...]:
+    """Returns every kind of event with the windows it is looked at through, each once, in a stable order.
+
+    Not all of them are windows of a measure: `first_time` measures over all days, and holds the day against its window.
+    """
+    found: dict[tuple[str, Span], None] = {}
+    for leaf in (leaf for rule in rules for leaf in leaves_of(rule)):
+        if isinstance(leaf, EventCondition | SequenceCondition):
+            steps = leaf.steps if isinstance(leaf, SequenceCondition) else (leaf.step,)
+            found |= dict.fromkeys((step.event, Span.of(leaf.window)) for step in steps)
+    return tuple(found)
+
+
 def sequences_in(rules: Iterable[Rule]) -> tuple[SequenceCondition, ...]:
     """Returns the sequences of many rules, each once, in a stable order."""
     found = (leaf for rule in rules for leaf in leaves_of(rule) if isinstance(leaf, SequenceCondition))

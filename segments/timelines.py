@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from segments.events import EVENTS, FACTS, PRODUCTS, VISITS, Tables
-from segments.measures import Measure, Span, measures_in, sequences_in
+from segments.measures import Measure, Span, measures_in, sequences_in, windows_in
 from segments.rules import MAX_STEPS, EventStep, Rule, SequenceCondition
 
 RECHECK = "_recheck_on"
@@ -25,16 +25,18 @@ class Asked:
     Attributes:
         measures: Aggregates and the column each is found in.
         sequences: Sequences and the column each is found in.
+        windows: Kinds of events with the windows of conditions on them.
     """
 
     measures: Mapping[Measure, str]
     sequences: Mapping[SequenceCondition, str]
+    windows: tuple[tuple[str, Span], ...]
 
     @classmethod
     def by(cls, rules: Sequence[Rule]) -> Asked:
         """Collects what `rules` ask."""
         measures = {m: f"_m{i}" for i, m in enumerate(measures_in(rules))}
-        return cls(measures, {s: f"_q{i}" for i, s in enumerate(sequences_in(rules))})
+        return cls(measures, {s: f"_q{i}" for i, s in enumerate(sequences_in(rules))}, windows_in(rules))
 
     def __bool__(self) -> bool:
         """Whether anything is asked."""
@@ -53,7 +55,8 @@ class Asked:
 
     def edges(self, event: str) -> list[int]:
         """Ages in days at which an event of a kind comes into a window or leaves it."""
-        return sorted({0}.union(*[span.edges for span in self._spans(event)]))
+        windows = [span for name, span in self.windows if name == event]
+        return sorted({0}.union(*[span.edges for span in (*self._spans(event), *windows)]))
 
     def first_day(self, event: str, as_of: date) -> date | None:
         """The earliest day on which an event of a kind counts for anything; None when every day does."""

@@ -212,7 +212,7 @@ class World:
             return Not(self._rule(depth - 1, known))
         if known and kind < 0.66:
             return in_segment(self.pick.choice(known))
-        return self._on_events() if kind < 0.9 else self._on_features()
+        return self.ask_of_events() if kind < 0.9 else self._on_features()
 
     def _on_features(self) -> Rule:
         some = self.pick
@@ -227,7 +227,8 @@ class World:
             ]
         )
 
-    def _on_events(self) -> EventCondition | Rule:
+    def ask_of_events(self) -> EventCondition | Rule:
+        """Returns a random condition on events."""
         some = self.pick
         name = some.choice(["purchase", "item", "return", "coupon_redemption", "cart_add", "page_view", "login"])
         asked = event(name)
@@ -258,6 +259,7 @@ class World:
             rolling.stopped(),
             rolling.resumed(after_days=some.choice([2, 10])),
             rolling.first_time(),
+            event(name, asked.filter).from_to(DAY - timedelta(days=3), DAY + timedelta(days=2)).first_time(),
             asked.did_unless_since(event(some.choice(["return", "coupon_redemption", "checkout"]))),
             event(name).within_last_days(days * 3).regular(every_days=days),
             sequence(asked, event("coupon_redemption"), max_gap_days=some.choice([None, 1, 10])),

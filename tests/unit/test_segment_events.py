@@ -20,7 +20,9 @@ from segments.load import DefinitionError, load_segments, parse_rule, parse_segm
 from segments.logic import Logic
 from segments.reference import Happening, Observed, explain
 from segments.rules import All, AnyOf, Not, Rule
+from segments.timelines import Asked
 from tests.support.segment_features import FEATURES
+from tests.support.segment_worlds import DAY, World
 
 AS_OF = date(2018, 1, 1)
 
@@ -104,6 +106,23 @@ def test_python_yaml_and_rows_say_the_same(rule: Rule) -> None:
 )  # fmt: skip
 def test_an_event_condition_says_what_its_words_say(rule: Rule, events: list[Happening], answer: bool | None) -> None:
     assert truth(rule, *events) is answer
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_answer_changes_only_on_a_day_that_the_age_of_an_event_tells_of(seed: int) -> None:
+    """Each definition by itself: beside others of the same kind of event it would be asked again on their days."""
+    world = World(random.Random(seed))
+    world.begin(4)
+    for rule in [world.ask_of_events() for _ in range(15)]:
+        asked = Asked.by([rule])
+        for key in world.features:
+            events = [e for e in world.observe(key, DAY, []).events if e.event in asked.events]
+            told = {e.day + timedelta(days=age + 1) for e in events for age in asked.edges(e.event)}
+            told |= {e.known_on + timedelta(days=1) for e in events if e.known_on is not None}
+            days = [DAY + timedelta(days=n) for n in range(-5, 40)]
+            truths = [explain(rule, Observed(day, FEATURES, events=events)).truth for day in days]
+            changed = {day for day, now, before in zip(days[1:], truths[1:], truths, strict=False) if now != before}
+            assert changed <= told, rule
 
 
 def test_abandonment_is_about_the_last_one() -> None:
