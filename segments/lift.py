@@ -67,10 +67,11 @@ def lift_of_rates(treated: tuple[int, int], control: tuple[int, int], *, confide
     Source: two-proportion z test with pooled variance; Wald interval (statsmodels).
 
     Raises:
-        SettingsError: A group is empty, or more did than there are.
+        SettingsError: A group is empty, or more did than there are; or the confidence is none.
     """
     from statsmodels.stats.proportion import confint_proportions_2indep, proportions_ztest
 
+    _check_confidence(confidence)
     for did, n in (treated, control):
         if n <= 0 or not 0 <= did <= n:
             raise SettingsError(f"{did} of {n} customers is no rate")
@@ -94,10 +95,11 @@ def lift_of_means(
     Source: Welch (1947), unequal variances, degrees of freedom of Satterthwaite.
 
     Raises:
-        SettingsError: A group has fewer than two customers.
+        SettingsError: A group has fewer than two customers; or the confidence is none.
     """
     from scipy import stats
 
+    _check_confidence(confidence)
     (n, mean, variance), (m, other, other_variance) = treated, control
     if min(n, m) < 2:
         raise SettingsError("a mean needs two customers in either group to have a variance")
@@ -105,7 +107,8 @@ def lift_of_means(
     error = math.sqrt(sum(parts))
     if error == 0:
         same = mean == other
-        return _lift(mean, other, mean - other, mean - other, 0.0 if same else math.inf, float(same), confidence)
+        t = 0.0 if same else math.copysign(math.inf, mean - other)
+        return _lift(mean, other, mean - other, mean - other, t, float(same), confidence)
     df = sum(parts) ** 2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (m - 1))
     t = (mean - other) / error
     reach = float(stats.t.ppf((1 + confidence) / 2, df)) * error
@@ -137,6 +140,11 @@ def check_sample_ratio(
     whole = sum(meant.values())
     chi2, p = stats.chisquare([sizes[a] for a in meant], [total * s / whole for s in meant.values()])
     return RatioCheck(float(chi2), float(p), bool(p < limit))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise SettingsError(f"a confidence lies between 0 and 1, such as 0.95, and is not {confidence}")
 
 
 def _lift(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from itertools import accumulate
 from typing import Final
 
@@ -44,10 +45,28 @@ def is_held_out(keys: Sequence[str], salt: str, share: float) -> Column:
 
 
 def arm_of(values: Sequence[object], salt: str, shares: Mapping[str, float]) -> str:
-    """The same for one customer, in Python; `values` are those of the columns `assign_arm` is given."""
-    said = "\u001f".join([salt, *(str(v) for v in values)])
+    """The same for one customer, in Python; `values` are those of the columns `assign_arm` is given.
+
+    Raises:
+        SettingsError: As of `assign_arm`; or a value is of a type that Spark may write in another way.
+    """
+    said = "\u001f".join([salt, *map(_as_spark_writes, values)])
     position = int(hashlib.sha256(said.encode()).hexdigest()[:DIGITS], 16) / UNIT
     return next(name for name, edge in _edges(shares) if position < edge)
+
+
+def _as_spark_writes(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case str() | int():
+            return str(value)
+        case date() if not isinstance(value, datetime):
+            return value.isoformat()
+        case _:
+            raise SettingsError(f"a customer is identified by text, whole numbers, days or flags, not {value!r}")
 
 
 def split_by_strata(

@@ -23,6 +23,16 @@ def test_spark_and_python_agree_on_every_customer(spark: SparkSession) -> None:
     assert all(r.low == (r.arm == TREATED) for r in found)
 
 
+def test_they_agree_on_flags_days_and_nothing(spark: SparkSession) -> None:
+    frame = spark.range(60).select(
+        F.when(F.col("id") % 3 > 0, F.col("id") % 2 == 0).alias("flag"),
+        F.date_add(F.lit("2018-01-01"), F.col("id").cast("int")).alias("day"),
+    )
+    keys = ("flag", "day")
+    found = frame.select(*keys, assign_arm(keys, "spring", SHARES).alias("arm")).collect()
+    assert [r.arm for r in found] == [arm_of([r.flag, r.day], "spring", SHARES) for r in found]
+
+
 def test_strata_are_filled_in_proportion_and_nobody_moves_when_others_come(spark: SparkSession) -> None:
     frame = spark.range(500).select(
         F.lit("shop").alias("website_id"),

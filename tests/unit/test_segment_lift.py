@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean, variance
@@ -71,11 +72,16 @@ def test_no_variance_is_no_evidence_and_no_error() -> None:
     nobody = lift_of_rates((0, 10), (0, 20))
     assert (nobody.difference, nobody.relative, nobody.p_value) == (0, None, 1)
     assert lift_of_means((5, 2.0, 0.0), (5, 2.0, 0.0)).p_value == 1
+    assert lift_of_means((2, 1.0, 0.0), (2, 2.0, 0.0)).statistic == -math.inf
+    assert lift_of_means((2, 2.0, 0.0), (2, 1.0, 0.0)).statistic == math.inf
 
 
 @pytest.mark.parametrize("bad", [lambda: lift_of_rates((3, 2), (0, 1)), lambda: lift_of_rates((0, 0), (0, 1)),
                                  lambda: lift_of_means((1, 2.0, 0.0), (5, 2.0, 0.0)),
                                  lambda: check_sample_ratio({"a": 1}, {"b": 1}),
+                                 lambda: lift_of_rates((1, 2), (0, 1), confidence=95),
+                                 lambda: lift_of_means((5, 2.0, 1.0), (5, 2.0, 1.0), confidence=float("nan")),
+                                 lambda: arm_of([0.5], "s", {"a": 1.0}),
                                  lambda: arm_of([1], "s", {"a": 0.5, "b": 0.4})])  # fmt: skip
 def test_what_is_no_group_is_refused(bad: object) -> None:
     with pytest.raises(SettingsError):
