@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from lakehouse.errors import suggest
+from segments.nodes import has_controls, short
 from segments.rules import Place
 
 MAX_LIST_BYTES: Final = 4 * 1024 * 1024
@@ -32,6 +33,14 @@ def read_lists(folder: Path, complain: Callable[[str, Place], None]) -> Mapping[
     return lists
 
 
+def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    """Yields each row with the line it begins on: a quoted value may hold line breaks."""
+    begins = 1
+    for row in reader:
+        yield begins, row
+        begins = reader.line_num + 1  # type: ignore[attr-defined]
+
+
 def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
     if not _NAME.fullmatch(path.stem):
         complain("a list is named with lower-case letters, digits and underscores, beginning with a letter", 1)
@@ -41,7 +50,7 @@ def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
             complain(f"is {size:,} bytes; a list may have {MAX_LIST_BYTES:,}", 1)
             return frozenset()
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
+            rows = list(_rows(csv.reader(file, strict=True)))
     except OSError as error:
         why = error.strerror or type(error).__name__
         complain(f"cannot be read: {why}; put a CSV file with a column '{_COLUMN}' here, or take this away", 1)
@@ -49,15 +58,20 @@ def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
     except (UnicodeDecodeError, csv.Error) as error:
         complain(f"is not a CSV file in UTF-8: {type(error).__name__}", 1)
         return frozenset()
-    header = [name.strip() for name in rows[0]] if rows else []
+    header = [name.strip() for name in rows[0][1]] if rows else []
     if _COLUMN not in header:
         complain(f"has no column '{_COLUMN}'.{suggest(_COLUMN, header)}", 1)
         return frozenset()
+    if header.count(_COLUMN) > 1:
+        complain(f"has the column '{_COLUMN}' more than once; one of them is needed", 1)
+        return frozenset()
     at = header.index(_COLUMN)
     found: set[str] = set()
-    for line, row in enumerate(rows[1:], 2):
+    for line, row in rows[1:]:
         value = row[at].strip() if len(row) > at else ""
-        if value:
+        if has_controls(value):
+            complain(f"a '{_COLUMN}' with a control character, '{short(value)}'", line)
+        elif value:
             found.add(value)
         elif any(row):
             complain(f"a row without a '{_COLUMN}'", line)

@@ -235,7 +235,7 @@ class _Reader(ConditionReader):
             if required not in got:
                 self.complain(f"'{required}' is missing", node)
         made = {
-            "name": self.text(got.get("name"), minimum=1, maximum=255),
+            "name": self.line(got.get("name"), minimum=1, maximum=255),
             "description": self.text(got.get("description"), maximum=10_000) or "",
             "entity": self.choice(got.get("entity"), ("customer", "guest"), "customer"),
             "is_active": self.typed(got.get("is_active"), bool, "true or false", True),

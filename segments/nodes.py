@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -237,6 +238,14 @@ class NodeReader:
             self.complain(f"text of {minimum} to {maximum} characters is needed here, not {describe(value)}", node)
         return None
 
+    def line(self, node: yaml.Node | None, minimum: int = 0, maximum: int = MAX_TEXT) -> str | None:
+        """Returns a text field of one line without control characters, None when absent or wrong."""
+        value = self.text(node, minimum, maximum)
+        if value is not None and node is not None and has_controls(value):
+            self.complain(f"'{short(value)}' has a line break or another control character, which a name may not", node)
+            return None
+        return value
+
     def typed(self, node: yaml.Node | None, kind: type, wanted: str, default: Any) -> Any:
         """Returns a field of a Python type."""
         if node is None:
@@ -310,6 +319,11 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the text '{short(value)}'"
     return f"{type(value).__name__} {short(str(value))}"
+
+
+def has_controls(text: str) -> bool:
+    """Whether text holds a control character or a line break, which a terminal would act on."""
+    return any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in text)
 
 
 def short(text: str) -> str:

@@ -75,6 +75,8 @@ CASES: dict[str, str | bytes] = {
     **{f"segment_id {i}": f"segment_id: {v!r}\nname: S\nrule: {GOOD}" for i, v in enumerate(["", "S", "1a", "a b", "a/b", "../a", "a;b", "a" * 64, "ä", "a'--"])},
     "an empty name": "segment_id: s\nname: ''\nrule: " + GOOD,
     "a long name": f"segment_id: s\nname: {'x' * 256}\nrule: {GOOD}",
+    "a name that paints": 'segment_id: s\nname: "\\e[31mred"\nrule: ' + GOOD,
+    "a name of two lines": 'segment_id: s\nname: "two\\nlines"\nrule: ' + GOOD,
     "a name that is a list": "segment_id: s\nname: [S]\nrule: " + GOOD,
     "a negative priority": "segment_id: s\nname: S\npriority: -1\nrule: " + GOOD,
     "a huge priority": "segment_id: s\nname: S\npriority: 99999999999\nrule: " + GOOD,
