@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Literal
 
+from lakehouse.errors import SettingsError
 from segments.catalogue import GROUP
 from segments.rules import (
     EVER,
@@ -183,7 +184,22 @@ def in_list(name: str, customer_ids: Collection[str]) -> InList:
 
 def sequence(*steps: event, max_gap_days: int | None = None, within_last_days: int | None = None) -> SequenceCondition:
     """True for whom these events followed one another: `sequence(event("campaign_contact"), event("purchase"))`."""
-    return SequenceCondition(tuple(s.step for s in steps), max_gap_days, Window(last_days=within_last_days))
+    window = Window(last_days=within_last_days)
+    return SequenceCondition(tuple(_only_step(s, "sequence") for s in steps), max_gap_days, window)
+
+
+def _only_step(said: event, within: str) -> EventStep:
+    """Returns the events meant where neither a window nor a measure of theirs can be.
+
+    Raises:
+        SettingsError: They have one.
+    """
+    if said.window != EVER or said.measure != "count":
+        extra = said.window.to_dict() or {said.measure: said.field}
+        raise SettingsError(
+            f"event('{said.name}') within {within}(...) cannot have {canonical(extra)}; only a filter, by where(...)"
+        )
+    return said.step
 
 
 @dataclass(frozen=True)
@@ -289,8 +305,8 @@ class event:  # noqa: N801 - reads as a word in a rule
         return EventStep(self.name, self.filter)
 
     def where(self, rule: Rule) -> event:
-        """Counts only events whose fields fit: `feature("amount").at_least(20)`."""
-        return replace(self, filter=rule)
+        """Counts only events whose fields fit: `feature("amount").at_least(20)`; said again, both must fit."""
+        return replace(self, filter=rule if self.filter is None else self.filter & rule)
 
     def within_last_days(self, days: int) -> event:
         """Looks at [as_of - days, as_of)."""
@@ -333,7 +349,7 @@ class event:  # noqa: N801 - reads as a word in a rule
 
     def did_unless_since(self, other: event) -> EventCondition:
         """Happened, and no `other` at or after the last of them: abandonment."""
-        return self._compared("did", unless=other.step)
+        return self._compared("did", unless=_only_step(other, "did_unless_since"))
 
     def at_least(self, value: float) -> EventCondition:
         """Measures the value or more."""

@@ -262,7 +262,7 @@ class World:
             event(name, asked.filter).from_to(DAY - timedelta(days=3), DAY + timedelta(days=2)).first_time(),
             asked.did_unless_since(event(some.choice(["return", "coupon_redemption", "checkout"]))),
             event(name).within_last_days(days * 3).regular(every_days=days),
-            sequence(asked, event("coupon_redemption"), max_gap_days=some.choice([None, 1, 10])),
+            sequence(event(name, asked.filter), event("coupon_redemption"), max_gap_days=some.choice([None, 1, 10])),
             sequence(event("purchase"), event("item"), event("purchase"), max_gap_days=20, within_last_days=30),
         ]
         if "amount" in EVENTS[name].fields:
