@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from segments.catalogue import Feature
 from segments.language import Segment
 from segments.measures import Measure, truth_of_event
-from segments.operators import OPERATORS
+from segments.operators import OPERATORS, balanced
 from segments.rules import (
     All,
     AnyOf,
@@ -72,7 +72,7 @@ class Compiler:
 
     def segment(self, segment: Segment) -> Column:
         """Returns whether a customer is in a segment: true only where the rule is true; null where it is unknown."""
-        return _balanced([*self._restrictions(segment), self.rule(segment.rule)], lambda a, b: a & b)
+        return balanced([*self._restrictions(segment), self.rule(segment.rule)], lambda a, b: a & b)
 
     def steps(self, segment: Segment) -> list[Column]:
         """Returns what must all be true of a member, in the order of `segments.tell.steps_of`."""
@@ -97,9 +97,9 @@ class Compiler:
             return F.col(names.answers[rule])
         match rule:
             case All(rules):
-                return _balanced([self.rule(r) for r in rules], lambda a, b: a & b)
+                return balanced([self.rule(r) for r in rules], lambda a, b: a & b)
             case AnyOf(rules):
-                return _balanced([self.rule(r) for r in rules], lambda a, b: a | b)
+                return balanced([self.rule(r) for r in rules], lambda a, b: a | b)
             case Not(inner):
                 return ~self.rule(inner)
             case Condition(name, op, value):
@@ -122,14 +122,6 @@ class Compiler:
 def is_true(answer: Column) -> Column:
     """Returns an answer with unknown as false."""
     return F.coalesce(answer, F.lit(False))
-
-
-def _balanced(columns: Sequence[Column], join: Callable[[Column, Column], Column]) -> Column:
-    # Joined one after the other, 300 conditions make a tree 300 deep, which overflows the stack of the optimizer.
-    if len(columns) == 1:
-        return columns[0]
-    half = len(columns) // 2
-    return join(_balanced(columns[:half], join), _balanced(columns[half:], join))
 
 
 def fit_value(value: Any, known: Feature) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import yaml
@@ -35,7 +36,13 @@ from segments.rules import (
 MAX_NUMBER: Final = 10**15
 """Beyond this a decimal(18,2) and a double no longer hold the same number."""
 
+MAX_PLACES: Final = 12
+"""Decimal places of a value compared with a decimal: beside `MAX_NUMBER` and sums, Spark's 38 digits leave no more."""
+
 MAX_DAYS: Final = 36_500
+
+MAX_PERIODS: Final = 100
+"""Periods of `regular`: each is a count of its own, in a plan that all segments share."""
 
 _MEASURED: Final = ("at_least", "at_most", "exactly", "greater_than", "less_than", "between")
 _EVENT_OPS: Final = ("did", "did_not", *_MEASURED, "first_time", "regular", "stopped", "resumed")
@@ -178,6 +185,11 @@ class ConditionReader(NodeReader):
             unless = self.step(inner, got["unless_since"]) if inner is not None else None
         if len(self.problems) > before or step is None:
             return None
+        if unless is not None and unless.event == step.event and unless.where in (None, step.where):
+            self.complain(
+                f"is impossible: the last '{step.event}' is itself one of those of 'unless_since'", got["unless_since"]
+            )
+            return None
         made = EventCondition(step, op, value, window, measure, measured, days, unless, at=self.place(node))
         for message in self.logic.contradictions(made, self.features):
             self.complain(message, node)
@@ -197,7 +209,7 @@ class ConditionReader(NodeReader):
         for part in listed.value:
             inner = self.mapping(part, "an event of a sequence", ("event", "where"))
             steps.append(self.step(inner, part) if inner is not None else None)
-        gap = self.number(got.get("max_gap_days"), 0, MAX_DAYS, None, whole=True, needed=True)
+        gap = self.number(got.get("max_gap_days"), 1, MAX_DAYS, None, whole=True, needed=True)
         window = self.window(got, node, is_rolling=False, is_needed=False)
         if len(self.problems) > before:
             return None
@@ -317,14 +329,23 @@ class ConditionReader(NodeReader):
         whole = measure in ("count", "distinct")
         low = 0 if whole else -MAX_NUMBER
         if op != "between":
-            return self.number(node, low, MAX_NUMBER, None, whole=whole, needed=True)
+            return self.exact(node, self.number(node, low, MAX_NUMBER, None, whole=whole, needed=True))
         if not isinstance(node, yaml.SequenceNode) or len(node.value) != 2:
             self.complain("'between' needs two values, [low, high]", node)
             return None
-        pair = tuple(self.number(part, low, MAX_NUMBER, None, whole=whole, needed=True) for part in node.value)
+        pair = tuple(
+            self.exact(part, self.number(part, low, MAX_NUMBER, None, whole=whole, needed=True)) for part in node.value
+        )
         if None not in pair and pair[0] > pair[1]:
             self.complain("the low value of 'between' is above the high one, so no customer can match", node)
         return pair
+
+    def exact(self, node: yaml.Node, value: Any) -> Any:
+        """Returns a number that a decimal can be compared with, None when it has too many places."""
+        if isinstance(value, float) and -int(Decimal(str(value)).as_tuple().exponent) > MAX_PLACES:
+            self.complain(f"a number of at most {MAX_PLACES} decimal places is needed here, not {value!r}", node)
+            return None
+        return value
 
     def days_of(self, got: Mapping[str, yaml.Node], op: str, window: Window, at: yaml.Node) -> int | None:
         """Returns `every_days` of `regular`, `after_days` of `resumed`."""
@@ -338,6 +359,12 @@ class ConditionReader(NodeReader):
                 found = self.number(got[word], 1, MAX_DAYS, None, whole=True, needed=True)
         if op == "regular" and found and window.last_days and (window.last_days % found or window.last_days < found):
             self.complain(f"a window of {window.last_days} days is not made of periods of {found}", at)
+        elif op == "regular" and found and window.last_days and window.last_days // found > MAX_PERIODS:
+            self.complain(
+                f"a window of {window.last_days} days has more than {MAX_PERIODS} periods of {found}; "
+                "take a shorter 'within_last_days' or a longer 'every_days'",
+                at,
+            )
         return found
 
     def value(self, node: yaml.Node | None, operator: Operator, known: Feature, at: yaml.Node) -> Any:
@@ -356,7 +383,11 @@ class ConditionReader(NodeReader):
         # What a text contains or begins with need not be one of its values.
         is_whole = operator.name not in ("contains", "starts_with")
         if operator.shape == "one":
-            return self.scalar(node, known, is_whole=is_whole)
+            found = self.scalar(node, known, is_whole=is_whole)
+            if found == "" and not is_whole and known.family is Family.TEXT:
+                self.complain(f"is always true: every known '{known.name}' fulfils '{operator.name}' of no text", node)
+                return None
+            return found
         if not isinstance(node, yaml.SequenceNode):
             self.complain(f"'{operator.name}' needs a list of values", node)
             return None
@@ -380,6 +411,8 @@ class ConditionReader(NodeReader):
         fits: Any = None
         if family is Family.NUMBER and isinstance(value, int | float) and not isinstance(value, bool):
             fits = value if abs(value) <= MAX_NUMBER else None  # nor is NaN within it
+            if fits is not None and known.type.startswith("decimal"):
+                return self.exact(node, fits)
         elif family in (Family.TEXT, Family.LIST):
             fits = value if isinstance(value, str) and len(value) <= MAX_TEXT else None
         elif family is Family.FLAG:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from segments.catalogue import Feature
 from segments.events import EVENTS
-from segments.operators import Family
+from segments.operators import Family, scale_of
 from segments.reference import Observed, explain
 from segments.rules import All, AnyOf, Condition, EventCondition, Leaf, Not, Rule, leaves_of
 
@@ -194,8 +194,10 @@ def _of_events(compared: EventCondition) -> _Asked:
         known = replace(EVENTS[compared.step.event].fields[str(compared.measured)], values=())
         if compared.measure == "sum":
             known = replace(known, bounds=(-inf, inf))
-        if compared.measure == "avg" and known.type in _WHOLE:
-            known = replace(known, type="double")
+        if compared.measure == "avg":
+            # Spark gives the mean of a decimal four more places than the decimal has.
+            is_whole = known.type in _WHOLE
+            known = replace(known, type="double" if is_whole else f"decimal(38,{scale_of(known.type) + 4})")
     quantity = (compared.step, compared.window, compared.measure, compared.measured)
     is_known = compared.measure in ("count", "distinct", "sum")
     condition = Condition(known.name, compared.op, compared.value)
@@ -254,6 +256,9 @@ def _numbers(known: Feature, constants: Collection[Any]) -> Iterator[Any]:
     exact = sorted({Decimal(str(v)) for v in (*constants, 0, *(b for b in known.bounds if isfinite(b)))})
     if known.type in _WHOLE:
         found: Collection[Any] = sorted({int(v // 1) + more for v in exact for more in (-1, 0, 1)})
+    elif known.type.startswith("decimal"):
+        step = Decimal(1).scaleb(-scale_of(known.type))
+        found = sorted({v // step * step + more * step for v in exact for more in (-1, 0, 1)})
     else:
         found = [exact[0] - 1, *exact, *((a + b) / 2 for a, b in pairwise(exact)), exact[-1] + 1]
         if known.type in _FRACTIONS:

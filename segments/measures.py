@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from segments.operators import balanced
 from segments.rules import EventCondition, EventStep, Rule, SequenceCondition, Window, leaves_of
 
 Kind = Literal["count", "sum", "avg", "min", "max", "distinct", "first_day", "last_at"]
@@ -128,7 +129,7 @@ def truth_of_event(condition: EventCondition, as_of: date, measured: Lookup) -> 
         case "first_time":
             return F.coalesce(Span.of(condition.window).holds(columns[0], as_of), F.lit(False))
         case "regular":
-            return reduce(lambda a, b: a & b, [c > F.lit(0) for c in columns])
+            return balanced([c > F.lit(0) for c in columns], lambda a, b: a & b)
         case "stopped":
             within, before = columns
             return (within == F.lit(0)) & (before > F.lit(0))

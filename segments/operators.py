@@ -7,7 +7,7 @@ plain Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -40,6 +40,20 @@ class Family(Enum):
             return Family.NUMBER
         named = {"string": Family.TEXT, "boolean": Family.FLAG, "date": Family.DATE, "timestamp": Family.INSTANT}
         return named.get(kind, Family.LIST)
+
+
+def scale_of(spark_type: str) -> int:
+    """Returns how many decimal places a Spark DDL type of numbers has: none unless it is a decimal."""
+    return int(spark_type.rstrip(")").split(",")[1]) if spark_type.startswith("decimal") else 0
+
+
+def balanced(columns: Sequence[Column], join: Callable[[Column, Column], Column]) -> Column:
+    """Returns columns joined by twos."""
+    # Joined one after the other, 300 conditions make a tree 300 deep, which overflows the stack of the optimizer.
+    if len(columns) == 1:
+        return columns[0]
+    half = len(columns) // 2
+    return join(balanced(columns[:half], join), balanced(columns[half:], join))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from segments.catalogue import Feature
 from segments.events import EVENTS
 from segments.language import Segment
-from segments.operators import Family
+from segments.operators import Family, scale_of
 from segments.rules import (
     All,
     AnyOf,
@@ -117,10 +117,17 @@ def explain(rule: Rule, customer: Observed) -> Finding:
             return Finding(rule, end is not None, end)
         case InSegment(segment_id):
             asked = customer.segments[segment_id]
+            website = (_on_website(asked, customer),) if asked.website_ids else ()
             group = (explain(asked.group_condition, customer),) if asked.group_condition is not None else ()
-            return Finding(rule, is_in(asked, customer), parts=(*group, explain(asked.rule, customer)))
+            return Finding(rule, is_in(asked, customer), parts=(*website, *group, explain(asked.rule, customer)))
         case InList():
             return Finding(rule, customer.customer_id in rule.customer_ids)
+
+
+def _on_website(segment: Segment, customer: Observed) -> Finding:
+    """Whether a segment applies to the customer's website, told like a condition."""
+    here = customer.website_id
+    return Finding(Condition("website_id", "in", segment.website_ids), here in segment.website_ids, here)
 
 
 def is_in(segment: Segment, customer: Observed) -> bool:
@@ -235,17 +242,13 @@ def _observe(rule: EventCondition, customer: Observed) -> Any:
         case "avg":
             mean = sum(values) / len(values)
             # Spark gives the mean of a decimal four more places than the decimal has.
-            places = Decimal(1).scaleb(-(_scale(rule) + 4))
+            kind = EVENTS[rule.step.event].fields[str(rule.measured)].type
+            places = Decimal(1).scaleb(-(scale_of(kind) + 4))
             return mean.quantize(places, ROUND_HALF_UP) if isinstance(mean, Decimal) else mean
         case "min":
             return min(values)
         case _:
             return max(values)
-
-
-def _scale(rule: EventCondition) -> int:
-    kind = EVENTS[rule.step.event].fields[str(rule.measured)].type
-    return int(kind.rstrip(")").split(",")[1]) if kind.startswith("decimal") else 0
 
 
 def _truth_of_event(rule: EventCondition, customer: Observed, observed: Any) -> Truth:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -53,12 +53,16 @@ class Membership:
         is_pinned_in: Whether a person put the customer in, or keeps them out; None where nobody decided.
         pinned_on: Day of that decision.
         note: Its reason.
+        refreshed_for: `as_of` of the last refresh of the segment on the customer's website; None before any.
+        held: Why that refresh was held back; None where it was not.
     """
 
     since: date | None = None
     is_pinned_in: bool | None = None
     pinned_on: date | None = None
     note: str | None = None
+    refreshed_for: date | None = None
+    held: str | None = None
 
 
 def lines_of_membership(segment: Segment, found: Membership) -> Iterator[str]:
@@ -74,6 +78,28 @@ def lines_of_membership(segment: Segment, found: Membership) -> Iterator[str]:
     elif segment.refresh_mode == "manual":
         asking = f"segmentation segments --refresh {segment.segment_id}"
         yield f"the segment is manual, so its members stay until it is asked for: {asking}"
+    if found.held is not None:
+        yield f"the refresh of {found.refreshed_for} was held back: {found.held}"
+
+
+def lines_of_preview(segment: Segment, found: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what else than the rule decides who would enter and leave a website.
+
+    Args:
+        segment: The definition.
+        found: Its row of `segments.inspect.preview_segment`, or of guests.
+    """
+    if not segment.is_active:
+        yield "inactive: a refresh leaves no one in it, whatever the rule says"
+        return
+    if found.get("pinned_in") or found.get("pinned_out"):
+        yield f"pins put {found['pinned_in']:,} in and keep {found['pinned_out']:,} out, whatever the rule says"
+    limit = segment.max_change_share
+    if limit is not None and found["published"] and found["moving"] > limit * found["published"]:
+        yield (
+            f"{found['moving']:,} of {found['published']:,} members would change, above the limit of {limit:.0%}, so "
+            "the refresh would be held back"
+        )
 
 
 def steps_of(segment: Segment) -> list[str]:

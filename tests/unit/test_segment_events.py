@@ -15,11 +15,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lakehouse.errors import SettingsError
 from segments.language import Segment, event, feature, in_list, in_segment, sequence
 from segments.load import DefinitionError, load_segments, parse_rule, parse_segments, segment_of_row
 from segments.logic import Logic
 from segments.reference import Happening, Observed, explain
 from segments.rules import All, AnyOf, Not, Rule
+from segments.tell import lines_of
 from segments.timelines import Asked
 from tests.support.segment_features import FEATURES
 from tests.support.segment_worlds import DAY, World
@@ -41,6 +43,16 @@ def sent(month: int, day: int, hour: int = 0) -> Happening:
 
 def truth(rule: Rule, *events: Happening, **features: Any) -> bool | None:
     return explain(rule, Observed(AS_OF, FEATURES, features, events, "shop", "7")).truth
+
+
+def test_the_words_of_python_drop_nothing_that_is_written() -> None:
+    step = event("purchase").where(feature("channel_id").equals("web")).where(feature("amount").at_least(3)).did().step
+    assert step.where == feature("channel_id").equals("web") & feature("amount").at_least(3)
+    for inner in (event("purchase").within_last_days(5), event("purchase").sum("amount")):
+        with pytest.raises(SettingsError, match=r"event\('purchase'\) within did_unless_since\(...\) cannot have"):
+            event("cart_add").did_unless_since(inner)
+        with pytest.raises(SettingsError, match=r"within sequence\(...\) cannot have"):
+            sequence(event("campaign_contact"), inner)
 
 
 EVERY_FORM: list[Rule] = [
@@ -186,7 +198,13 @@ def told(definition: str, features: Any = FEATURES) -> list[str]:
         ("{event: purchase, op: did, where: {field: amount, op: top_percent, value: 1}}", "compares customers"),
         ("{sequence: [{event: purchase}]}", "2 to 10 events"),
         ("{sequence: [{event: purchase}, {event: purchase, op: did}]}", "is not a field of an event"),
-        ("{sequence: [{event: purchase}, {event: return}], max_gap_days: -1}", "from 0"),
+        ("{sequence: [{event: purchase}, {event: return}], max_gap_days: -1}", "from 1"),
+        ("{sequence: [{event: purchase}, {event: return}], max_gap_days: 0}", "from 1"),
+        ("{event: purchase, op: regular, within_last_days: 365, every_days: 1}", "more than 100 periods of 1"),
+        ("{feature: monetary_net, op: greater_than, value: 1e-50}", "at most 12 decimal places"),
+        ("{feature: monetary_net, op: between, value: [0, 1e-13]}", "at most 12 decimal places"),
+        ("{event: purchase, op: greater_than, value: 1e-50, sum: amount}", "at most 12 decimal places"),
+        ("{event: purchase, op: between, value: [1e-50, 1], avg: amount}", "at most 12 decimal places"),
         ("{in_segment: nobody}", "is not a segment"),
         ("{in_segment: s}", "asks for itself, by way of s -> s"),
         ("{in_segment: s, not_in_segment: s}", "one of"),
@@ -225,6 +243,15 @@ def told(definition: str, features: Any = FEATURES) -> list[str]:
         ("{all: [{feature: frequency, op: greater_than, value: 10}, {not: {any: [{feature: frequency, op: at_least, value: 5}, {feature: recency_days, op: at_least, value: 1}]}}]}", "impossible"),
         ("{any: [{feature: frequency, op: greater_than, value: 3}, {not: {all: [{feature: frequency, op: at_least, value: 5}, {feature: recency_days, op: at_least, value: 1}]}}]}", "always true"),
         ("{event: purchase, op: did, where: {field: weekday, op: equals, value: 9}}", "impossible"),
+        ("{feature: monetary_net, op: equals, value: 0.001}", "impossible"),
+        ("{feature: monetary_net, op: not_equals, value: 0.001}", "always true"),
+        ("{all: [{feature: monetary_net, op: greater_than, value: 0.01}, {feature: monetary_net, op: less_than, value: 0.02}]}", "impossible"),
+        ("{event: purchase, op: exactly, value: 0.001, sum: amount}", "impossible"),
+        ("{feature: favourite_store_id, op: contains, value: ''}", "always true"),
+        ("{feature: favourite_store_id, op: starts_with, value: ''}", "always true"),
+        ("{event: item, op: did, where: {field: department, op: contains, value: ''}}", "always true"),
+        ("{event: purchase, op: did, unless_since: {event: purchase}}", "impossible"),
+        ("{event: purchase, op: did, within_last_days: 7, where: {field: hour, op: at_most, value: 9}, unless_since: {event: purchase}}", "impossible"),
         ("{event: purchase, op: did, where: {field: hour, op: at_most, value: 23}}", "always true"),
     ],
 )  # fmt: skip
@@ -240,6 +267,12 @@ def test_possible_branches_are_left_alone() -> None:
         "{feature: lifecycle_stage, op: starts_with, value: l}",
         "{feature: lifecycle_stage, op: contains, value: _}",
         "{feature: weekend_share, op: equals, value: 0.1}",
+        "{feature: weekend_share, op: equals, value: 1e-50}",
+        "{feature: monetary_net, op: equals, value: 0.01}",
+        "{feature: monetary_net, op: greater_than, value: 0.005}",
+        "{event: purchase, op: exactly, value: 0.0005, avg: amount}",
+        "{feature: categories, op: contains, value: ''}",
+        "{event: purchase, op: did, unless_since: {event: purchase, where: {field: hour, op: at_most, value: 9}}}",
         "{feature: first_purchase_on, op: anniversary_within_days, value: 365}",
         "{all: [{event: purchase, op: did, within_last_days: 9}, {event: purchase, op: did_not, within_last_days: 8}]}",
         "{all: [{event: purchase, op: did}, {event: purchase, op: did_not, where: {field: hour, op: at_most, value: 9}}]}",
@@ -394,6 +427,17 @@ def test_lists_are_read_from_their_files_and_decide_the_version(tmp_path: Path) 
     (two,) = load_segments(tmp_path, FEATURES)
     assert one.version != two.version
 
+    file.write_text('name,customer_id\n"A\nB",1\nC,\nD,2\x003\n')
+    with pytest.raises(DefinitionError) as raised:
+        load_segments(tmp_path, FEATURES)
+    assert [(str(p.at), p.message) for p in raised.value.problems] == [
+        ("lists/vip.csv, line 4, column 1", "a row without a 'customer_id'"),
+        ("lists/vip.csv, line 5, column 1", "a 'customer_id' with a control character, '2\\x003'"),
+    ]
+    file.write_text("customer_id,customer_id\n1,2\n")
+    with pytest.raises(DefinitionError, match="has the column 'customer_id' more than once"):
+        load_segments(tmp_path, FEATURES)
+
     file.write_text("customer\n8\n")
     with pytest.raises(DefinitionError, match=r"lists/vip\.csv, line 1, column 1: has no column 'customer_id'"):
         load_segments(tmp_path, FEATURES)
@@ -407,6 +451,18 @@ def test_the_same_node_is_answered_and_observed_all_the_way_down() -> None:
     assert (found.truth, either.truth, never.truth) == (None, True, None)
     assert [(p.truth, p.observed) for p in either.parts] == [(False, 1), (True, 2)]
     assert never.parts[0].observed is None
+
+
+def test_an_explanation_names_the_website_a_segment_is_not_for() -> None:
+    abroad = Segment("abroad", "A", feature("frequency").at_least(1), website_ids=("other",))
+    seen = Observed(AS_OF, FEATURES, {"frequency": 1}, (), "shop", segments={"abroad": abroad})
+    lines = list(lines_of(explain(in_segment("abroad"), seen)))
+
+    assert lines == [
+        (0, "false", "in segment abroad", ""),
+        (1, "false", 'website_id in ["other"]', "is shop"),
+        (1, "true", "frequency at_least 1", "is 1"),
+    ]
 
 
 def test_a_rule_of_a_row_may_ask_for_segments() -> None:
