@@ -79,9 +79,17 @@ def plan_membership(
     )
     carried = _carried(promotions, [s for s in segments if s.is_active and s.entity == "guest"])
     both = _compare(touched, evaluated, pins, carried, previous, active, as_of)
+    # One row per customer with a pin that was taken away: few, and so no shuffle of everyone.
+    both = both.join(F.broadcast(_unpinned(pin_changes)), on=list(_KEYS), how="left")
     held = _find_held(both, previous, limited) if limited else None
     membership = _changed_rows(both, held, active, as_of=as_of, run_id=run_id, started_at=started_at)
     return {MEMBERSHIP: membership, REFRESH: _refresh_rows(websites, previous, both, held, refreshed, as_of)}
+
+
+def _unpinned(pin_changes: DataFrame) -> DataFrame:
+    """One row per customer with the segments of which a person no longer decides."""
+    gone = pin_changes.where(F.col("_deleted"))
+    return gone.groupBy(*_KEYS).agg(F.collect_set(P.segment_id).alias("_unpinned"))
 
 
 def _carried(promotions: DataFrame, of_guests: Sequence[Segment]) -> DataFrame:
@@ -257,7 +265,7 @@ def _changed_rows(
 
 
 def _reasons() -> Column:
-    """Reasons of the segments that changed: a pin where there is one, else the conditions."""
+    """Reasons of the segments that changed: a pin where there is one or was one until now, else the conditions."""
     none = F.array().cast("array<string>")
     was = F.coalesce("_was", none)
     moved = F.array_union(F.array_except(M.segment_ids, was), F.array_except(was, F.col(M.segment_ids)))
@@ -266,6 +274,7 @@ def _reasons() -> Column:
         return (
             F.when(F.array_contains("_put_in", segment_id), F.lit(PINNED))
             .when(F.array_contains("_kept_out", segment_id), F.lit(BARRED))
+            .when(F.array_contains(F.coalesce("_unpinned", none), segment_id), F.lit(UNPINNED))
             .otherwise(
                 F.coalesce(
                     F.try_element_at("_carried", segment_id), F.try_element_at("_reasons", segment_id), F.lit("")
@@ -280,6 +289,8 @@ def _reasons() -> Column:
 PINNED = "pinned"
 BARRED = "barred"
 """What a reason says when a person decided."""
+UNPINNED = "the pin was taken away"
+"""What it says when a person left it to the rule again, which need not have changed its answer since."""
 PROMOTED = "promoted"
 """What a reason begins with when a visitor logged in."""
 

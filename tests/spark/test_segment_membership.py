@@ -199,7 +199,7 @@ def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None
         rows(spark, EVALUATION),
         evaluated,
         rows(spark, PIN),
-        rows(spark, PIN),
+        rows(spark, PIN, [{"_deleted": False}]),
         rows(spark, PROMOTION),
         rows(spark, PROMOTION),
         customers(spark).withColumn("as_of", F.lit(DAY)),
@@ -276,6 +276,27 @@ def test_a_pin_holds_against_the_rule_until_it_is_taken_away(spark: SparkSession
     tables.content[PIN] = {}
     tables.refresh(frame, [RECENT], DAY + timedelta(days=2))
     assert tables.members() == {("recent", 1)}
+
+
+def test_the_end_of_a_pin_is_why_a_customer_comes_or_goes(spark: SparkSession, tables: Tables) -> None:
+    tables.refresh(customers(spark, {"recency_days": 99}, {"recency_days": 1}), [RECENT])
+    frame = customers(spark, {"recency_days": 1}, {"recency_days": 99})
+    tables.refresh(frame, [RECENT], DAY + timedelta(days=1))  # both move by the rule, and it is kept why
+    key = {"segment_id": "recent", "website_id": "shop", "customer_id": "x", "note": "n"}
+    tables.content[PIN] = {
+        ("recent", "shop", 1): key | {"customer_key": 1, "is_in": False},
+        ("recent", "shop", 2): key | {"customer_key": 2, "is_in": True},
+    }
+    tables.refresh(frame, [RECENT], DAY + timedelta(days=2))
+    tables.content[PIN] = {}
+    tables.refresh(frame, [RECENT], DAY + timedelta(days=3))
+
+    assert tables.members() == {("recent", 1)}
+    stays = tables.content["gold.customer_segment_history"].values()
+    (entered,) = [s for s in stays if s["customer_key"] == 1 and s["exited_on"] is None]
+    (left,) = [s for s in stays if s["customer_key"] == 2 and s["exited_on"] == DAY + timedelta(days=3)]
+    assert (entered["entry_reason"], entered["entry_detail"]) == ("rule_true", "the pin was taken away")
+    assert (left["exit_reason"], left["exit_detail"]) == ("rule_not_true", "the pin was taken away")
 
 
 def test_a_pin_holds_while_a_limit_keeps_the_other_members(spark: SparkSession, tables: Tables) -> None:
