@@ -44,7 +44,8 @@ def build_customer_segment(
 
     Returns:
         Every defined segment, and those no longer defined as inactive. One website in error makes the segment an
-        error, or stale, and leaves `last_refresh_at` alone. States follow one another as `segments.states` says.
+        error, or stale, and leaves `last_refresh_at` alone. A segment that was published on no website keeps the
+        definition its members are by. States follow one another as `segments.states` says.
     """
     defined = literal_rows(
         members.agg(F.count(F.lit(1)).alias("_total")).select(),
@@ -80,7 +81,8 @@ def build_customer_segment(
         .agg(
             F.max(F.struct(F.col(R.refresh_status), F.concat_ws(": ", R.website_id, R.message).alias("why"))).alias(
                 "_grade"
-            )
+            ),
+            (F.count_if(F.col(R.refresh_status) == F.lit("completed")) == 0).alias("_is_held"),
         )
     )
     # "stale" sorts after "error" and "completed", so the maximum is the worst website. Every join is one to one on the
@@ -98,6 +100,9 @@ def build_customer_segment(
     is_completed = is_graded & (status == F.lit("completed"))
     is_new = F.col(f"_was_{S.name}").isNull()
     now = {c: F.when(is_defined, F.col(c)).otherwise(F.col(f"_was_{c}")) for c in content}
+    # The members of a website that was published are by the new definition, so it is kept only where there is none.
+    is_kept = is_graded & ~is_guest & ~is_new & F.col("_is_held")
+    now |= {c: F.when(is_kept, F.col(f"_was_{c}")).otherwise(now[c]) for c in _DECIDING}
     now[str(S.is_active)] = is_defined & F.coalesce(S.is_active, F.lit(False))
     is_edited = is_new
     for c, value in now.items():
@@ -126,7 +131,14 @@ def build_customer_segment(
 
 
 def measure_segments(
-    membership: DataFrame, features: DataFrame, stays: DataFrame, *, segments: Sequence[Segment], as_of: date
+    membership: DataFrame,
+    features: DataFrame,
+    stays: DataFrame,
+    refreshes: DataFrame,
+    previous: DataFrame,
+    *,
+    segments: Sequence[Segment],
+    as_of: date,
 ) -> DataFrame:
     """One row per active segment and website: size, share, value and movement of a day.
 
@@ -134,11 +146,14 @@ def measure_segments(
         membership: `gold.customer_membership`.
         features: `feature.customer`; the value is its net spend before `as_of`.
         stays: `gold.customer_segment_history`.
+        refreshes: `gold.customer_segment_refresh`.
+        previous: `gold.customer_segment_size` as published.
         segments: All definitions.
         as_of: The day.
 
     Returns:
-        `gold.customer_segment_size` rows; a segment nobody is in has zeros.
+        `gold.customer_segment_size` rows; a segment nobody is in has zeros. Members that were kept, because a refresh
+        was held back or a manual segment was not asked for, keep the version they were measured with before.
     """
     keys: list[str] = [Z.website_id, M.customer_key]
     value = F.coalesce((F.col(VALUE_FEATURE) * 100).cast("bigint"), F.lit(0))
@@ -174,12 +189,23 @@ def measure_segments(
     by: list[str] = [Z.segment_id, Z.website_id]
     # Each side has one row per segment and website, so neither join multiplies.
     joined = grid.join(F.broadcast(sized), on=by, how="left").join(F.broadcast(moved), on=by, how="left")
+    published = refreshes.where(
+        (F.col(R.as_of) == F.lit(as_of)) & (F.col(R.refresh_status) == F.lit("completed"))
+    ).select(*by, F.lit(True).alias("_is_published"))
+    before = (
+        previous.where(F.col(Z.as_of) <= F.lit(as_of))
+        .groupBy(*by)
+        .agg(F.max_by(Z.version, Z.as_of).alias("_was_version"))
+    )
+    joined = joined.join(F.broadcast(published), on=by, how="left").join(F.broadcast(before), on=by, how="left")
     zero = F.lit(0).cast("bigint")
     members, cents = F.coalesce(Z.members, zero), F.coalesce("_cents", zero)
     return joined.select(
         *by,
         F.lit(as_of).alias(Z.as_of),
-        Z.version,
+        F.when(F.col("_is_published"), F.col(Z.version))
+        .otherwise(F.coalesce("_was_version", Z.version))
+        .alias(Z.version),
         Z.customers,
         members.alias(Z.members),
         (members / F.col(Z.customers)).alias(Z.share),
@@ -205,4 +231,6 @@ _DEFINITION_TYPES = {
     str(S.max_change_share): "double",
     str(S.version): "string",
 }
+_DECIDING = tuple(map(str, (S.conditions, S.website_ids, S.customer_group_ids, S.version)))
+"""What decides who is in."""
 _STATE = (S.refresh_status, S.refresh_message, S.last_refresh_at, S.created_at, S.updated_at)

@@ -58,7 +58,7 @@ class CustomerEvaluation:
     segment_ids = column("array<string>", "Segments whose rule is true, in alphabetical order; empty when none.")
     answers = text("A character per condition of `definitions`, in their order: 1 true, 0 false, ? unknown.")
     signature = bigint("xxhash64 of the answers to conditions on features; another one means: evaluate again.")
-    definitions = text("Content hash of all definitions the customer was evaluated with.")
+    definitions = text("Content hash of all definitions the customer was evaluated with, and of the windows they have.")
     evaluated_on = day("`as_of` of the evaluation.")
     recheck_on = day(
         "First `as_of` on which an event comes into a window of a rule or leaves one; null when none will.",
@@ -192,8 +192,8 @@ class CustomerSegmentHistory:
     )
     entry_reason = text("Why the stay began.", values=ENTRY_REASONS)
     exit_reason = text("Why the stay ended; null while in.", optional=True, values=EXIT_REASONS)
-    entry_detail = text("Conditions that changed when the stay began, where known.", optional=True)
-    exit_detail = text("Conditions that changed when it ended, where known.", optional=True)
+    entry_detail = text("Conditions that changed when the stay began, or what a person did, where known.", optional=True)
+    exit_detail = text("Conditions that changed when it ended, or what a person did, where known.", optional=True)
     entry_run_id = text("Run that recorded the entry.")
     exit_run_id = text("Run that recorded the exit; null while in.", optional=True)
 
@@ -254,14 +254,20 @@ class CustomerSegmentEvent:
     kind=ReplaceSlice(by=("as_of",)),
     key=("segment_id", "website_id", "as_of"),
     producer="segments.definitions:measure_segments",
-    reads=("gold.customer_membership", "feature.customer", "gold.customer_segment_history"),
+    reads=(
+        "gold.customer_membership",
+        "feature.customer",
+        "gold.customer_segment_history",
+        "gold.customer_segment_refresh",
+        "gold.customer_segment_size",
+    ),
     owner="crm-data",
 )
 class CustomerSegmentSize:
     segment_id = text("Segment.")
     website_id = text("Retailer.")
     as_of = day("Day measured, exclusive edge.")
-    version = text("Content hash of the definition.")
+    version = text("Content hash of the definition the members are by: that of the last refresh that published.")
     customers = bigint("Customers of the website with features that day.")
     members = bigint("Customers in the segment.")
     share = double("members / customers.", optional=True)
@@ -454,7 +460,10 @@ class CustomerSegment:
     priority = integer("Lower wins when one primary segment must be chosen.", check="priority >= 0")
     refresh_mode = text("auto: with every run; manual: only when asked.", values=("auto", "manual"))
     max_change_share = double("Share of members that may change in one refresh; null for no limit.", optional=True)
-    version = text("Content hash of rule, lists, websites and groups.")
+    version = text(
+        "Content hash of rule, lists, websites and groups; like these as last published, where a refresh was held back "
+        "on every website."
+    )
     refresh_status = text("State of the last refresh.", values=REFRESH_STATUSES)
     refresh_message = text("Why the last refresh did not publish.", optional=True)
     matched_customers_count = bigint("Customers or guests in the segment now.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +14,11 @@ from pyspark.sql import functions as F
 from lakehouse.declare import table_of
 from segments.definitions import build_customer_segment, measure_segments
 from segments.language import Segment, feature
+from segments.load import segment_of_row
 from segments.states import TRANSITIONS, is_lawful, move
 from tests.spark.test_segment_evaluate import customers
 from tests.support.rows import rows
+from tests.support.segment_features import FEATURES
 from tests.support.segment_tables import (
     DAY,
     MEMBERSHIP,
@@ -131,6 +133,8 @@ def test_sizes_count_members_value_and_movement(spark: SparkSession, tables: Tab
         tables.read(MEMBERSHIP),
         frame.withColumn("as_of", F.lit(DAY)),
         tables.read("gold.customer_segment_history"),
+        tables.read("gold.customer_segment_refresh"),
+        tables.read("gold.customer_segment_size"),
         segments=[RECENT, OFTEN, nobody],
         as_of=DAY,
     )
@@ -141,3 +145,40 @@ def test_sizes_count_members_value_and_movement(spark: SparkSession, tables: Tab
     assert (recent.customers, recent.members, recent.primary_members, recent.share) == (4, 2, 1, 0.5)
     assert (recent.net_amount, recent.value_share, recent.entered, recent.exited) == (Decimal("40.00"), 0.4, 2, 0)
     assert (found["nobody"].members, found["nobody"].net_amount, found["nobody"].entered) == (0, Decimal(0), 0)
+
+
+def test_members_that_a_limit_kept_are_told_by_the_definition_that_made_them(
+    spark: SparkSession, tables: Tables
+) -> None:
+    shop, other = [{"recency_days": 25}] * 4, [{"recency_days": 5, "merchant_id": "other"}] * 2
+    frame = customers(spark, *shop, *other)
+    first = replace(RECENT, max_change_share=0.5)
+    second = replace(first, rule=feature("recency_days").at_most(20))  # nobody of the shop, all of the other
+    third = replace(first, rule=feature("recency_days").at_most(1))  # nobody
+
+    def refresh(segment: Segment, days: int) -> tuple[str, str, dict[str, str]]:
+        as_of = DAY + timedelta(days=days)
+        tables.refresh(frame, [segment], as_of)
+        if known := tables.content.get("gold.customer_segment", {}).get(("recent",)):
+            known["refresh_status"] = "processing"
+        names = ("customer_segment_customer", "customer_segment_guest", "customer_segment_refresh", "customer_segment")
+        told = [tables.read(f"gold.{name}") for name in names]
+        published = build_customer_segment(*told, segments=[segment], as_of=as_of, started_at=at(2018, 1, 1 + days))
+        tables.write("gold.customer_segment", published)
+        names = ("customer_membership", "customer_segment_history", "customer_segment_refresh", "customer_segment_size")
+        members, *others = (tables.read(f"gold.{name}") for name in names)
+        today = frame.withColumn("as_of", F.lit(as_of))
+        sized = measure_segments(members, today, *others, segments=[segment], as_of=as_of)
+        tables.write("gold.customer_segment_size", sized)
+        row = tables.content["gold.customer_segment"][("recent",)]
+        assert segment_of_row(row, FEATURES).version == row["version"]
+        sizes = tables.content["gold.customer_segment_size"].values()
+        of_day = {r["website_id"]: r["version"] for r in sizes if r["as_of"] == as_of}
+        return row["version"], row["refresh_status"], of_day
+
+    one, two = first.version, second.version
+    assert refresh(first, 0) == (one, "completed", {"shop": one, "other": one})
+    assert refresh(second, 1) == (two, "error", {"shop": one, "other": two})
+    assert refresh(third, 2) == (two, "error", {"shop": one, "other": two})
+    assert refresh(third, 2) == (two, "error", {"shop": one, "other": two})
+    assert len(tables.members()) == 6
