@@ -7,7 +7,7 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from segments.lists import read_lists
 from segments.load import DefinitionError, load_segments, parse_segments, segment_of_row
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
-from segments.rules import EventCondition, InSegment, SequenceCondition, leaves_of
+from segments.rules import EventCondition, InSegment, SequenceCondition, leaves_of, segments_in
 from segments.tell import Membership
 
 NEEDS_REFRESH_AFTER = timedelta(hours=24)
@@ -104,13 +104,15 @@ class Published:
 
     Attributes:
         segment_id: The segment.
-        version: Its version then.
+        version: The version its members are by; several where a refresh was held back on some of its websites.
         rules: The definition and those it asks for, all as published; none when one of them cannot be told any more.
+        is_held: Whether members were kept, of this segment or one it asks for, so that they stand for the definition.
     """
 
     segment_id: str
     version: str
     rules: tuple[Segment, ...]
+    is_held: bool = False
 
 
 def published(job: Job, segment_id: str) -> Published | None:
@@ -123,7 +125,18 @@ def published(job: Job, segment_id: str) -> Published | None:
         rules = with_referenced([known[segment_id]], known.values())
     except KeyError:
         rules = ()
-    return Published(segment_id, rows[segment_id]["version"], rules)
+    version = rows[segment_id]["version"]
+    of_members = _versions_of_members(job, segment_id) or {version}
+    has_failed = any(rows[s.segment_id]["refresh_status"] in ("error", "stale") for s in rules)
+    is_held = has_failed or of_members != {version}
+    return Published(segment_id, ", ".join(sorted(of_members)), () if is_held else rules, is_held)
+
+
+def _versions_of_members(job: Job, segment_id: str) -> set[str]:
+    """What the members of a segment are by, website by website."""
+    sizes = job.lake.for_rows(0).read("gold.customer_segment_size").where(F.col("segment_id") == F.lit(segment_id))
+    newest = sizes.groupBy("website_id").agg(F.max_by("version", "as_of").alias("version"))
+    return {r["version"] for r in newest.collect()}
 
 
 def published_definitions(job: Job) -> tuple[Segment, ...]:
@@ -202,6 +215,7 @@ def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
     shown = preview_segment(
         _answered(job, {"is_in": segment}),
         job.lake.read("gold.customer_membership"),
+        job.lake.read("gold.customer_segment_pin"),
         job.lake.read("silver.consent"),
         segment,
         channels,
@@ -221,7 +235,7 @@ def diff(job: Job, now: Segment, then: Published) -> list[dict[str, Any]]:
     """Customers per website who are in by both, only by the one, or only by the other definition.
 
     Each asks for other segments as they are, or were, defined beside it. Where the published definition cannot be told
-    any more, its published members stand for it.
+    any more, or a refresh was held back, its published members stand for it.
     """
     _of_customers(now)
     keys = ["website_id", "customer_key"]
@@ -251,7 +265,7 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
     """
     _of_customers(segment)
     lake, as_of, catalogue = job.lake, newest_day(job), declared_features()
-    customer_key = _key_of(job, customer_id, website_id)
+    customer_key = _known(job, customer_id, website_id)["customer_key"]
     needed = with_referenced([segment], definitions(job))
     rules = [s.rule for s in needed]
     joined = join_features(lake.read("feature.customer"), _more_features(job), needed, as_of=as_of, catalogue=catalogue)
@@ -291,32 +305,37 @@ def membership_of(job: Job, customer_id: str, segment: Segment, website_id: str 
         SettingsError: As of `explain_customer`.
     """
     _of_customers(segment)
-    lake, customer_key = job.lake.for_rows(0), _key_of(job, customer_id, website_id)
-    mine = (F.col("segment_id") == F.lit(segment.segment_id)) & (F.col("customer_key") == F.lit(customer_key))
+    lake, customer = job.lake.for_rows(0), _known(job, customer_id, website_id)
+    of_segment = F.col("segment_id") == F.lit(segment.segment_id)
+    mine = of_segment & (F.col("customer_key") == F.lit(customer["customer_key"]))
+    here = of_segment & (F.col("website_id") == F.lit(customer["merchant_id"]))
     stays = lake.read("gold.customer_segment_customer").where(mine).select("added_on").collect()
     pins = lake.read("gold.customer_segment_pin").where(mine).select("is_in", "pinned_at", "note").collect()
+    refreshes = lake.read("gold.customer_segment_refresh").where(here).orderBy(F.desc("as_of")).limit(1).collect()
     return Membership(
         since=stays[0]["added_on"] if stays else None,
         is_pinned_in=pins[0]["is_in"] if pins else None,
         pinned_on=pins[0]["pinned_at"].date() if pins else None,
         note=pins[0]["note"] if pins else None,
+        refreshed_for=refreshes[0]["as_of"] if refreshes else None,
+        held=refreshes[0]["message"] if refreshes else None,
     )
 
 
-def _key_of(job: Job, customer_id: str, website_id: str | None) -> int:
-    """The key of a customer who has features on the job's day."""
+def _known(job: Job, customer_id: str, website_id: str | None) -> Row:
+    """merchant_id and customer_key of a customer who has features on the job's day."""
     as_of = newest_day(job)
     wanted = (F.col("as_of") == F.lit(as_of)) & (F.col("customer_id") == F.lit(customer_id))
     if website_id is not None:
         wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
-    found = job.lake.read("feature.customer").where(wanted).select("customer_key").limit(2).collect()
+    found = job.lake.read("feature.customer").where(wanted).select("merchant_id", "customer_key").limit(2).collect()
     if len(found) != 1:
         raise SettingsError(
             f"The customer has no features on {as_of}; days kept are those of feature.customer."
             if not found
             else "Several websites know this customer number; say which with --website."
         )
-    return int(found[0]["customer_key"])
+    return found[0]
 
 
 def states(job: Job, now: datetime) -> list[dict[str, Any]]:
@@ -339,6 +358,9 @@ def pin(
 ) -> WriteResult:
     """Put a customer into a segment, keep them out, or (None) leave it to the rule again; the next refresh follows.
 
+    Returns:
+        What was written; no row where there was no pin to take away.
+
     Raises:
         SettingsError: The website does not know the customer.
     """
@@ -357,10 +379,84 @@ def pin(
     return append_rows(job.lake, table, [row])
 
 
+def refreshed_definitions(job: Job) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+    """The definitions the last refresh was made with, and the segments whose definition then cannot be told any more.
+
+    A definition may have been edited since, and one that was held back is not the published one.
+    """
+    as_of = F.lit(refreshed_day(job))
+    rows = _published_rows(job)
+    then = {i: r["version"] for i, r in rows.items()}
+    graded = job.lake.for_rows(0).read("gold.customer_segment_refresh").where(F.col("as_of") == as_of)
+    # Those a limit held back were evaluated all the same, which their published definition does not show.
+    then |= {r["segment_id"]: r["version"] for r in graded.select("segment_id", "version").collect() if r[0] in rows}
+    was = _as_published(job, rows)
+    now = {s.segment_id: s for s in definitions(job)}
+    found, lost = {}, set()
+    for segment_id, version in then.items():
+        known = (was.get(segment_id), now.get(segment_id))
+        fitting = [s for s in known if s is not None and s.version == version]
+        if fitting:
+            found[segment_id] = replace(fitting[0], is_active=rows[segment_id]["is_active"])
+        else:
+            lost.add(segment_id)
+    # Who asks for one that cannot be told cannot be answered either.
+    while missing := {i for i, s in found.items() if not segments_in(s.rule) <= found.keys()}:
+        lost |= missing
+        found = {i: s for i, s in found.items() if i not in missing}
+    return tuple(found.values()), tuple(sorted(i for i in lost if rows[i]["is_active"]))
+
+
+def sizes_of(job: Job, segment_id: str) -> list[dict[str, Any]]:
+    """Size and movement of a segment per website and day, the oldest first; of guests, on days somebody came or went.
+
+    Returns:
+        website_id, as_of, version, members, entered, exited.
+    """
+    mine = F.col("segment_id") == F.lit(segment_id)
+    sizes = job.lake.read("gold.customer_segment_size").where(mine).orderBy("website_id", "as_of")
+    if found := [r.asDict() for r in sizes.collect()]:
+        return found
+    stays = job.lake.read(GUEST_STAYS).where(mine)
+    moves = [
+        stays.where(F.col(day).isNotNull()).select(
+            "website_id", F.col(day).alias("as_of"), F.col(version).alias("version"), F.lit(way).alias("way")
+        )
+        for day, version, way in (("entered_on", "entry_version", "entered"), ("exited_on", "exit_version", "exited"))
+    ]
+    counted = moves[0].unionByName(moves[1]).groupBy("website_id", "as_of")
+    days = counted.agg(
+        F.max("version").alias("version"),
+        F.count_if(F.col("way") == F.lit("entered")).alias("entered"),
+        F.count_if(F.col("way") == F.lit("exited")).alias("exited"),
+    )
+    members: dict[str, int] = {}
+    for r in days.orderBy("website_id", "as_of").collect():
+        members[r["website_id"]] = members.get(r["website_id"], 0) + r["entered"] - r["exited"]
+        found.append(r.asDict() | {"members": members[r["website_id"]], "version": r["version"] or ""})
+    return found
+
+
+def reasons_of_exits(job: Job, segment_id: str) -> list[tuple[int, str, str]]:
+    """How many left a segment, why, and by which conditions: the most frequent ten."""
+    has_left = (F.col("segment_id") == F.lit(segment_id)) & F.col("exited_on").isNotNull()
+    of_guests = job.lake.read(GUEST_STAYS).withColumn("exit_detail", F.lit(None).cast("string"))
+    stays = [frame.where(has_left) for frame in (job.lake.read("gold.customer_segment_history"), of_guests)]
+    told = stays[0].select(*_WHY).unionByName(stays[1].select(*_WHY))
+    counted = told.groupBy(*_WHY).count().orderBy(F.desc("count"), *_WHY).limit(10)
+    return [(r["count"], r["exit_reason"], r["exit_detail"] or "") for r in counted.collect()]
+
+
+GUEST_STAYS = "gold.customer_segment_guest_history"
+_WHY = ("exit_reason", "exit_detail")
+
+
 def find_drift(job: Job) -> DataFrame:
     """One row per website and segment whose kept answers differ from answers made from nothing.
 
-    Both are of the day of the last refresh. There must be none, unless something was delivered since.
+    Both are of the day of the last refresh, and by the definitions it was made with; a segment whose definition then
+    cannot be told any more is left out, see `refreshed_definitions`. There must be no row, unless something was
+    delivered since.
 
     Returns:
         website_id, segment_id, customers.
@@ -369,7 +465,7 @@ def find_drift(job: Job) -> DataFrame:
     kept = lake.read("gold.customer_evaluation")
     tables = {name: lake.read(name) for name in SOURCES}
     nothing = {name: lake.empty(name).withColumn("_deleted", F.lit(False)) for name in SOURCES}
-    segments = definitions(job)
+    segments, lost = refreshed_definitions(job)
     # Answers of these are made only in a refresh that asks for them.
     manual = [s.segment_id for s in segments if s.refresh_mode == "manual"]
     whole = evaluate_changed(
@@ -391,7 +487,7 @@ def find_drift(job: Job) -> DataFrame:
     moved = F.array_union(F.array_except(one, other), F.array_except(other, one))
     return (
         both.select("website_id", F.explode(moved).alias("segment_id"))
-        .where(~F.col("segment_id").isin(manual))
+        .where(~F.col("segment_id").isin([*manual, *lost]))
         .groupBy("website_id", "segment_id")
         .agg(F.count(F.lit(1)).alias("customers"))
     )
@@ -440,15 +536,21 @@ def _more_features(job: Job) -> dict[str, DataFrame]:
 
 
 def _answered(job: Job, segments: Mapping[str, Segment], others: Sequence[Segment] | None = None) -> DataFrame:
-    """See `segments.inspect.answer_customers`; rules ask for the segments of `others`, or those defined now."""
-    lake = job.lake
+    """See `segments.inspect.answer_customers`; rules ask for the segments of `others`, or those defined now.
+
+    Raises:
+        SettingsError: The job's day has no features.
+    """
+    lake, as_of = job.lake, newest_day(job)
+    if not lake.read("feature.customer").where(F.col("as_of") == F.lit(as_of)).limit(1).collect():
+        raise SettingsError(f"There are no features of {as_of}; days kept are those of feature.customer.")
     return answer_customers(
         lake.read("feature.customer"),
         _more_features(job),
         {name: lake.read(name) for name in SOURCES},
         segments,
         others=definitions(job) if others is None else others,
-        as_of=newest_day(job),
+        as_of=as_of,
         catalogue=declared_features(),
     )
 

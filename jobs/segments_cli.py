@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ def segments(
     """Score clusters, evaluate every segment in one scan and publish membership with its history."""
     if ctx.invoked_subcommand is not None:
         if said := [n for n in ctx.params if _is_given(ctx, n)]:
-            raise typer.BadParameter(f"say --{said[0].replace('_', '-')} after '{ctx.invoked_subcommand}'")
+            raise typer.BadParameter(_misplaced(ctx, said[0]))
         return
     from jobs import flow
     from jobs.summary import print_segments, segment_sizes
@@ -97,7 +98,7 @@ def preview(
 ) -> None:
     """What a definition gives: size, waterfall, reach and change against what is published. Writes nothing."""
     from jobs import segments as work
-    from segments.tell import steps_of
+    from segments.tell import lines_of_preview, steps_of
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         segment = _chosen(job, segment_id, file)
@@ -111,6 +112,8 @@ def preview(
                 f"{r['entering']:,} would enter, {r['leaving']:,} leave",
                 highlight=False,
             )
+            for line in lines_of_preview(segment, r):
+                console.print(f"  {escape(line)}", highlight=False)
             if is_guest:
                 console.print(f"  {r['logged_in']:,} visitors have logged in and count as customers", highlight=False)
             grid = _grid("condition", "alone", "left")
@@ -169,7 +172,13 @@ def diff(
         if then is None:
             raise SettingsError(f"'{segment_id}' was never published; `segments preview` shows it alone.")
         console.print(f"{then.version} -> {now.version}", highlight=False)
-        if not then.rules:
+        if then.is_held:
+            console.print(
+                "The last refresh was held back, or not asked for, at least in part; compared with the published "
+                "members.",
+                highlight=False,
+            )
+        elif not then.rules:
             console.print(
                 "What was published cannot be evaluated any more, for a list or feature it names is another now; "
                 "compared with its published members.",
@@ -185,19 +194,26 @@ def diff(
 def overlap(
     target: Target = "local",
     data_dir: DataDir = None,
-    rows: Annotated[int, typer.Option("--rows", min=0, help="Most alike pairs to show.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Most alike pairs, or largest counts, to show.")] = 20,
     primary: Annotated[bool, typer.Option("--primary", help="Instead: which segment wins members of which.")] = False,
     plot: Plot = None,
     verbose: Verbose = False,
 ) -> None:
     """How many customers are in two segments at once, and how alike these are."""
+    from pyspark.sql import functions as F
+
     from segments.inspect import beaten_segments, overlap_segments
 
+    if primary and plot is not None:
+        raise typer.BadParameter("--plot draws how alike segments are; leave --primary out, or --plot")
     with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
         membership = job.lake.read("gold.customer_membership")
         if primary:
             grid = _grid("website", "segment", "primary segment instead", "members")
-            for r in beaten_segments(membership).orderBy("website_id", "segment_id", "members").collect():
+            beaten = beaten_segments(membership).orderBy(
+                F.desc("members"), "website_id", "segment_id", "primary_segment_id"
+            )
+            for r in beaten.limit(rows).collect():
                 won = "itself" if r["segment_id"] == r["primary_segment_id"] else r["primary_segment_id"]
                 grid.add_row(r["website_id"], r["segment_id"], won, f"{r['members']:,}")
             console.print(grid)
@@ -210,6 +226,7 @@ def overlap(
         if plot is not None:
             from jobs.segment_plots import draw_overlap
 
+            _to_draw(pairs, "no two segments have a member in common")
             draw_overlap(pairs, plot)
             console.print(str(plot), highlight=False)
 
@@ -222,35 +239,23 @@ def history(
     plot: Plot = None,
     verbose: Verbose = False,
 ) -> None:
-    """Size, entries and exits of a segment per day, and why customers left."""
-    from pyspark.sql import functions as F
-
+    """Size, entries and exits of a segment per day, and why customers or guests left."""
     from jobs import segments as work
 
     with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
         work.require_known(job, segment_id)
-        lake = job.lake
-        mine = F.col("segment_id") == F.lit(segment_id)
-        sizes = lake.read("gold.customer_segment_size").where(mine).orderBy("website_id", "as_of").collect()
+        sizes = work.sizes_of(job, segment_id)
         grid = _grid("website", "as of", "version", "members", "entered", "left")
         for r in sizes:
-            grid.add_row(
-                r["website_id"],
-                f"{r['as_of']}",
-                r["version"],
-                f"{r['members']:,}",
-                f"{r['entered']:,}",
-                f"{r['exited']:,}",
-            )
+            counts = (f"{r[c]:,}" for c in ("members", "entered", "exited"))
+            grid.add_row(r["website_id"], f"{r['as_of']}", r["version"], *counts)
         console.print(grid)
-        stays = lake.read("gold.customer_segment_history").where(mine & F.col("exited_on").isNotNull())
-        for r in stays.groupBy("exit_reason", "exit_detail").count().orderBy(F.desc("count")).limit(10).collect():
-            console.print(
-                f"  {r['count']:,} left: {r['exit_reason']} {escape(r['exit_detail'] or '')}", highlight=False
-            )
+        for count, reason, detail in work.reasons_of_exits(job, segment_id):
+            console.print(f"  {count:,} left: {reason} {escape(detail)}", highlight=False)
         if plot is not None:
             from jobs.segment_plots import draw_sizes
 
+            _to_draw(sizes, f"'{segment_id}' was never measured")
             draw_sizes(sizes, plot, segment_id)
             console.print(str(plot), highlight=False)
 
@@ -284,6 +289,7 @@ def flows(
         if plot is not None:
             from jobs.segment_plots import draw_flows
 
+            _to_draw(found, "nobody moved from one segment to another")
             draw_flows(found, plot)
             console.print(str(plot), highlight=False)
 
@@ -305,6 +311,8 @@ def pin(
 
     with job_of(target, data_dir, None, verbose, wait) as (job, _):
         work.pin(job, work.find(job, segment_id), customer_id, website, is_in=not out, note=note)
+        way = "kept out of" if out else "put into"
+        console.print(f"The customer is {way} '{segment_id}' from the next refresh on.", highlight=False)
 
 
 @app.command()
@@ -321,7 +329,10 @@ def unpin(
     from jobs import segments as work
 
     with job_of(target, data_dir, None, verbose, wait) as (job, _):
-        work.pin(job, work.find(job, segment_id), customer_id, website, is_in=None)
+        taken = work.pin(job, work.find(job, segment_id), customer_id, website, is_in=None).rows_written
+        done = "The pin was taken away; the rule decides from the next refresh on."
+        none = f"The customer had no pin in '{segment_id}'; nothing was changed."
+        console.print(done if taken else none, highlight=False)
 
 
 @app.command()
@@ -363,15 +374,30 @@ def reconcile(
     verbose: Verbose = False,
 ) -> None:
     """Evaluate everyone from nothing and record where that differs from what was carried over; exit code 6 if so."""
-    from jobs.segments import reconcile as work
+    from jobs import segments as work
 
     with job_of(target, data_dir, None, verbose, wait) as (job, _):
-        drift = work(job)
+        for segment_id in work.refreshed_definitions(job)[1]:
+            console.print(
+                f"  {segment_id}: left out, for the definition of its last refresh cannot be told any more; "
+                "refresh it first: segmentation segments",
+                highlight=False,
+            )
+        drift = work.reconcile(job)
         for r in drift:
             console.print(f"  {r['website_id']} {r['segment_id']}: {r['customers']:,} customers", highlight=False)
         console.print("drift: " + (f"{len(drift)} segments" if drift else "none"))
         if drift:
             raise typer.Exit(6)
+
+
+def _misplaced(ctx: typer.Context, name: str) -> str:
+    """What is wrong with an option before a subcommand: its place, or that the subcommand has none of its name."""
+    subcommand, option = ctx.invoked_subcommand, f"--{name.replace('_', '-')}"
+    taken = ctx.command.commands[subcommand].params  # type: ignore[attr-defined]
+    if any(option in p.opts for p in taken):
+        return f"say {option} after '{subcommand}'"
+    return f"'{subcommand}' takes no {option}; leave it out"
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
@@ -385,6 +411,11 @@ def _chosen(job: Any, segment_id: str | None, file: Path | None) -> Any:
     if (segment_id is None) == (file is None):
         raise typer.BadParameter("say a SEGMENT of conf/segments, or --file")
     return work.read_file(job, file) if file is not None else work.find(job, str(segment_id))
+
+
+def _to_draw(rows: Sequence[Any], why_not: str) -> None:
+    if not rows:
+        raise SettingsError(f"There is nothing to draw: {why_not}. No picture was written.")
 
 
 def _grid(*titles: str) -> Grid:

@@ -211,6 +211,7 @@ def preview_guests(
         *[is_true(step).alias(f"_p{n}") for n, step in enumerate(steps)],
     ).join(published, on=str(S.visitor_id), how="left")  # a guest is published once per segment
     is_guest, is_in, was_in = F.col("_is_guest"), F.col("_is_in"), F.coalesce("_was_in", F.lit(False))
+    will_be_in = is_guest & is_in & F.lit(segment.is_active)
     so_far = [is_guest]
     for n in range(len(steps)):
         so_far.append(so_far[-1] & F.col(f"_p{n}"))
@@ -221,8 +222,8 @@ def preview_guests(
             F.count_if(is_guest & is_in).alias("members"),
             F.count_if(~is_guest & is_in).alias("logged_in"),
             F.count_if(was_in).alias("published"),
-            F.count_if(is_guest & is_in & ~was_in).alias("entering"),
-            F.count_if(was_in & ~(is_guest & is_in)).alias("leaving"),
+            F.count_if(will_be_in & ~was_in).alias("entering"),
+            F.count_if(was_in & ~will_be_in).alias("leaving"),
             *[F.count_if(is_guest & F.col(f"_p{n}")).alias(f"alone_{n}") for n in range(len(steps))],
             *[F.count_if(so_far[n + 1]).alias(f"left_{n}") for n in range(len(steps))],
         )

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.tables.segment import CustomerMembership as M
 from lakehouse.tables.segment import CustomerSegmentHistory as H
+from lakehouse.tables.segment import CustomerSegmentPin as P
 from lakehouse.tables.silver import Consent
 from segments.catalogue import Feature
 from segments.compile import Compiler, is_true
@@ -61,19 +62,28 @@ def answer_customers(
 
 
 def preview_segment(
-    answered: DataFrame, membership: DataFrame, consents: DataFrame, segment: Segment, channels: Sequence[str]
+    answered: DataFrame,
+    membership: DataFrame,
+    pins: DataFrame,
+    consents: DataFrame,
+    segment: Segment,
+    channels: Sequence[str],
 ) -> DataFrame:
-    """One row per website: what publishing a definition would give.
+    """One row per website with features: what publishing a definition would give.
 
     Args:
         answered: From `answer_customers` with the definition under the name `is_in`.
         membership: `gold.customer_membership` as published.
+        pins: `gold.customer_segment_pin`.
         consents: `silver.consent`.
         segment: The definition.
         channels: Channels of consent.
 
     Returns:
-        website_id; customers; members; published (members now); entering; leaving; for each step of the waterfall
+        website_id; customers; members (by the rule); published (members now); entering and leaving, after pins, with
+        members who have no features any more, and everyone of an inactive segment; pinned_in and pinned_out (customers
+        a pin puts in or keeps out against the rule); moving (who enters or leaves without a pin, which
+        `max_change_share` is about); for each step of the waterfall
         `alone_<n>` (customers for whom it is true) and `left_<n>` (for whom it and all before it are); and
         `reachable_<channel>` (members whose consent is on record and granted).
     """
@@ -84,9 +94,18 @@ def preview_segment(
         .groupBy(F.col(Consent.merchant_id).alias(M.website_id), F.col(Consent.customer_id))
         .agg(F.collect_set(Consent.channel).alias("_channels"))
     )
+    decided = pins.where(F.col(P.segment_id) == F.lit(segment.segment_id)).select(*keys, F.col(P.is_in).alias("_pin"))
     # One row per customer on either right side.
-    both = answered.join(known, on=keys, how="left").join(granted, on=[str(M.website_id), "customer_id"], how="left")
-    was_in = F.coalesce("_was_in", F.lit(False))
+    both = (
+        answered.withColumn("_is_here", F.lit(True))
+        .join(known, on=keys, how="full_outer")
+        .join(decided, on=keys, how="left")
+        .join(granted, on=[str(M.website_id), "customer_id"], how="left")
+    )
+    is_here, was_in = is_true(F.col("_is_here")), is_true(F.col("_was_in"))
+    by_rule = is_true(F.col("is_in"))
+    will_be_in = is_here & F.lit(segment.is_active) & F.coalesce(F.col("_pin"), by_rule)
+    is_pinned = F.col("_pin").isNotNull()
     count = len(steps_of(segment))
     so_far = [F.lit(True)]
     for n in range(count):
@@ -94,11 +113,14 @@ def preview_segment(
     return (
         both.groupBy(M.website_id)
         .agg(
-            F.count(F.lit(1)).alias("customers"),
+            F.count_if(is_here).alias("customers"),
             F.count_if("is_in").alias("members"),
             F.count_if(was_in).alias("published"),
-            F.count_if(F.col("is_in") & ~was_in).alias("entering"),
-            F.count_if(~F.col("is_in") & was_in).alias("leaving"),
+            F.count_if(will_be_in & ~was_in).alias("entering"),
+            F.count_if(~will_be_in & was_in).alias("leaving"),
+            F.count_if(will_be_in & ~by_rule).alias("pinned_in"),
+            F.count_if(is_here & by_rule & ~F.col("_pin")).alias("pinned_out"),
+            F.count_if((will_be_in != was_in) & ~is_pinned).alias("moving"),
             *[F.count_if(f"is_in_{n}").alias(f"alone_{n}") for n in range(count)],
             *[F.count_if(so_far[n + 1]).alias(f"left_{n}") for n in range(count)],
             *[
@@ -108,6 +130,7 @@ def preview_segment(
                 for c in channels
             ],
         )
+        .where(F.col("customers") > 0)
         .orderBy(M.website_id)
     )
 

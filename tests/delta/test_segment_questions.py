@@ -150,6 +150,96 @@ def test_an_explanation_tells_what_is_published_and_why_it_may_differ(shelf: She
     )
 
 
+def test_members_that_were_kept_stand_for_what_was_published(shelf: Shelf, ask: Ask) -> None:
+    shelf.publish(OFTEN)
+    spark, version = shelf.lake.spark, load_segments(shelf.folder)[0].version
+    size = {"segment_id": "often", "website_id": "shop", "as_of": DAY, "version": "older"}
+    shelf.lake.write("gold.customer_segment_size", rows(spark, "gold.customer_segment_size", [size]))
+    members = [{"website_id": "shop", "customer_key": n, "segment_ids": ["often"]} for n in (9, 1)]
+    shelf.lake.write("gold.customer_membership", rows(spark, "gold.customer_membership", members))
+    refresh = {
+        "segment_id": "often",
+        "website_id": "shop",
+        "as_of": DAY,
+        "refresh_status": "error",
+        "message": "7 of 2",
+    }
+    frame = rows(spark, "gold.customer_segment_refresh", [refresh])
+    shelf.lake.write("gold.customer_segment_refresh", frame, slice_of={"as_of": DAY})
+
+    answer = ask("diff", "often")
+    assert f"older -> {version} The last refresh was held back" in answer
+    assert answer.endswith("shop 5 1 1")
+    assert ask("explain", "1", "often").endswith("the refresh of 2018-01-01 was held back: 7 of 2")
+
+
+def test_an_edit_is_no_drift(shelf: Shelf, ask: Ask) -> None:
+    listed = "{segment_id: listed, name: Listed, rule: {in_list: vip}}"
+    shelf.list("vip", "1")
+    shelf.publish(OFTEN, listed)
+    spark = shelf.lake.spark
+    kept = [
+        {"website_id": "shop", "customer_key": n, "segment_ids": ["listed"] * (n == 1) + ["often"] * (n >= 5)}
+        for n in range(1, 11)
+    ]
+    shelf.lake.write("gold.customer_evaluation", rows(spark, "gold.customer_evaluation", kept))
+    refreshed = [
+        {"segment_id": s.segment_id, "website_id": "shop", "as_of": DAY, "version": s.version}
+        for s in load_segments(shelf.folder)
+    ]
+    frame = rows(spark, "gold.customer_segment_refresh", refreshed)
+    shelf.lake.write("gold.customer_segment_refresh", frame, slice_of={"as_of": DAY})
+
+    shelf.define(OFTEN.replace("value: 5", "value: 6"), listed)
+    assert ask("reconcile") == "drift: none"
+    shelf.list("vip", "2")
+    assert ask("reconcile").startswith("listed: left out, for the definition of its last refresh cannot be told")
+    wrong = [kept[0] | {"segment_ids": ["often"]}]
+    shelf.lake.write("gold.customer_evaluation", rows(spark, "gold.customer_evaluation", wrong))
+    assert ask("reconcile", exit_code=6).endswith("shop often: 1 customers drift: 1 segments")
+
+
+def test_a_day_without_features_is_no_empty_answer(shelf: Shelf, ask: Ask, tmp_path: Path) -> None:
+    shelf.publish(OFTEN)
+    shelf.lake.write("feature.customer", shelf.lake.read("feature.customer").where("false"), slice_of={"as_of": DAY})
+    for question in ("preview", "diff"):
+        assert "There are no features of 2018-01-01" in ask(question, "often", exit_code=2)
+    assert "There is nothing to draw" in ask("history", "often", "--plot", str(tmp_path / "x.png"), exit_code=2)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_the_stays_of_guests_are_a_history(shelf: Shelf, ask: Ask) -> None:
+    shelf.publish("{segment_id: big, name: Big, entity: guest, rule: {feature: net_amount, op: at_least, value: 9}}")
+    stay = {"segment_id": "big", "website_id": "shop", "entered_on": DAY, "entry_version": "v1"}
+    later = {"exited_on": date(2018, 1, 3), "exit_reason": "logged_in", "exit_version": "v1"}
+    stays = [stay | {"visitor_id": "a"}, stay | {"visitor_id": "b"} | later]
+    frame = rows(shelf.lake.spark, "gold.customer_segment_guest_history", stays)
+    shelf.lake.write("gold.customer_segment_guest_history", frame)
+    answer = ask("history", "big")
+    assert answer.endswith("shop 2018-01-01 v1 2 2 0 shop 2018-01-03 v1 1 0 1 1 left: logged_in")
+
+
+def test_a_pin_and_its_end_are_told(shelf: Shelf, ask: Ask) -> None:
+    shelf.publish(OFTEN)
+    known = [{"website_id": "shop", "customer_key": 7, "customer_id": "7"}]
+    shelf.lake.write("gold.customer_evaluation", rows(shelf.lake.spark, "gold.customer_evaluation", known))
+    where = ("7", "often", "--website", "shop")
+    assert ask("unpin", *where) == "The customer had no pin in 'often'; nothing was changed."
+    assert ask("pin", *where, "--out") == "The customer is kept out of 'often' from the next refresh on."
+    assert ask("unpin", *where).startswith("The pin was taken away")
+
+
+def test_the_largest_losses_by_priority_come_first(shelf: Shelf, ask: Ask) -> None:
+    members = [
+        {"website_id": "shop", "customer_key": n, "segment_ids": ["a", "b"][: 1 + n % 3], "primary_segment_id": "a"}
+        for n in range(9)
+    ]
+    for row in members:
+        row["is_present"] = True
+    shelf.lake.write("gold.customer_membership", rows(shelf.lake.spark, "gold.customer_membership", members))
+    assert ask("overlap", "--primary", "--rows", "1").endswith("shop a itself 9")
+
+
 @pytest.mark.parametrize("question", ["history", "events"])
 def test_a_segment_that_never_was_is_no_empty_answer(shelf: Shelf, ask: Ask, question: str) -> None:
     shelf.publish(OFTEN)

@@ -22,6 +22,9 @@ def test_an_option_before_a_question_is_refused_and_not_lost() -> None:
     asked = CliRunner().invoke(app, ["segments", "--target", "dev", "list"])
     assert asked.exit_code == 2
     assert "say --target after 'list'" in asked.output
+    asked = CliRunner().invoke(app, ["segments", "--as-of", "2018-01-01", "list"])
+    assert asked.exit_code == 2
+    assert "'list' takes no --as-of; leave it out" in asked.output
 
 
 @pytest.mark.parametrize("arguments", [[], ["champions", "--file", "x.yml"]])
@@ -40,6 +43,7 @@ def test_a_preview_is_of_one_definition(arguments: list[str], tmp_path: Path) ->
         (["diff", "champions", "--file", "missing.yml"], "'missing.yml' does not exist"),
         (["preview", "champions", "--rows", "-1"], "greater than or equal to 0"),
         (["flows", "--rows", "-1"], "greater than or equal to 0"),
+        (["overlap", "--primary", "--plot", "x.svg"], "leave --primary out, or --plot"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(arguments: list[str], said: str) -> None:
