@@ -192,8 +192,8 @@ class CustomerSegmentHistory:
     )
     entry_reason = text("Why the stay began.", values=ENTRY_REASONS)
     exit_reason = text("Why the stay ended; null while in.", optional=True, values=EXIT_REASONS)
-    entry_detail = text("Conditions that changed when the stay began, or what a person did, where known.", optional=True)
-    exit_detail = text("Conditions that changed when it ended, or what a person did, where known.", optional=True)
+    entry_detail = text("Conditions, or the pin, that changed when the stay began, where known.", optional=True)
+    exit_detail = text("Conditions, or the pin, that changed when it ended, where known.", optional=True)
     entry_run_id = text("Run that recorded the entry.")
     exit_run_id = text("Run that recorded the exit; null while in.", optional=True)
 
