@@ -337,7 +337,7 @@ def _configure_running(session: SparkSession, spark: SparkSettings) -> SparkSess
 # With less put into one method Java compiles in half the time; what tasks lose by it is a third of what is gained.
 # The sweeper looks for compiled code to drop whenever half a percent of the space has changed. Java 21 has none.
 _JAVA_COMPILER: Final = (
-    "-XX:+IgnoreUnrecognizedVMOptions -XX:InlineSmallCode=600 -XX:MaxInlineLevel=6 -XX:FreqInlineSize=200 "
+    "-XX:+IgnoreUnrecognizedVMOptions -XX:InlineSmallCode=600 -XX:FreqInlineSize=200 "
     "-XX:LiveNodeCountInliningCutoff=6000 -XX:SweeperThreshold=10"
 )
 
