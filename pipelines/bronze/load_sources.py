@@ -40,6 +40,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     folder = conf_dir / "sources"
     problems: list[str] = []
     found: list[tuple[Path, Source]] = []
+    asked: set[str] = set()
     for path in sorted(folder.glob("*.yml")):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -50,7 +51,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
             problems.append(f"{path.name}: a source is a mapping with name, currency, feeds, ...")
             continue
         content.setdefault("name", path.stem)
-        _substitute(content, {**os.environ, **(variables or {})})
+        asked |= _substitute(content, {**os.environ, **(variables or {})})
         try:
             source = Source.model_validate(content)
         except ValidationError as e:
@@ -68,6 +69,12 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
             for n in source.accompanies
             if n != "*" and n not in names and not problems
         ]
+    known = sorted({name.lower() for name in asked})
+    problems += [
+        f"variable '{name}': no location asks for it; known are {', '.join(known) or 'none'}.{suggest(name, known)}"
+        for name in variables or {}
+        if name not in asked and not problems
+    ]
     if not folder.is_dir():
         problems.append(f"{folder} does not exist.")
     if problems:
@@ -76,14 +83,19 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     return Sources(conf_dir=conf_dir, sources=tuple(resolved))
 
 
-def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> None:
+def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> set[str]:
+    """Put values into locations; returns the names that were asked for."""
+    asked: set[str] = set()
     for feed in content.get("feeds") or ():
         if isinstance(feed, dict) and isinstance(feed.get("location"), str):
             location = feed["location"]
-            for name in _VARIABLE.findall(location):
+            names = _VARIABLE.findall(location)
+            asked |= {*names, *map(str.upper, names)}
+            for name in names:
                 value = values.get(name) or values.get(name.upper())
                 location = location.replace(f"${{{name}}}", value) if value else ""
             feed["location"] = location
+    return asked
 
 
 def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], list[str]]:

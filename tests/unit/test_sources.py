@@ -303,3 +303,11 @@ class NoTables:
 
     def exists(self, _: str) -> bool:
         return False
+
+
+def test_a_variable_that_no_location_asks_for_is_told(tmp_path: Path) -> None:
+    conf = write(tmp_path, shop=GOOD)
+    assert load_sources(conf, {"drop": "/somewhere"}).source("shop").feeds[0].location == "/somewhere/*.csv"
+    assert load_sources(conf, {"DROP": "/elsewhere"}).source("shop").feeds[0].location == "/elsewhere/*.csv"
+    with pytest.raises(SourceError, match=r"variable 'dorp': no location asks for it; known are drop\. Did you mean"):
+        load_sources(conf, {"dorp": "/somewhere"})
