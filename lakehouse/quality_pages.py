@@ -37,6 +37,8 @@ def write_pages(folder: Path, checked: Iterable[tuple[Table, list[Any], Run]]) -
             shutil.rmtree(old.joinpath(*table.name.split(".")), ignore_errors=True)
         passed = sum(bool(r.success) for r in results)
         begun = run.started_at.replace(tzinfo=UTC)
+        # A name that reads like a time is read as one: 20261127T115811-2560ad would be 26 hours west of Greenwich.
+        of_run = RunIdentifier(run_name=f"run_{run.run_id}", run_time=begun)
         outcome = ExpectationSuiteValidationResult(
             success=passed == len(results),
             results=results,
@@ -48,14 +50,14 @@ def write_pages(folder: Path, checked: Iterable[tuple[Table, list[Any], Run]]) -
                 "success_percent": 100 * passed / len(results) if results else None,
             },
             meta={
-                "run_id": RunIdentifier(run_name=run.run_id, run_time=begun),
+                "run_id": of_run,
                 "batch_markers": {},
                 "active_batch_definition": {"data_asset_name": table.name},
             },
         )
         key = ValidationResultIdentifier(
             expectation_suite_identifier=suite,
-            run_id=RunIdentifier(run_name=run.run_id, run_time=begun),
+            run_id=of_run,
             batch_identifier="latest",
         )
         context.validation_results_store.store_validation_results(outcome, key, suite)

@@ -21,7 +21,8 @@ from lakehouse.steps import Step, plan_steps
 from tests.support.rows import rows
 
 CONSENT = "silver.consent"
-RUN = Run("run-1", datetime.fromisoformat("2026-01-01"), {})
+# An id that reads like a time of an impossible zone, as one in ten does.
+RUN = Run("20261127T115811-2560ad", datetime.fromisoformat("2026-01-01"), {})
 SECRET = "customer-4711"
 
 
