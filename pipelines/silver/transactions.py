@@ -365,8 +365,11 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
     All windows partition by basket or finer, so the rows are shuffled once.
     """
     basket = ("merchant_id", "basket_id")
-    doubtful = doubtful.withColumn("_product", _product_in_key(book, F.col("product_id")))
-    key = (*basket, "_product", "line_number")
+    product = "product_id"
+    if book.any_feed(_is_product_free):
+        product = "_product"
+        doubtful = doubtful.withColumn(product, _product_in_key(book, F.col("product_id")))
+    key = (*basket, product, "line_number")
     in_basket, in_line = Window.partitionBy(*basket), Window.partitionBy(*key)
     whole = book.where(_replaces_baskets)
     newest = F.when(whole, F.max(F.when(whole, F.col("delivery_seq"))).over(in_basket))
