@@ -9,6 +9,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from features.measures import Measure, count, day_of, earliest, latest, money_of, ratio, total
+from features.rules import FeatureRules
 from lakehouse.tables.feature import WEEKDAYS, FeatureCustomer
 
 _C = FeatureCustomer
@@ -20,10 +21,14 @@ DAY_PARTS = {"morning": (6, 12), "afternoon": (12, 17), "evening": (17, 22)}
 """Hours from and to, exclusive; what is left is night."""
 
 
-def measures(as_of: date) -> list[Measure]:
+def measures(as_of: date, rules: FeatureRules) -> list[Measure]:
     """What is added up for behaviour.
 
     Besides the features themselves: `moves_on`, the first `as_of` at which an event leaves one of the windows.
+
+    Args:
+        as_of: Edge of the trailing windows.
+        rules: How many days a return after a silence is remembered.
     """
     bought, day, hour, gap = F.col("is_bought"), F.col("day"), F.col("hour"), F.col("gap")
     today = (as_of - _EPOCH).days
@@ -43,8 +48,12 @@ def measures(as_of: date) -> list[Measure]:
     for days in WINDOWS:
         inside = day >= today - days
         found += [total(f"spend_{days}", F.col("net"), when=inside), count(f"visits_{days}", bought & inside)]
+    is_end = gap.isNotNull()
+    remembered = rules.all_values("won_back_days")
+    found += [latest(f"returned_{days}", gap, when=day >= today - days) for days in remembered]
     before = (day >= today - 180) & (day < today - 90)
     edges = [F.when(day >= today - days, day + days + 1) for days in (*WINDOWS, 180)]
+    edges += [F.when(is_end & (day >= today - days), day + days + 1) for days in remembered]
     return [
         *found,
         total("spend_previous_90", F.col("net"), when=before),
@@ -52,8 +61,9 @@ def measures(as_of: date) -> list[Measure]:
     ]
 
 
-def columns() -> dict[str, Column]:
+def columns(rules: FeatureRules) -> dict[str, Column]:
     """Columns made of the measures."""
+    returned = rules.by_merchant("won_back_days", lambda days: F.col(f"returned_{days}"))
     baskets, gaps = F.col("bought_baskets"), F.col("bought_days") - 1
     days_between = F.col("last_day") - F.col("first_day")
     # Sample variance by whole numbers: n * sum of squares - square of sum, divided once.
@@ -77,6 +87,8 @@ def columns() -> dict[str, Column]:
         _C.inter_purchase_days_sd: F.sqrt(spread),
         _C.longest_gap_days: F.shiftright(longest, 32).cast("int"),
         _C.longest_gap_ended_on: day_of(longest.bitwiseAND((1 << 32) - 1)),
+        _C.returned_after_days: returned.cast("int"),
+        _C.returned_within_days: rules.by_merchant("won_back_days", F.lit),
         _C.night_share: ratio(baskets - parts, baskets),
         **{f"{part}_share": ratio(F.col(part), baskets) for part in DAY_PARTS},
         _C.weekday_share: ratio(baskets - weekend, baskets),

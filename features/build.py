@@ -70,7 +70,7 @@ def build_customer_features(
         # Cut points need every customer before any customer can be scored. Both readers of these use all columns, so
         # Spark plans one exchange for both and makes the rows once; a reader of fewer columns would make them again. So
         # would a held frame below: with one, Spark does not see that two exchanges are the same.
-        bought = purchase_features(past, products, customers, placed, as_of).repartition(
+        bought = purchase_features(past, products, customers, placed, as_of, feature_rules).repartition(
             _C.merchant_id, _C.customer_key
         )
         cuts = rfm.cut_points(bought, as_of, feature_rules, reading=bought.columns)
@@ -80,14 +80,14 @@ def build_customer_features(
         _either(
             fact_changes.select(_Fact.customer_key),
             _came_into_view(facts, previous, as_of),
-            _windows_moved(before, as_of),
+            _windows_moved(before, as_of, feature_rules),
             _products_changed(past, product_changes),
             engagement.customers_with_promotions(past, promotion_changes, placed),
             _promotions_began_or_ended(before, placed),
         )
     )
     touched = past.join(F.broadcast(changed), on="customer_key", how="left_semi")
-    again = hold(purchase_features(touched, products, customers, placed, as_of, hold))
+    again = hold(purchase_features(touched, products, customers, placed, as_of, feature_rules, hold))
     kept = before.join(F.broadcast(changed), on="customer_key", how="left_anti")
     # Rows that are only carried over are not moved about: they are read twice, once for the columns that cuts need.
     bought = kept.select(*again.columns).unionByName(again)
@@ -101,9 +101,10 @@ def purchase_features(
     customers: DataFrame,
     promotions: DataFrame,
     as_of: date,
+    rules: FeatureRules,
     hold: Once = as_is,
 ) -> DataFrame:
-    """The columns that depend on a customer's own events only.
+    """The columns that depend on a customer's own events only, and on how long a return is remembered.
 
     Args:
         lines: From `features.purchases.history`, every line of each customer it holds any line of.
@@ -111,13 +112,14 @@ def purchase_features(
         customers: `gold.dim_customer`.
         promotions: From `engagement.begun_promotions`.
         as_of: Edge of the trailing windows.
+        rules: For `won_back_days`.
         hold: Makes frames once; for callers who do not rely on Spark finding equal exchanges in what is returned.
     """
     known_places = hold(places(lines))
     baskets = baskets_of(lines, products, known_places)
     measures: list[Measure] = [
         *rfm.measures(),
-        *behaviour.measures(as_of),
+        *behaviour.measures(as_of, rules),
         total("bought_lines", F.col("lines")),
         Measure("channel_bits", "bit_or", F.when(F.col("is_bought"), F.col("channel_bit")).otherwise(0)),
     ]
@@ -144,7 +146,7 @@ def purchase_features(
         .join(engagement.promotion_response(lines, promotions).hint("shuffle_hash"), on="customer_key", how="left")
         .join(F.broadcast(engagement.promoting_merchants(promotions)), on="merchant_id", how="left")
     )
-    made = {**rfm.columns(), **behaviour.columns(), **behaviour.visit_columns(), **engagement.promotion_columns()}
+    made = {**rfm.columns(), **behaviour.columns(rules), **behaviour.visit_columns(), **engagement.promotion_columns()}
     passed = ["favourite_category_code", _C.favourite_category_share, _C.distinct_categories, _C.distinct_departments,
               _C.distinct_brand_types, _C.distinct_manufacturers]  # fmt: skip
     wide = joined.select(
@@ -199,9 +201,13 @@ def _came_into_view(facts: DataFrame, previous: DataFrame, as_of: date) -> DataF
     return facts.where((day >= _newest_day(previous).scalar()) & (day < F.lit(as_of))).select(_Fact.customer_key)
 
 
-def _windows_moved(before: DataFrame, as_of: date) -> DataFrame:
-    """Customers with an event that leaves a window, and everyone when the new slice lies before the newest."""
-    moved = (F.col(_C.windows_move_on) <= F.lit(as_of)) | (F.col(_C.as_of) > F.lit(as_of))
+def _windows_moved(before: DataFrame, as_of: date, rules: FeatureRules) -> DataFrame:
+    """Customers with an event that leaves a window, or whose merchant chose another window.
+
+    Everyone when the new slice lies before the newest.
+    """
+    is_other = ~F.col(_C.returned_within_days).eqNullSafe(rules.by_merchant("won_back_days", F.lit))
+    moved = (F.col(_C.windows_move_on) <= F.lit(as_of)) | (F.col(_C.as_of) > F.lit(as_of)) | is_other
     return before.where(moved).select(_C.customer_key)
 
 

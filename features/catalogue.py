@@ -6,6 +6,7 @@ from pathlib import Path
 
 from features.registry import RegisteredFeature, features
 from lakehouse.declare import table_of
+from lakehouse.tables import feature as declarations
 
 _FAMILIES = {
     "rfm": "Recency, frequency, monetary value",
@@ -30,7 +31,9 @@ def render_catalogue() -> str:
         "Made from the table declarations by `segmentation docs`; do not edit.",
         "",
         f"`feature.customer` has {len(known)} features. {table_of('feature.customer').comment}",
-        "A feature that can be unknown is empty then, never 0. Money is in the currency the merchant sells in.",
+        "A feature that can be unknown is empty then, never 0.",
+        "",
+        _terms(),
         "",
     ]
     for family in dict.fromkeys(f.family for f in known):
@@ -38,6 +41,11 @@ def render_catalogue() -> str:
         lines += [_row(f) for f in known if f.family == family]
         lines.append("")
     return "\n".join(lines)
+
+
+def _terms() -> str:
+    """What basket, return and money mean: the second paragraph of the declarations' own words."""
+    return str(declarations.__doc__).split("\n\n")[1].strip()
 
 
 def _row(feature: RegisteredFeature) -> str:

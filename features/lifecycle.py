@@ -20,35 +20,26 @@ def columns(as_of: date, rules: FeatureRules) -> dict[str, Column]:
         as_of: Day the stage is for.
         rules: Thresholds, per merchant where one differs.
     """
-    default = rules.lifecycle
-    own = {m: r.lifecycle for m, r in rules.merchants.items() if r.lifecycle is not None}
-
-    def of_merchant(name: str) -> Column:
-        chosen = F.lit(getattr(default, name)).cast("double")
-        for merchant, lifecycle in own.items():
-            mine = F.lit(getattr(lifecycle, name)).cast("double")
-            chosen = F.when(F.col(_C.merchant_id) == merchant, mine).otherwise(chosen)
-        return chosen
-
-    threshold = {name: of_merchant(name) for name in LifecycleRules.model_fields}
+    threshold = {
+        name: rules.by_merchant(name, lambda value: F.lit(value).cast("double")) for name in LifecycleRules.model_fields
+    }
     silence = F.datediff(F.lit(as_of), _C.last_purchase_on)
     tenure = F.datediff(F.lit(as_of), _C.first_purchase_on)
     cadence = _cadence(threshold)
     lapsing_after = threshold["lapsing_after"] * cadence
     lost_after = threshold["lost_after"] * cadence
-    longest = F.col(_C.longest_gap_days)
-    back_lately = F.datediff(F.lit(as_of), _C.longest_gap_ended_on) <= threshold["won_back_days"]
+    returned_after = F.coalesce(_C.returned_after_days, F.lit(0))
     stage = (
         F.when(tenure <= threshold["new_days"], "new")
         .when(silence > lost_after, "lost")
         .when(silence > lapsing_after, "lapsing")
-        .when((longest > lost_after) & back_lately, "won_back")
+        .when(returned_after > lost_after, "won_back")
         .otherwise("active")
     )
     pattern = (
         F.when(silence > lapsing_after, "stopped")
         .when(F.col(_C.purchase_days) == 1, "first")
-        .when((longest > lapsing_after) & back_lately, "resumed")
+        .when(returned_after > lapsing_after, "resumed")
         .otherwise("regular")
     )
     return {

@@ -50,8 +50,9 @@ def places(lines: DataFrame) -> DataFrame:
 def baskets_of(lines: DataFrame, products: DataFrame, known_places: DataFrame) -> DataFrame:
     """One row per customer and basket, with the days since the customer's purchase day before.
 
-    A return that is matched to its sale belongs to the basket it was bought in, so that a basket knows what is left of
-    it; any other return is a row of its own, with nothing bought.
+    A return that names its sale belongs to the basket it was bought in, so that a basket knows what is left of it; any
+    other belongs to its own receipt, which is a row with nothing bought unless something was bought on it as well. A
+    basket has one day and hour, of its first line, and one place.
 
     Args:
         lines: From `history`.
@@ -121,7 +122,7 @@ def product_hash() -> Column:
 
 
 def _narrow(lines: DataFrame, products: DataFrame, known_places: DataFrame) -> DataFrame:
-    is_valid = F.col(_Fact.is_valid_purchase)
+    is_valid, is_back = F.col(_Fact.is_valid_purchase), F.col(_Fact.txn_type).isin("return", "cancellation")
     marks = products.select(
         product_hash().alias("product_hash"),
         F.col(DimProduct.brand_type).isNotNull().alias("is_branded"),
@@ -130,7 +131,10 @@ def _narrow(lines: DataFrame, products: DataFrame, known_places: DataFrame) -> D
     )
     coded = (
         lines.select(
-            "*", product_hash().alias("product_hash"), _place_key().alias("place_key"), cents(_Fact.amount).alias("net")
+            "*",
+            product_hash().alias("product_hash"),
+            _place_key().alias("place_key"),
+            cents(_Fact.amount).alias("cents"),
         )
         # Both are small and unique on their key: no row is multiplied.
         .join(F.broadcast(marks), on="product_hash", how="left")
@@ -147,12 +151,13 @@ def _narrow(lines: DataFrame, products: DataFrame, known_places: DataFrame) -> D
         (F.unix_date(_Fact.business_date).cast("bigint") * 32 + F.col(_Fact.hour_of_day)).alias("moment"),
         is_valid.alias("is_valid"),
         F.when(is_valid, F.col("place")).alias("place"),
-        "net",
+        # A line that is neither bought nor given back, such as one of no pieces, is worth nothing to the customer.
+        F.when(is_valid | is_back, F.col("cents")).otherwise(F.lit(0).cast("bigint")).alias("net"),
         when_valid(cents(_Fact.gross_amount)).alias("shelf"),
         when_valid(cents(_Fact.discount_amount)).alias("discount"),
         when_valid(cents(_Fact.coupon_amount)).alias("coupon"),
-        when_valid(F.col("net"), F.col("is_private")).alias("private"),
-        when_valid(F.col("net"), F.col("is_branded")).alias("branded"),
+        when_valid(F.col("cents"), F.col("is_private")).alias("private"),
+        when_valid(F.col("cents"), F.col("is_branded")).alias("branded"),
         when_valid((F.col(_Fact.quantity) * 1000).cast("bigint"), F.coalesce("is_item", F.lit(True))).alias("items"),
     )
 

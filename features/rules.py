@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pyspark.sql import Column
+from pyspark.sql import functions as F
 
 from lakehouse.errors import SettingsError, suggest
 
@@ -55,7 +59,7 @@ class MerchantRules(_Part):
     Attributes:
         rfm_cut_points: Per measure four ascending values that part the scores; a value equal to a cut point belongs
             below it. Measures that are not named are cut into fifths of the merchant's customers.
-        lifecycle: Thresholds for this merchant.
+        lifecycle: Thresholds of this merchant; those it does not name are as for every merchant.
     """
 
     rfm_cut_points: dict[RfmMeasure, CutPoints] = Field(default_factory=dict)
@@ -64,6 +68,8 @@ class MerchantRules(_Part):
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         for measure, points in self.rfm_cut_points.items():
+            if not all(map(isfinite, points)):
+                raise ValueError(f"rfm_cut_points.{measure} must be numbers: {list(points)}")
             if list(points) != sorted(set(points)):
                 raise ValueError(f"rfm_cut_points.{measure} must ascend: {list(points)}")
         return self
@@ -81,6 +87,32 @@ class FeatureRules(_Part):
     lifecycle: LifecycleRules = LifecycleRules()
     top_categories: int = Field(20, ge=1)
     merchants: dict[str, MerchantRules] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _differs_from_the_default(cls, values: Any) -> Any:
+        """What a merchant's life cycle does not name is as for every merchant."""
+        default = values.get("lifecycle") if isinstance(values, dict) else None
+        merchants = values.get("merchants") if isinstance(values, dict) else None
+        if not isinstance(default, dict) or not isinstance(merchants, dict):
+            return values
+        own = {m: r for m, r in merchants.items() if isinstance(r, dict) and isinstance(r.get("lifecycle"), dict)}
+        whole = {m: {**r, "lifecycle": {**default, **r["lifecycle"]}} for m, r in own.items()}
+        return {**values, "merchants": {**merchants, **whole}}
+
+    def by_merchant(self, name: str, made: Callable[[float], Column]) -> Column:
+        """A column made of a threshold of the life cycle, of rows with a merchant_id: of that merchant's own."""
+        chosen = made(getattr(self.lifecycle, name))
+        for merchant, own in self.merchants.items():
+            if own.lifecycle is not None:
+                mine = made(getattr(own.lifecycle, name))
+                chosen = F.when(F.col("merchant_id") == merchant, mine).otherwise(chosen)
+        return chosen
+
+    def all_values(self, name: str) -> tuple[Any, ...]:
+        """What a threshold of the life cycle is for any merchant, each value once."""
+        own = [r.lifecycle for r in self.merchants.values() if r.lifecycle is not None]
+        return tuple(dict.fromkeys(getattr(part, name) for part in (self.lifecycle, *own)))
 
 
 def load_feature_rules(conf_dir: Path) -> FeatureRules:

@@ -200,7 +200,9 @@ WITH b AS (SELECT *, moment // 32 AS day, moment % 32 AS hour,
              quarter(DATE '1970-01-01' + CAST(moment // 32 AS INTEGER)) AS quarter FROM basket),
   gaps AS (SELECT customer_key, count(*) AS purchase_days, max(day - before) AS longest_gap,
              sum((day - before) * (day - before)) AS squares,
-             max((day - before) * 100000 + day) % 100000 AS longest_gap_day
+             max((day - before) * 100000 + day) % 100000 AS longest_gap_day,
+             max(day - before) FILTER (day >= {today - 60}) AS returned_after,
+             min(day + 61) FILTER (before IS NOT NULL AND day >= {today - 60}) AS return_moves_on
            FROM dated GROUP BY 1),
   summed AS (SELECT customer_key, any_value(customer_id) AS customer_id, {", ".join(columns)},
                min(least({edges})) AS moves_on FROM b GROUP BY 1)
@@ -246,7 +248,8 @@ WITH scored AS (
     1 + {points("frequency", "c.f")} AS f_score, 1 + {points("CAST(net AS DOUBLE)", "c.m")} AS m_score,
     CASE WHEN {gaps} >= 2 THEN least(greatest({usual}, 7), 120) ELSE 30 END AS cadence_days
   FROM measured m, cuts c)
-SELECT 'bench' AS merchant_id, customer_key, customer_id, DATE '{as_of}' AS as_of, {day("moves_on")} AS windows_move_on,
+SELECT 'bench' AS merchant_id, customer_key, customer_id, DATE '{as_of}' AS as_of,
+  {day("least(moves_on, return_moves_on)")} AS windows_move_on,
   {day("first_day")} AS first_purchase_on, {day("last_day")} AS last_purchase_on, recency_days, frequency,
   {money("net")} AS monetary_net, {money("paid")} AS monetary_gross, r_score, f_score, m_score,
   r_score * 100 + f_score * 10 + m_score AS rfm_score,
@@ -255,7 +258,7 @@ SELECT 'bench' AS merchant_id, customer_key, customer_id, DATE '{as_of}' AS as_o
   {ratio("items", "baskets * 1000")} AS basket_size_mean, {ratio(between, gaps)} AS inter_purchase_days_mean,
   sqrt({ratio(f"{gaps} * squares - {between} * {between}", f"{gaps} * ({gaps} - 1)")}) AS inter_purchase_days_sd,
   longest_gap AS longest_gap_days, CASE WHEN longest_gap IS NOT NULL THEN {day("longest_gap_day")} END
-    AS longest_gap_ended_on,
+    AS longest_gap_ended_on, returned_after AS returned_after_days,
   categories AS distinct_categories, departments AS distinct_departments, brand_types AS distinct_brand_types,
   makers AS distinct_manufacturers, stores AS distinct_stores, channels AS distinct_channels,
   {ratio("baskets - morning - afternoon - evening", "baskets")} AS night_share,
@@ -278,10 +281,10 @@ SELECT 'bench' AS merchant_id, customer_key, customer_id, DATE '{as_of}' AS as_o
   {today} - first_day AS tenure_days, cadence_days,
   CASE WHEN {today} - first_day <= 30 THEN 'new' WHEN recency_days > 4 * cadence_days THEN 'lost'
     WHEN recency_days > 2 * cadence_days THEN 'lapsing'
-    WHEN longest_gap > 4 * cadence_days AND {today} - longest_gap_day <= 60 THEN 'won_back' ELSE 'active' END
+    WHEN returned_after > 4 * cadence_days THEN 'won_back' ELSE 'active' END
     AS lifecycle_stage,
   CASE WHEN recency_days > 2 * cadence_days THEN 'stopped' WHEN purchase_days = 1 THEN 'first'
-    WHEN longest_gap > 2 * cadence_days AND {today} - longest_gap_day <= 60 THEN 'resumed' ELSE 'regular' END
+    WHEN returned_after > 2 * cadence_days THEN 'resumed' ELSE 'regular' END
     AS purchase_pattern
 FROM scored LEFT JOIN category USING (customer_key) LEFT JOIN maker USING (customer_key)
 """

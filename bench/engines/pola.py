@@ -200,7 +200,7 @@ def _features(fact: pl.LazyFrame, products: pl.LazyFrame, as_of: date) -> pl.Laz
         .lazy()
     )
     customers = _customers(baskets, today)
-    parts = [customers, _gaps(baskets), _visits(baskets), *_products(held)]
+    parts = [customers, _gaps(baskets, today), _visits(baskets), *_products(held)]
     joined = parts[0]
     for part in parts[1:]:
         joined = joined.join(part, on="customer_key", how="left")
@@ -237,7 +237,7 @@ def _customers(baskets: pl.LazyFrame, today: int) -> pl.LazyFrame:
     )
 
 
-def _gaps(baskets: pl.LazyFrame) -> pl.LazyFrame:
+def _gaps(baskets: pl.LazyFrame, today: int) -> pl.LazyFrame:
     days = baskets.filter("is_bought").select("customer_key", "day").unique().sort("customer_key", "day")
     gap = pl.when(pl.col("customer_key") == pl.col("customer_key").shift(1)).then(
         pl.col("day") - pl.col("day").shift(1)
@@ -249,6 +249,11 @@ def _gaps(baskets: pl.LazyFrame) -> pl.LazyFrame:
             pl.len().cast(pl.Int64).alias("purchase_days"),
             (pl.col("gap") ** 2).sum().alias("squares"),
             (pl.col("gap") * 100_000 + pl.col("day")).max().alias("longest"),
+            pl.col("gap").filter(pl.col("day") >= today - 60).max().alias("returned_after"),
+            (pl.col("day") + 61)
+            .filter(pl.col("gap").is_not_null() & (pl.col("day") >= today - 60))
+            .min()
+            .alias("return_moves_on"),
         )
         .with_columns(longest_gap=pl.col("longest") // 100_000, longest_gap_day=pl.col("longest") % 100_000)
     )
@@ -337,7 +342,6 @@ def _columns(measured: pl.DataFrame, as_of: date, today: int) -> pl.LazyFrame:
         busiest=pl.max_horizontal("q1", "q2", "q3", "q4"),
     )
     cadence, silence, tenure = c("cadence_days"), c("recency_days"), today - c("first_day")
-    back_lately = today - c("longest_gap_day") <= 60
     parts = c("morning") + c("afternoon") + c("evening")
     weekend = c("saturday") + c("sunday")
     recent, before = c("spend_90"), c("before_90")
@@ -348,7 +352,7 @@ def _columns(measured: pl.DataFrame, as_of: date, today: int) -> pl.LazyFrame:
         "customer_key",
         "customer_id",
         pl.lit(as_of).alias("as_of"),
-        day("moves_on").alias("windows_move_on"),
+        pl.min_horizontal("moves_on", "return_moves_on").cast(pl.Int32).cast(pl.Date).alias("windows_move_on"),
         day("first_day").alias("first_purchase_on"),
         day("last_day").alias("last_purchase_on"),
         "recency_days",
@@ -369,6 +373,7 @@ def _columns(measured: pl.DataFrame, as_of: date, today: int) -> pl.LazyFrame:
         ratio(gaps * c("squares") - between * between, gaps * (gaps - 1)).sqrt().alias("inter_purchase_days_sd"),
         c("longest_gap").alias("longest_gap_days"),
         day("longest_gap_day").alias("longest_gap_ended_on"),
+        c("returned_after").alias("returned_after_days"),
         c("categories").fill_null(0).alias("distinct_categories"),
         c("departments").fill_null(0).alias("distinct_departments"),
         c("brand_types").fill_null(0).alias("distinct_brand_types"),
@@ -403,7 +408,7 @@ def _columns(measured: pl.DataFrame, as_of: date, today: int) -> pl.LazyFrame:
         .then(pl.lit("lost"))
         .when(silence > 2 * cadence)
         .then(pl.lit("lapsing"))
-        .when((c("longest_gap") > 4 * cadence) & back_lately)
+        .when(c("returned_after") > 4 * cadence)
         .then(pl.lit("won_back"))
         .otherwise(pl.lit("active"))
         .alias("lifecycle_stage"),
@@ -411,7 +416,7 @@ def _columns(measured: pl.DataFrame, as_of: date, today: int) -> pl.LazyFrame:
         .then(pl.lit("stopped"))
         .when(c("purchase_days") == 1)
         .then(pl.lit("first"))
-        .when((c("longest_gap") > 2 * cadence) & back_lately)
+        .when(c("returned_after") > 2 * cadence)
         .then(pl.lit("resumed"))
         .otherwise(pl.lit("regular"))
         .alias("purchase_pattern"),

@@ -1,7 +1,10 @@
 """Features: one row per customer and `as_of`, point-in-time, and what is read off their slices over time.
 
-Money is in the currency the merchant sells in. `spend` is what was paid for purchases, net of the returns matched to
-them, on the day of the purchase; a return that could not be matched counts on its own day.
+Money is in the currency the merchant sells in. A basket is a receipt: it has the day, the hour, the store and the
+channel of its sale, one of each, and is given back when returns and cancellations took back all that was paid for it.
+A return counts for the basket its source says it takes back, on the day of that purchase; one that names none counts
+for its own receipt on its own day, and several that name a sale never delivered on the first of theirs. The sales that
+`silver.stage_adjustments` infers are for people to look at: a guess moves no feature.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _SHARE = "share, 0 to 1"
 
 
 def _spend(days: int) -> str:
-    return f"Paid for purchases of the last {days} days, net of their returns."
+    return f"Paid for purchases of the last {days} days, net of their returns and of returns that name no sale."
 
 
 def _visits(days: int) -> str:
@@ -72,6 +75,10 @@ class FeatureCustomer:
     customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
     as_of = day("Day the features are true for, exclusive: only events before it count.")
     built_at = instant("Start of the run that made the slice, UTC.")
+    returned_within_days = integer(
+        "`won_back_days` that `returned_after_days` was found with; with another one the customer is built again.",
+        optional=True,
+    )
     windows_move_on = day(
         "First `as_of` on which a trailing window loses one of this customer's events; until then, and unless "
         "something new arrives, everything but ages stays as it is.",
@@ -79,8 +86,20 @@ class FeatureCustomer:
     )
 
     # rfm
-    first_purchase_on = feature("date", "Day of the first purchase.", family="rfm", unit="business day", optional=False)
-    last_purchase_on = feature("date", "Day of the last purchase.", family="rfm", unit="business day", optional=False)
+    first_purchase_on = feature(
+        "date",
+        "Day of the first purchase; a receipt of several days counts on its first.",
+        family="rfm",
+        unit="business day",
+        optional=False,
+    )
+    last_purchase_on = feature(
+        "date",
+        "Day of the last purchase; a receipt of several days counts on its first.",
+        family="rfm",
+        unit="business day",
+        optional=False,
+    )
     recency_days = feature(
         "int",
         "Days since the last purchase; 1 when it was the day before `as_of`.",
@@ -89,7 +108,12 @@ class FeatureCustomer:
         optional=False,
     )
     frequency = feature(
-        "bigint", "Baskets bought and not fully returned or cancelled.", family="rfm", unit="baskets", optional=False
+        "bigint",
+        "Baskets bought and not wholly given back, in value, by returns and cancellations that name them or share "
+        "their receipt.",
+        family="rfm",
+        unit="baskets",
+        optional=False,
     )
     monetary_net = feature(
         _MONEY,
@@ -167,6 +191,13 @@ class FeatureCustomer:
     longest_gap_ended_on = feature(
         "date", "Day the longest silence ended; the latest of equals.", family="behaviour", unit="business day"
     )
+    returned_after_days = feature(
+        "int",
+        "Longest silence that a purchase of the last `won_back_days` days ended; null when there was none.",
+        family="behaviour",
+        unit="days",
+        window="60 days unless configured",
+    )
     distinct_categories = feature(
         "bigint",
         "Different product categories bought.",
@@ -200,10 +231,14 @@ class FeatureCustomer:
         optional=False,
     )
     distinct_stores = feature(
-        "bigint", "Different stores bought in.", family="behaviour", unit="stores", optional=False
+        "bigint", "Different stores bought in; a receipt has one.", family="behaviour", unit="stores", optional=False
     )
     distinct_channels = feature(
-        "bigint", "Different channels bought through.", family="behaviour", unit="channels", optional=False
+        "bigint",
+        "Different channels bought through; a receipt has one.",
+        family="behaviour",
+        unit="channels",
+        optional=False,
     )
     night_share = feature("double", "Share of baskets bought from 22 to 6 o'clock.", family="behaviour", unit=_SHARE)
     morning_share = feature("double", "Share of baskets bought from 6 to 12 o'clock.", family="behaviour", unit=_SHARE)
@@ -221,7 +256,10 @@ class FeatureCustomer:
         values=WEEKDAYS,
     )
     favourite_store_id = feature(
-        "string", "Store with most baskets; the one visited last of equals.", family="behaviour", unit="store number"
+        "string",
+        "Store with most baskets; of equals the one visited on the later day, then the first in the alphabet.",
+        family="behaviour",
+        unit="store number",
     )
     favourite_store_share = feature(
         "double", "Share of baskets bought in the favourite store.", family="behaviour", unit=_SHARE
@@ -232,7 +270,7 @@ class FeatureCustomer:
     coupon_share = feature("double", "Part of shelf value taken off by coupons.", family="behaviour", unit=_SHARE)
     private_label_share = feature(
         "double",
-        "Part of gross value spent on private label; null when no product bought has a known brand type.",
+        "Share of gross value, where the brand type is known, spent on private label.",
         family="behaviour",
         unit=_SHARE,
         source=_PRODUCTS,
@@ -306,7 +344,7 @@ class FeatureCustomer:
     )
     cadence_days = feature(
         "double",
-        "Days this customer usually lets pass: the mean gap without the longest one, or "
+        "Days this customer usually lets pass: the mean gap without the longest one, within the configured bounds, or "
         "the configured cadence before there are three purchase days.",
         family="lifecycle",
         unit="days",
@@ -314,7 +352,8 @@ class FeatureCustomer:
     )
     lifecycle_stage = feature(
         "string",
-        "Where the customer stands against their own cadence.",
+        "Where the customer stands against their own cadence; won back when a purchase lately ended a silence long "
+        "enough to be lost.",
         family="lifecycle",
         unit="name",
         optional=False,
@@ -322,7 +361,7 @@ class FeatureCustomer:
     )
     purchase_pattern = feature(
         "string",
-        "How purchases follow each other: one so far, regular, stopped, or resumed after a silence.",
+        "How purchases follow each other: one so far, regular, stopped, or resumed lately after a silence.",
         family="lifecycle",
         unit="name",
         optional=False,

@@ -172,12 +172,16 @@ def _amount(book: RuleBook) -> Column:
 
 
 def _txn_type(book: RuleBook) -> Column:
-    """Bookkeeping is: special baskets, fees and corrections that are no charge to a buyer, stock written off."""
+    """Bookkeeping is: special baskets, stock written off, and fees and corrections.
+
+    A fee that charges a buyer is a sale, and one that goes back and names its sale a return.
+    """
     is_worthless, goes_back = F.col("gross_amount") == 0, F.col("quantity") < 0
     is_charge = (F.col("quantity") > 0) & (F.col("gross_amount") > 0)
     is_said = _is_of_type(book, F.col("_line_type"), lambda r: r.return_types)
     is_taken_back = is_said | goes_back | ((F.col("quantity") == 0) & (F.col("amount") < 0))
-    is_corrected = _is_no_merchandise(book, F.col("product_id")) & ~is_charge
+    is_refund = goes_back & F.col("original_basket_id").isNotNull()
+    is_corrected = _is_no_merchandise(book, F.col("product_id")) & ~is_charge & ~is_refund
     return (
         F.when(_is_cancellation(book, F.col("basket_id"), F.col("_line_type")), "cancellation")
         .when(_is_booking(book, F.col("basket_id")) | is_corrected | (goes_back & is_worthless), "adjustment")

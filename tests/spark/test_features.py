@@ -17,7 +17,7 @@ from features.build import build_customer_features
 from features.cohort import build_cohort_retention
 from features.movement import build_lifecycle_flow, build_rfm_migration
 from features.rfm import build_rfm_boundaries
-from features.rules import FeatureRules
+from features.rules import FeatureRules, LifecycleRules, MerchantRules
 from lakehouse.declare import table_of
 from tests.support.hold import held
 from tests.support.rows import rows
@@ -397,7 +397,47 @@ def test_movement_between_slices(spark):
     found = {(r.measure, r.from_group, r.to_group): r.customers for r in moves.collect()}
     assert found["rfm_group", "loyal", "loyal"] == 2
     assert found["r_score", "absent", "3"] == 1
-    assert build_lifecycle_flow(slices, as_of=date(2024, 6, 1)).collect() == []
+    afterwards = build_lifecycle_flow(slices, as_of=date(2024, 6, 1))
+    assert {(r.from_as_of, r.to_as_of, r.from_stage, r.to_stage, r.customers) for r in afterwards.collect()} == {
+        (date(2024, 6, 1), newest, "lost", "active", 2)
+    }, "what was told of the next slice is told anew when one comes before it"
+    between = build_lifecycle_flow(slices, as_of=newest)
+    assert {(r.from_as_of, r.to_as_of) for r in between.collect()} == {
+        (date(2024, 6, 1), newest),
+        (newest, date(2024, 6, 30)),
+    }
+    assert build_lifecycle_flow(slices.where(F.col("as_of") == newest), as_of=newest).collect() == []
+
+
+def test_a_line_that_is_neither_bought_nor_given_back_is_worth_nothing(spark):
+    facts = [
+        line("c", days_before(5), 8.9),
+        line("c", days_before(3), 5, quantity=Decimal(0), is_valid_purchase=False),
+    ]
+    (row,) = World(spark, facts).build().collect()
+    assert (row.monetary_gross, row.monetary_net, row.spend_7d) == (Decimal("8.90"), Decimal("8.90"), Decimal("8.90"))
+
+
+def test_a_return_after_a_silence_counts_also_where_an_older_silence_was_longer(spark):
+    """Weekly, 200 days of nothing a year ago, weekly again, 150 days of nothing, and back 10 days ago."""
+
+    def weekly(first: int, last: int) -> list[Row]:
+        return [line("c", days_before(n)) for n in range(first, last - 1, -7)]
+
+    world = World(spark, [*weekly(696, 640), *weekly(440, 160), *[line("c", days_before(n)) for n in (10, 3)]])
+    (row,) = world.build().collect()
+    assert (row.longest_gap_days, row.returned_after_days) == (200, 150)
+    assert (row.lifecycle_stage, row.purchase_pattern) == ("won_back", "resumed")
+
+    short = FeatureRules(merchants={"m": MerchantRules(lifecycle=LifecycleRules(won_back_days=9))})
+    (other,) = world.build(rules=short).collect()
+    assert (other.returned_after_days, other.lifecycle_stage) == (7, "active")
+    carried = world.build(previous=world.build(), rules=short, hour=4)
+    assert carried.drop("built_at").collect() == world.build(rules=short).drop("built_at").collect()
+    later = AS_OF + timedelta(days=51)
+    carried = world.build(later, previous=world.build(), hour=4)
+    assert carried.drop("built_at").collect() == world.build(later).drop("built_at").collect()
+    assert carried.collect()[0].returned_after_days == 7
 
 
 class Histories:

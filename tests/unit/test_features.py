@@ -71,6 +71,18 @@ def test_without_a_file_the_defaults_hold(tmp_path):
     assert load_feature_rules(tmp_path) == FeatureRules()
 
 
+def test_what_a_merchant_does_not_name_is_as_for_every_merchant(tmp_path):
+    (tmp_path / "features.yml").write_text(
+        "lifecycle: {lapsing_after: 1.5, lost_after: 3}\n"
+        "merchants: {shop: {lifecycle: {default_cadence_days: 45}}, other: {rfm_cut_points: {}}}\n"
+    )
+    rules = load_feature_rules(tmp_path)
+    own = rules.merchants["shop"].lifecycle
+    assert own is not None
+    assert (own.default_cadence_days, own.lapsing_after, own.lost_after) == (45, 1.5, 3)
+    assert rules.merchants["other"].lifecycle is None
+
+
 def test_every_wrong_rule_is_named_at_once(tmp_path):
     (tmp_path / "features.yml").write_text(
         "lifecycle: {new_day: 3, lost_after: 1}\nmerchants: {a: {rfm_cut_points: {frequency: [1, 1, 2, 3]}}}\n"
