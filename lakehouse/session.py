@@ -163,6 +163,8 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         "spark.sql.adaptive.coalescePartitions.parallelismFirst": "true",
         "spark.sql.adaptive.coalescePartitions.minPartitionSize": "4m",
         "spark.sql.adaptive.advisoryPartitionSizeInBytes": "32m",
+        # Hashing the smaller side costs a third of sorting both, where one task's part of it is this small.
+        "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold": "32m",
         # Files of a table follow the order of what was read, so that a span of days lies in few of them.
         "spark.sql.files.maxPartitionBytes": "32m",
         "spark.databricks.delta.snapshotPartitions": "2",

@@ -8,6 +8,8 @@ from datetime import date, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.hold import Once, as_is
+from lakehouse.joins import rows_named
 from lakehouse.tables.segment import CustomerEvaluation as E
 from lakehouse.tables.segment import CustomerMembership as M
 from lakehouse.tables.segment import CustomerSegmentPin as P
@@ -38,6 +40,7 @@ def plan_membership(
     run_id: str,
     started_at: datetime,
     asked: Collection[str] = (),
+    hold: Once = as_is,
 ) -> Mapping[str, DataFrame]:
     """Plan what the answers of the rules change in the published membership.
 
@@ -60,6 +63,7 @@ def plan_membership(
         run_id: Run that evaluates.
         started_at: When it started, UTC.
         asked: Manual segments this refresh is asked for.
+        hold: Returns a frame that is made once, however often it is read.
 
     Returns:
         `gold.customer_membership`: changed and new customers only; the same inputs again give no row.
@@ -69,18 +73,15 @@ def plan_membership(
     active = [s for s in segments if s.is_active and s.entity == "customer"]
     refreshed = [s for s in active if s.refresh_mode == "auto"]
     limited = [s for s in refreshed if s.max_change_share is not None]
-    touched = evaluated_changes.select(*_KEYS).unionByName(pin_changes.select(*_KEYS))
-    touched = touched.unionByName(promotion_changes.select(*_KEYS)).distinct()
-    if limited:
-        # What a limit held back last time has not changed since, and is to be looked at again.
-        touched = evaluated.select(*_KEYS).unionByName(touched).distinct()
+    by_people = pin_changes.select(*_KEYS).unionByName(promotion_changes.select(*_KEYS)).distinct()
+    looked_at, before = _to_compare(evaluated, evaluated_changes, by_people, previous, is_everyone=bool(limited))
     websites = (
         features.where(F.col("as_of") == F.lit(as_of)).select(F.col("merchant_id").alias(M.website_id)).distinct()
     )
     carried = _carried(promotions, [s for s in segments if s.is_active and s.entity == "guest"])
-    both = _compare(touched, evaluated, pins, carried, previous, active, as_of)
+    both = _compare(looked_at, before, pins, carried, active, as_of)
     # One row per customer with a pin that was taken away: few, and so no shuffle of everyone.
-    both = both.join(F.broadcast(_unpinned(pin_changes)), on=list(_KEYS), how="left")
+    both = hold(both.join(F.broadcast(_unpinned(pin_changes)), on=list(_KEYS), how="left"))
     held = _find_held(both, previous, limited) if limited else None
     membership = _changed_rows(both, held, active, as_of=as_of, run_id=run_id, started_at=started_at)
     return {MEMBERSHIP: membership, REFRESH: _refresh_rows(websites, previous, both, held, refreshed, as_of)}
@@ -106,19 +107,46 @@ def _carried(promotions: DataFrame, of_guests: Sequence[Segment]) -> DataFrame:
     )
 
 
-def _compare(
-    touched: DataFrame,
+def _to_compare(
     evaluated: DataFrame,
+    evaluated_changes: DataFrame,
+    by_people: DataFrame,
+    previous: DataFrame,
+    *,
+    is_everyone: bool,
+) -> tuple[DataFrame, DataFrame]:
+    """One row per customer looked at: what the rules say of them, null where nothing any more; and what is published.
+
+    Those whose answers changed come with their answers, so nobody else's are read, unless a limit held something back
+    last time: that has not changed since, and is to be looked at again.
+    """
+    keys = list(_KEYS)
+    answers = [E.customer_id, E.segment_ids, E.reasons]
+    is_there = ~F.col("_deleted")
+    changed = evaluated_changes.select(*keys, *[F.when(is_there, F.col(c)).alias(c) for c in answers])
+    if is_everyone:
+        changed = evaluated.select(*keys, *answers).unionByName(
+            evaluated_changes.where(~is_there).select(*keys, *[F.lit(None).alias(c) for c in answers])
+        )
+    others = by_people.join(changed.select(*keys), on=keys, how="left_anti")
+    # One row per customer on either side.
+    asked_again = others.join(rows_named(evaluated, others, keys).select(*keys, *answers), on=keys, how="left")
+    looked_at = changed.unionByName(asked_again)
+    return looked_at, previous if is_everyone else rows_named(previous, looked_at.select(*keys), keys)
+
+
+def _compare(
+    looked_at: DataFrame,
+    previous: DataFrame,
     pins: DataFrame,
     carried: DataFrame,
-    previous: DataFrame,
     active: Sequence[Segment],
     as_of: date,
 ) -> DataFrame:
     """One row per customer looked at: segments as they were and as they would be now, pins and manual ones settled."""
     keys = list(_KEYS)
     none = F.array().cast("array<string>")
-    now = evaluated.select(
+    now = looked_at.select(
         *_KEYS,
         F.col(E.customer_id).alias("_now_customer_id"),
         F.col(E.segment_ids).alias("_evaluated"),
@@ -143,19 +171,21 @@ def _compare(
     )
     # One row per customer in each of them, so none multiplies.
     both = (
-        touched.join(now, on=keys, how="left")
-        .join(before, on=keys, how="left")
+        now.join(before, on=keys, how="left")
         .join(F.broadcast(pinned), on=keys, how="left")
         .join(carried, on=keys, how="left")
     )
     manual = F.array(*[F.lit(s.segment_id) for s in active if s.refresh_mode == "manual"]).cast("array<string>")
     was, is_found = F.coalesce("_was", none), F.col("_evaluated").isNotNull()
     pinned_in, barred = F.coalesce("_pinned", none), F.coalesce("_barred", none)
-    by_rule = F.array_union(F.array_except("_evaluated", manual), F.array_intersect(was, manual))
-    if not [s for s in active if s.refresh_mode == "manual"]:
-        by_rule = F.col("_evaluated")
+    by_rule = F.col("_evaluated")
+    if [s for s in active if s.refresh_mode == "manual"]:
+        by_rule = F.sort_array(F.array_union(F.array_except("_evaluated", manual), F.array_intersect(was, manual)))
     promoted = F.coalesce(F.map_keys("_carried"), none)
-    settled = F.array_except(F.array_union(F.array_union(by_rule, promoted), pinned_in), barred)
+    settled = F.sort_array(F.array_except(F.array_union(F.array_union(by_rule, promoted), pinned_in), barred))
+    # Most customers are where the rules say, and sets are not compiled code.
+    is_decided = F.col("_pinned").isNotNull()
+    is_plain = ~is_decided & F.col("_carried").isNull()
     is_later = F.coalesce(F.col("_was_changed_on") > F.lit(as_of), F.lit(False))
     # Keys of evaluations and pins that are gone and were never published have nothing to compare.
     return both.where(~is_later & (is_found | F.col("_was").isNotNull())).select(
@@ -165,13 +195,15 @@ def _compare(
         "_was_primary",
         "_was_present",
         is_found.alias("_is_found"),
-        F.when(is_found, F.sort_array(settled)).otherwise(none).alias("_now"),
+        F.when(~is_found, none).when(is_plain, by_rule).otherwise(settled).alias("_now"),
         "_reasons",
         "_carried",
         pinned_in.alias("_pinned"),
         barred.alias("_barred"),
-        F.array_intersect(pinned_in, F.array_except(settled, by_rule)).alias("_put_in"),
-        F.array_intersect(barred, by_rule).alias("_kept_out"),
+        F.when(is_decided, F.array_intersect(pinned_in, F.array_except(settled, by_rule)))
+        .otherwise(none)
+        .alias("_put_in"),
+        F.when(is_decided, F.array_intersect(barred, by_rule)).otherwise(none).alias("_kept_out"),
     )
 
 
