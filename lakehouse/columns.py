@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -12,6 +13,12 @@ class Pii(Enum):
     IDENTIFIER = "identifier"  # names one person inside the shop: customer number
     CONTACT = "contact"  # reaches one person: e-mail, phone, postal address
     QUASI = "quasi"  # describes a person: age band, income band, postcode area
+
+
+def strictest(found: Iterable[Pii | None]) -> Pii | None:
+    """The most personal of some classes, None when nothing is personal."""
+    there = set(found)
+    return next((pii for pii in (Pii.CONTACT, Pii.IDENTIFIER, Pii.QUASI) if pii in there), None)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lakehouse.columns import Column, column
+from lakehouse.columns import Column, column, strictest
 from lakehouse.errors import DeclarationError, suggest
 
 SCHEMAS: dict[str, str] = {
@@ -279,6 +279,8 @@ def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: 
     ever. `fields` are the canonical fields; all may be null here, for what a value must be is silver's business.
     """
     canonical = {n: c.with_(optional=True, check=None, values=()) for n, c in fields.items()}
+    # What was delivered is as personal as anything it was taken apart into.
+    personal = strictest(c.spec.pii for c in fields.values())
     origin = {
         "source": column("string", "Name of the source as in conf/sources."),
         "feed": column("string", "Name of the feed within the source."),
@@ -288,9 +290,14 @@ def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: 
         "row_number": column("bigint", "Position within the file, 1 for the first data row."),
         "row_hash": column("bigint", "xxhash64 of all delivered values; equal rows have equal hashes."),
         "payload": column(
-            "string", "Delivered row as JSON; null for columnar files, whose columns are the payload.", optional=True
+            "string",
+            "Delivered row as JSON; null for columnar files, whose columns are the payload.",
+            optional=True,
+            pii=personal,
         ),
-        "extra": column("map<string,string>", "Delivered columns outside the mapping, kept aside.", optional=True),
+        "extra": column(
+            "map<string,string>", "Delivered columns outside the mapping, kept aside.", optional=True, pii=personal
+        ),
         "batch_id": column("bigint", "Number of the ingest batch."),
         "loaded_at": column("timestamp", "When the batch was read, UTC."),
     }

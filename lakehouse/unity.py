@@ -12,7 +12,7 @@ from typing import Literal
 
 from lakehouse import ddl
 from lakehouse.access import Access, load_access
-from lakehouse.columns import Pii
+from lakehouse.columns import Pii, strictest
 from lakehouse.ddl import literal, quote
 from lakehouse.declare import SCHEMAS, Table, table_of, tables
 from lakehouse.settings import find_conf
@@ -156,7 +156,7 @@ def _tags(catalog: str, t: Table) -> list[Statement]:
 def table_tags(t: Table) -> dict[str, str]:
     """Tags of a table: who owns it, what it is about, how it is written, and the most personal thing in it."""
     tags = {"owner": t.owner, "subject": t.subject or t.schema, "kind": type(t.kind).__name__.lower()}
-    worst = next((p for p in (Pii.CONTACT, Pii.IDENTIFIER, Pii.QUASI) if any(c.spec.pii is p for c in t.columns)), None)
+    worst = strictest(c.spec.pii for c in t.columns)
     return tags | ({"pii": worst.value} if worst else {})
 
 

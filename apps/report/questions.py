@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import reduce
 from typing import Final
 
 from pyspark.sql import DataFrame, Window
@@ -133,7 +134,9 @@ def traits(lake: Lake, as_of: date) -> DataFrame:
 
 def rejects(lake: Lake) -> DataFrame:
     """Refused rows by source and reason."""
-    each = lake.read("silver.transaction_reject").select("source", F.explode("reasons").alias("reason"))
+    tables = ("silver.transaction_reject", "silver.subject_reject")
+    parts = [lake.read(t).select("source", F.explode("reasons").alias("reason")) for t in tables]
+    each = reduce(DataFrame.unionByName, parts)
     return each.groupBy("source", "reason").agg(F.count(F.lit(1)).alias("rows"))
 
 

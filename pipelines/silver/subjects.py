@@ -17,7 +17,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.joins import rows_named
-from lakehouse.tables.silver import VISITOR_EVENTS
+from lakehouse.tables.silver import VISITOR_EVENTS, Consent
 from pipelines.silver.rules import RuleBook, any_of, blank_is_null, code
 
 MERCHANT: Final = "merchant_id"
@@ -58,11 +58,19 @@ def code_key(name: str) -> Callable[[], Column]:
 
 
 def _channel_unknown() -> Column:
-    return ~F.lower(F.trim("channel")).isin("email", "sms", "phone", "post", "ads")
+    return ~F.lower(F.trim("channel")).isin(*Consent.channel.spec.values)
 
 
-def _choice_unknown() -> Column:
-    return ~F.lower(F.trim("status")).isin("granted", "denied")
+def choice() -> Column:
+    """What a landed row says of consent, in lower case."""
+    return F.lower(F.trim("status"))
+
+
+_MAX_AHEAD: Final = 2 * 86_400 * 1_000_000  # microseconds, as for sales
+
+
+def _changed_in_future() -> Column:
+    return F.unix_micros("changed_at") - F.unix_micros("loaded_at") > _MAX_AHEAD
 
 
 def _event_type() -> Column:
@@ -79,8 +87,9 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
         _CUSTOMER | {"channel": lambda: F.lower(blank_is_null("channel"))},
         {
             "unknown_channel": _channel_unknown,
-            "unknown_choice": lambda: F.col("status").isNull() | _choice_unknown(),
+            "unknown_choice": lambda: F.col("status").isNull() | ~choice().isin("granted", "denied"),
             "missing_changed_at": lambda: F.col("changed_at").isNull(),
+            "time_in_future": _changed_in_future,
         },
     ),
     "campaigns": Subject(
@@ -129,11 +138,13 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
 
 def accept(raw: DataFrame, subject: str, book: RuleBook) -> DataFrame:
     """Acceptable rows of a subject: landed columns with the key conformed, and the merchant."""
-    said = SUBJECTS[subject]
-    kept = raw.where(~said.is_refused(book))
-    conformed = {MERCHANT: book.value(lambda r: r.merchant_id)} | {name: of() for name, of in said.key.items()}
-    others = [c for c in raw.columns if c not in conformed]
-    return kept.select(*others, *[c.alias(name) for name, c in conformed.items()])
+    return with_key(raw.where(~SUBJECTS[subject].is_refused(book)), subject, book)
+
+
+def with_key(raw: DataFrame, subject: str, book: RuleBook) -> DataFrame:
+    """Landed rows with the key conformed, and the merchant; acceptable or not."""
+    key = {MERCHANT: book.value(lambda r: r.merchant_id)} | {n: of() for n, of in SUBJECTS[subject].key.items()}
+    return raw.select(*[c for c in raw.columns if c not in key], *[c.alias(name) for name, c in key.items()])
 
 
 def touched(rows: DataFrame, changed: DataFrame, previous: DataFrame | None, *key: str) -> DataFrame:

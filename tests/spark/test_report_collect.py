@@ -162,6 +162,7 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         {"source": "s", "reasons": ["quantity_zero", "no_price"]},
         {"source": "s", "reasons": ["quantity_zero"]},
     ],
+    "silver.subject_reject": [{"subject": "consents", "source": "s", "reasons": ["unknown_choice"]}],
     "ingest.ref_parsing_errors": [{"source": "s", "column_name": "sold_at", "reason": "mistyped"}],
     "gold.dim_merchant": [{"merchant_id": "a", "merchant_name": "A Shop", "currency": "EUR"}],
     "gold.audit_recon": [
@@ -282,6 +283,7 @@ def test_quality_takes_the_newest_outcome_of_a_check_and_counts_reasons(report: 
     assert (quality.checks_passed, quality.checks_failed, quality.warnings) == (0, 0, 1)
     assert quality.failed[0].observed == "3 of 1,000 rows"
     assert {(r.stage, r.reason, r.rows) for r in quality.rejections} == {
+        ("rule", "unknown_choice", 1),
         ("rule", "quantity_zero", 2),
         ("rule", "no_price", 1),
         ("parsing", "sold_at: mistyped", 1),

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from lakehouse.columns import Pii
+from lakehouse.declare import table_of
+from lakehouse.tables.silver import SUBJECTS
+from pipelines.silver.consents import conform_consents
+from pipelines.silver.rejects import reject_subjects
+from pipelines.silver.rules import FeedRules
 from pipelines.silver.subjects import keep_latest
+from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
 
@@ -29,6 +37,58 @@ def test_a_number_told_by_bits_finds_the_same_winners(spark: SparkSession) -> No
     assert len(plain) < len(content)
     assert sum(r.delivered_count for r in plain) == len(content)
     assert given.agg(F.bit_xor("row_hash").alias("h")).collect()[0].h == _folded(plain)
+
+
+def test_what_cannot_be_understood_ends_a_consent(spark: SparkSession) -> None:
+    """A word nobody declared, no usable time, a time that has not come: each may mean that a person said no."""
+    arrived = datetime(2024, 6, 1)
+    feed = FeedRules("crm", "consents", "shop", timezone="UTC")
+
+    def said(customer: str, *choices: tuple[str | None, datetime | None]) -> list[dict[str, Any]]:
+        return [
+            {"customer_id": customer, "channel": "ads", "status": status, "changed_at": at, "source": feed.source,
+             "feed": feed.feed, "row_number": n, "row_hash": hash((customer, n)), "loaded_at": arrived,
+             "delivery_seq": n, "batch_id": 1}
+            for n, (status, at) in enumerate(choices)
+        ]  # fmt: skip
+
+    early, late, never = datetime(2024, 1, 1), datetime(2024, 4, 1), datetime(3000, 1, 1)
+    raw = rows(
+        spark,
+        "bronze.raw_consents",
+        [
+            *said("word", ("granted", early), ("withdrawn", late)),
+            *said("older word", ("withdrawn", early), ("granted", late)),
+            *said("no time", ("granted", early), ("denied", None)),
+            *said("granted without time", ("denied", early), ("granted", None)),
+            *said("far ahead", ("denied", early), ("granted", never)),
+            *said("denied far ahead", ("granted", early), ("denied", never)),
+            *said("again", ("granted", early), ("nope", late), ("granted", datetime(2024, 5, 1))),
+            *said("only words", ("maybe", late)),
+        ],
+    )
+    found = conform_consents(raw, raw, sources=(feed,))
+    assert {r.customer_id: r.is_granted for r in found.collect()} == {
+        "word": False,
+        "older word": True,
+        "no time": False,
+        "granted without time": False,
+        "far ahead": False,
+        "denied far ahead": False,
+        "again": True,
+    }
+    landed = [raw if s == "consents" else rows(spark, f"bronze.raw_{s}") for s in SUBJECTS]
+    refused = reject_subjects(*landed, sources=(feed,))
+    accepted = found.agg(F.sum("delivered_count").alias("n"), F.bit_xor("delivered_hash").alias("h")).collect()[0]
+    rejected = refused.agg(F.count("*").alias("n"), F.bit_xor("row_hash").alias("h")).collect()[0]
+    whole = raw.agg(F.count("*").alias("n"), F.bit_xor("row_hash").alias("h")).collect()[0]
+    assert (accepted.n + rejected.n, accepted.h ^ rejected.h) == (whole.n, whole.h)
+
+
+def test_what_was_delivered_is_as_personal_as_what_it_holds() -> None:
+    for name, worst in (("contact_points", Pii.CONTACT), ("consents", Pii.IDENTIFIER), ("products", None)):
+        for table in (table_of(f"bronze.stg_{name}"), table_of(f"bronze.raw_{name}")):
+            assert {table.column(c).spec.pii for c in ("payload", "extra")} == {worst}
 
 
 def _folded(winners: list[Any]) -> int:
