@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
 from rich.console import Console
 from rich.table import Table as Grid
 
@@ -13,12 +17,16 @@ from connectors.activation import open_activation as open_for
 from connectors.campaigns import NOT_DUE
 from jobs.context import Job
 from jobs.progress import Progress
-from lakehouse.errors import SettingsError
+from lakehouse.errors import SettingsError, suggest
+from lakehouse.frames import frame_of
 
 _NONE_ACTIVE = (
     "No destination of conf/destinations is active (is_active: true). "
     "With --dry-run and --destination NAME one that is not shows what it would send."
 )
+
+
+_NUMBERS = StructType([StructField("customer_id", StringType())])
 
 
 def open_activation(job: Job, names: Collection[str], **choices: Any) -> Activation:
@@ -162,8 +170,36 @@ def switch(job: Job, name: str, *, is_stopped: bool, reason: str | None) -> None
     )
 
 
-def suppress(job: Job, website_id: str, customer_ids: Iterable[str], *, reason: str, destination: str) -> int:
-    """Record people as suppressed from the run's day on; returns rows written."""
+def read_numbers(file: Path) -> list[str]:
+    """Customer numbers of a text file, one a line; `-` is standard input.
+
+    Raises:
+        SettingsError: The file cannot be read, or is no text in UTF-8.
+    """
+    try:
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        # Spreadsheets begin a text with a mark that is part of no number.
+        lines = content.decode("utf-8-sig").splitlines()
+    except OSError as e:
+        raise SettingsError(f"{file} cannot be read: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise SettingsError(
+            f"{file} is not text in UTF-8: byte {e.start + 1:,} cannot be one. Save it as such."
+        ) from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def suppress(
+    job: Job, website_id: str, customer_ids: Sequence[str], *, reason: str, destination: str
+) -> tuple[int, int]:
+    """Record people as suppressed from the run's day on.
+
+    Returns:
+        Rows written, and how many of the numbers are those of no customer so far: recorded as well, for one may come.
+
+    Raises:
+        SettingsError: The retailer, the reason or the destination is not known.
+    """
     from connectors.suppression import suppress as record
     from lakehouse.tables.activation import Suppression
 
@@ -172,7 +208,19 @@ def suppress(job: Job, website_id: str, customer_ids: Iterable[str], *, reason: 
         raise SettingsError(f"A reason is one of {', '.join(allowed)}, not '{reason}'.")
     if destination != "*":
         _known(job, destination)
-    return record(
+    if website_id not in job.websites:
+        there = ", ".join(job.websites) or "none"
+        raise SettingsError(
+            f"No retailer is called '{website_id}'; there are {there}.{suggest(website_id, job.websites)}"
+        )
+    asked = set(customer_ids)
+    lake = job.lake
+    own = (
+        lake.read("gold.dim_customer").where(F.col("merchant_id") == F.lit(website_id)).select("customer_id").distinct()
+    )
+    named = frame_of(lake.spark, _NUMBERS, [{"customer_id": c} for c in sorted(asked)])
+    known = named.join(own, on="customer_id", how="left_semi").count()
+    written = record(
         job.lake,
         website_id,
         customer_ids,
@@ -181,6 +229,7 @@ def suppress(job: Job, website_id: str, customer_ids: Iterable[str], *, reason: 
         suppressed_on=job.as_of(),
         run_id=job.run.run_id,
     )
+    return written, len(asked) - known
 
 
 def _known(job: Job, name: str) -> None:

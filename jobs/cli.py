@@ -307,12 +307,18 @@ def suppress(
     verbose: Verbose = False,
 ) -> None:
     """Keep people out of destinations whatever they agreed to; the next run takes them away where they are."""
+    from jobs.activate import read_numbers
     from jobs.activate import suppress as work
 
     with job_of(target, data_dir, as_of, verbose, wait) as (job, _):
-        lines = (sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")).splitlines()
-        rows = work(job, website, [x.strip() for x in lines if x.strip()], reason=reason, destination=destination)
+        numbers = read_numbers(file)
+        rows, unknown = work(job, website, numbers, reason=reason, destination=destination)
         console.print(f"{rows:,} recorded", highlight=False)
+        if unknown:
+            said = (
+                "1 number is that of no customer" if unknown == 1 else f"{unknown:,} numbers are those of no customer"
+            )
+            console.print(f"{said} of {website} so far, as written, capitals included", highlight=False)
 
 
 @app.command()

@@ -70,6 +70,16 @@ def job_of(
         log.error("command failed", extra={"told": True, "error": type(e).__name__, "reason": str(e)})
         errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
         raise typer.Exit(e.exit_code) from None
+    except Exception as e:
+        from lakehouse.causes import cause_of, file_of, is_of_engine
+
+        if not is_of_engine(e):
+            raise
+        cause, file = cause_of(e), file_of(e)
+        log.error("the engine failed", extra={"told": True, "error": cause, "file": file})
+        said = f" It stopped at {file}." if file else ""
+        errors.print(f"[bold red]The engine failed[/]: {escape(f'{cause}.{said}')}", highlight=False)
+        raise typer.Exit(1) from None
 
 
 def _pair(text: str) -> tuple[str, str]:

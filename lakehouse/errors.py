@@ -36,6 +36,12 @@ class SourceError(SegmentationError):
     exit_code = 4
 
 
+class SourceDeclarationError(SourceError):
+    """A source, a feed or a file is named that is not there, or one under `conf/sources` is declared wrongly."""
+
+    exit_code = 2
+
+
 class MigrationRefused(SegmentationError):
     """A changed declaration cannot be applied to the existing table without losing or rewriting data."""
 
@@ -57,9 +63,17 @@ class QualityError(SegmentationError):
 
 
 class StepFailed(SegmentationError):
-    """A step of a run raised; the run stops there and the next run resumes at this step."""
+    """A step of a run raised; the run stops there and the next run resumes at this step.
+
+    A command ends with the exit code of what the step refused on purpose, as a migration or a blocking check does.
+    """
 
     exit_code = 7
+
+    def __init__(self, message: str, cause: Exception | None = None) -> None:
+        super().__init__(message)
+        if isinstance(cause, SegmentationError):
+            self.exit_code = cause.exit_code
 
 
 class RunLocked(SegmentationError):

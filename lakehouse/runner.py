@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.causes import cause_of, file_of
 from lakehouse.declare import Append, Changes, ReplaceSlice, Table
 from lakehouse.errors import DeclarationError, SegmentationError, StepFailed
 from lakehouse.fingerprints import keyword_only, step_fingerprint
@@ -64,6 +65,7 @@ class StepResult:
     seconds: float
     rows: int = 0
     message: str = ""
+    error: Exception | None = None
 
 
 Progress = Callable[[Step, StepResult | None], None]
@@ -116,9 +118,9 @@ def run_steps(
                     failed = result
     log.flush()
     if failed is not None:
-        raise StepFailed(
-            f"Step {failed.step.producer} failed: {failed.message} Start the run again to go on from here."
-        )
+        is_refusal = isinstance(failed.error, SegmentationError)
+        advice = "" if is_refusal else " Start the run again to go on from here."
+        raise StepFailed(f"Step {failed.step.producer} failed: {failed.message}{advice}", failed.error)
     record_lineage(lake, [r.step for r in results if r.status == "succeeded"], run)
     return results
 
@@ -165,20 +167,21 @@ def _run_step(
         same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
         versions = {str(r): v for r in dict.fromkeys(map(str, step.reads)) if (v := lake.version(r)) is not None}
         intact = all(lake.exists(o) for o in step.outputs)
+        goes_on = intact and _has_slice(lake, step, last)
         if (
             last
             and last["fingerprint"] == mark
-            and intact
+            and (goes_on or (intact and not last["rows_written"]))
             and _inputs_of(step, last["input_versions"]) == _inputs_of(step, versions)
         ):
             result = StepResult(step, "up to date", time.monotonic() - clock)
         else:
-            seen = dict(last["input_versions"]) if last and same_code and intact else {}
+            seen = dict(last["input_versions"]) if last and same_code and goes_on else {}
             result = _execute(lake, step, run, log, function, asked, versions, seen, base, mark, clock, audit)
     except Exception as e:
-        message = str(e) if isinstance(e, SegmentationError) else f"{type(e).__name__}: {_first_line(e)}"
+        message = _say(e)
         log.add([base | _failed(step, versions, mark, clock, message)])
-        result = StepResult(step, "failed", time.monotonic() - clock, message=message)
+        result = StepResult(step, "failed", time.monotonic() - clock, message=message, error=e)
     if progress:
         progress(step, result)
     return result
@@ -227,6 +230,7 @@ def _execute(
                     "seconds": time.monotonic() - clock,
                     "input_versions": versions,
                     "output_version": written.version,
+                    "slice_values": {c: str(v) for c, v in (_slice(out, run.params) or {}).items()} or None,
                     "fingerprint": mark,
                     "rows_read": rows_read,
                     "rows_written": written.rows_written,
@@ -281,6 +285,18 @@ def _inputs_of(step: Step, versions: Mapping[str, int]) -> dict[str, int]:
     return {name: version for name, version in versions.items() if name not in own}
 
 
+def _has_slice(lake: Lake, step: Step, last: Mapping[str, Any] | None) -> bool:
+    """Whether the slice of the last run, from which the next goes on, still has rows: it may be past its retention."""
+    values, first = last.get("slice_values") if last else None, step.outputs[0]
+    is_carried_on = isinstance(first.kind, ReplaceSlice) and any(isinstance(r, Changes) for r in step.reads)
+    if not values or not is_carried_on:
+        return True
+    rows = lake.read(first)
+    for column, value in values.items():
+        rows = rows.where(F.col(column) == F.lit(value).cast(first.column(column).spec.type))
+    return not rows.limit(1).isEmpty()
+
+
 def _publish(
     lake: Lake, step: Step, run: Run, out: Table, frame: DataFrame, versions: dict[str, int], audit: Audit | None
 ) -> WriteResult:
@@ -312,9 +328,11 @@ def _failed(step: Step, versions: dict[str, int], mark: str, clock: float, messa
     }
 
 
-def _first_line(e: Exception) -> str:
-    lines = [line for line in str(e).splitlines() if line.strip()]
-    return lines[0][:500] if lines else ""
+def _say(e: Exception) -> str:
+    if isinstance(e, SegmentationError):
+        return str(e)
+    file = file_of(e)
+    return f"{cause_of(e).rstrip('.')}{f' at {file}' if file else ''}."
 
 
 def _slice(out: Table, params: Mapping[str, Any]) -> dict[str, Any] | None:

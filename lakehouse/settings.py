@@ -74,6 +74,18 @@ def find_conf() -> Path:
     return Path(__file__).resolve().parent / "_conf"
 
 
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as e:
+        raise SettingsError(f"{path} is not text in UTF-8: byte {e.start + 1} cannot be one.") from None
+    except yaml.YAMLError as e:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(found, dict | None):
+        raise SettingsError(f"{path} holds a {type(found).__name__}, not settings by name.")
+    return found or {}
+
+
 def load_settings(target: str = "local", conf_dir: Path | None = None, **overrides: Any) -> Settings:
     """Return the settings of a target; later wins: file, `SEGMENTATION_*` environment, `overrides` that are not None.
 
@@ -88,12 +100,15 @@ def load_settings(target: str = "local", conf_dir: Path | None = None, **overrid
             f"There is no target '{target}': {path} does not exist. Targets are {', '.join(known) or 'none'}."
             f"{suggest(target, known)}"
         )
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    values: dict[str, Any] = _mapping(path)
     values |= {"target": target, "conf_dir": conf}
     for name in Settings.model_fields.keys() - {"conf_dir", "target"}:
         from_env = os.environ.get(f"SEGMENTATION_{name.upper()}")
         if from_env is not None:
-            values[name] = yaml.safe_load(from_env)
+            try:
+                values[name] = yaml.safe_load(from_env)
+            except yaml.YAMLError:
+                raise SettingsError(f"SEGMENTATION_{name.upper()} is not YAML: {from_env[:100]!r}") from None
     variables = dict(values.get("variables") or {}) | dict(overrides.pop("variables", None) or {})
     values |= {k: v for k, v in overrides.items() if v is not None} | {"variables": variables}
     try:

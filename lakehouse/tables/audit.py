@@ -25,6 +25,9 @@ class AuditTransforms:
     seconds = double("Wall seconds.")
     input_versions = column("map<string,bigint>", "Delta version of each table read.")
     output_version = bigint("Delta version after the write.", optional=True)
+    slice_values = column(
+        "map<string,string>", "Slice that was written, of a table replaced slice by slice.", optional=True
+    )
     fingerprint = text("Hash of declaration, code version and parameters; a change makes the step run again.")
     rows_read = bigint("Rows of the inputs (only changed rows for incremental reads).", optional=True)
     rows_written = bigint("Rows inserted, updated or deleted.", optional=True)

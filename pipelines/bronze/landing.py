@@ -11,11 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JError, Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.causes import cause_of
 from lakehouse.errors import SegmentationError, SourceError
 from lakehouse.lake import Lake, exact_sum
 from pipelines.bronze.preflight import Inspection, unchanged
@@ -152,7 +151,7 @@ def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
                     names = ", ".join(Path(f.inspection.identity.path).name for f in files[:5])
                     raise SourceError(
                         f"source '{batch.source.name}', feed '{batch.feed.name}': {names} could not be landed: "
-                        f"{_reason(failure)}. Nothing of the batch was kept."
+                        f"{cause_of(failure)}. Nothing of the batch was kept."
                     ) from failure
             if not lost and not _are_all(files, rows):
                 lost = miscounted(lake, [f.plan for f in files])
@@ -178,7 +177,7 @@ def _unreadable(lake: Lake, batch: Batch, files: Sequence[File], run: RunLike, s
             typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
             typed.write.format("noop").mode("overwrite").save()
         except Exception as e:
-            failed[f.plan["record_key"]] = f"Spark cannot read it ({_reason(e)}); nothing of it was kept."
+            failed[f.plan["record_key"]] = f"Spark cannot read it ({cause_of(e)}); nothing of it was kept."
     return failed
 
 
@@ -341,34 +340,3 @@ def all_refused(lake: Lake, files: Sequence[Record]) -> bool:
     """Whether every row of a batch was refused, so that `raw_` holds none of a batch that is in."""
     staged = lake.read(f"bronze.stg_{files[0]['subject']}").where(F.col("batch_id") == files[0]["batch_id"])
     return bool(staged.count() == sum(r["expected_rows"] for r in files))
-
-
-def _reason(e: Exception) -> str:
-    """What failed, for people: of Spark's errors class and condition, since their messages quote values of rows."""
-    if isinstance(e, Py4JJavaError):
-        causes = _causes(e.java_exception)
-        conditions = [c for c in map(_condition, causes) if c]
-        return _named(causes[-1].getClass().getName(), conditions[-1] if conditions else None)
-    if isinstance(e, PySparkException):
-        return _named(type(e).__name__, e.getCondition())
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return f"{type(e).__name__}: {lines[0][:300]}" if lines else type(e).__name__
-
-
-def _named(kind: str, condition: str | None) -> str:
-    return f"{kind} [{condition}]" if condition else kind
-
-
-def _causes(error: Any) -> list[Any]:
-    """An error of the JVM and what it goes back to, in order; a chain may lead round in a circle."""
-    found = [error]
-    while (error := error.getCause()) is not None and len(found) < 20:
-        found.append(error)
-    return found
-
-
-def _condition(error: Any) -> str | None:
-    try:
-        return error.getCondition()  # type: ignore[no-any-return]
-    except Py4JError:  # Not an error of Spark's own.
-        return None

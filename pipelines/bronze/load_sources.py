@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lakehouse.errors import SourceError, suggest
+from lakehouse.errors import SourceDeclarationError, suggest
 from pipelines.bronze.sources import (
     Delivery,
     Feed,
@@ -35,7 +35,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
             variable is nowhere defined gets an empty location: it is declared but not configured here.
 
     Raises:
-        SourceError: listing every problem of every file.
+        SourceDeclarationError: listing every problem of every file.
     """
     folder = conf_dir / "sources"
     problems: list[str] = []
@@ -79,7 +79,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
         problems.append(f"{folder} does not exist.")
     if problems:
         listed = "\n  ".join(problems)
-        raise SourceError(f"{len(problems)} problem(s) in the sources under {folder}:\n  {listed}")
+        raise SourceDeclarationError(f"{len(problems)} problem(s) in the sources under {folder}:\n  {listed}")
     return Sources(conf_dir=conf_dir, sources=tuple(resolved))
 
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lakehouse.declare import table_of, tables
-from lakehouse.errors import SourceError, suggest
+from lakehouse.errors import SourceDeclarationError, suggest
 from pipelines.bronze.time_patterns import pattern_problems
 
 Format = Literal["csv", "jsonl", "parquet", "excel"]
@@ -460,7 +460,7 @@ class Source(_Declared):
             if f.name == name:
                 return f
         known = [f.name for f in self.feeds]
-        raise SourceError(
+        raise SourceDeclarationError(
             f"Source '{self.name}' has no feed '{name}'; feeds are {', '.join(known)}.{suggest(name, known)}"
         )
 
@@ -502,7 +502,7 @@ class Sources(BaseModel):
         for s in self.sources:
             if s.name == name:
                 return s
-        raise SourceError(
+        raise SourceDeclarationError(
             f"No source is declared as '{name}'; sources are {', '.join(self.names)}.{suggest(name, self.names)}"
         )
 
@@ -518,7 +518,7 @@ class Sources(BaseModel):
         """Return the named sources and those that accompany them; all when no name is given.
 
         Raises:
-            SourceError: for an unknown name.
+            SourceDeclarationError: for an unknown name.
         """
         wanted = {self.source(n).name for n in names}
         if not wanted:

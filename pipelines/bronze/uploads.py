@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from lakehouse.errors import SourceError
+from lakehouse.errors import SourceDeclarationError, SourceError
 from lakehouse.lake import Lake
 from pipelines.bronze.ingest import land_source
 from pipelines.bronze.places import inbox, is_hidden
@@ -44,7 +44,7 @@ def ingest_file(
         SourceError: when the file is not there, cannot be read, or fits no feed or several.
     """
     if not file.is_file():
-        raise SourceError(f"{file} is not a file.")
+        raise SourceDeclarationError(f"{file} is not a file.")
     chosen = source.feed(feed) if feed else choose_feed(source, file)
     found = inspect(file, chosen)
     if found.refusal:
@@ -108,5 +108,7 @@ def choose_feed(source: Source, file: Path) -> Feed:
         return fitting[0]
     if fitting:
         names = ", ".join(f.name for f in fitting)
-        raise SourceError(f"{file.name} fits several feeds of '{source.name}': {names}. Name the one it is for.")
+        raise SourceError(
+            f"{file.name} fits several feeds of '{source.name}': {names}. Name the one it is for with --feed."
+        )
     raise SourceError(f"{file.name} fits no feed of '{source.name}': {'; '.join(reasons)}")

@@ -347,7 +347,9 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
     def job(run_id: str) -> Any:
         run = SimpleNamespace(run_id=run_id, started_at=AT)
         settings = SimpleNamespace(conf_dir=tmp_path / "conf")
-        return SimpleNamespace(lake=shop, settings=settings, run=run, as_of=lambda: date(2026, 1, 2))
+        return SimpleNamespace(
+            lake=shop, settings=settings, run=run, as_of=lambda: date(2026, 1, 2), websites=("shop",)
+        )
 
     with opened(WORLDS["tiktok"], FakeClock()) as (fake, made):
         said = {"kind": "tiktok", "base_url": made.base_url, "access_token": "env:TEST_TOKEN", "advertiser_id": "123"}
@@ -364,7 +366,9 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
         (size,) = shop.read("gold.activation_size").collect()
         assert (size.eligible, size.reached_low, size.reached_high) == (4, 7, 7)
 
-        assert commands.suppress(job("say"), "shop", ["bob"], reason="asked", destination="ads") == 1
+        assert commands.suppress(job("say"), "shop", ["bob", "Bob"], reason="asked", destination="ads") == (2, 1)
+        with pytest.raises(SettingsError, match="No retailer is called 'shp'; there are shop"):
+            commands.suppress(job("say"), "shp", ["bob"], reason="asked", destination="ads")
         with pytest.raises(SettingsError, match="A reason is one of asked, complaint"):
             commands.suppress(job("say"), "shop", ["bob"], reason="why not", destination="ads")
         with pytest.raises(SettingsError, match="No destination is called 'adds'"):

@@ -192,8 +192,10 @@ def test_a_run_that_the_gate_stops_says_why_and_keeps_the_results(lake: Lake, mo
     step = Step("lakehouse.quality:quality_gate", (table_of(CONSENT),), ())
     monkeypatch.setattr(Step, "function", lambda self: lambda: frame)
     gate = quality_gate(lake, rules())
-    with pytest.raises(StepFailed, match="channel_values"):
+    with pytest.raises(StepFailed, match="channel_values") as stopped:
         run_steps(lake, [step], RUN, audit=gate)
+    assert stopped.value.exit_code == QualityError.exit_code
+    assert "Start the run again" not in str(stopped.value)
     gate.finish()
     assert results(lake)["channel_values"][0] == "failed"
 

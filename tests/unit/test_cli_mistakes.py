@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+from jobs.activate import read_numbers
 from jobs.cli import app
 from jobs.context import Job
 from lakehouse.errors import SettingsError
@@ -59,6 +60,40 @@ def test_a_data_directory_that_cannot_be_written_is_a_wrong_setting(
     (tmp_path / "_logs" / f"{datetime.now(UTC):%Y-%m-%d}.jsonl").mkdir(parents=True)
     with pytest.raises(SettingsError, match="cannot be written"):
         configure_logs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"a: [1", "is not YAML"), (b"a: \xe4", "not text in UTF-8"), (b"- a", "holds a list")],
+)
+def test_settings_that_cannot_be_read_are_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / "local.yml").write_bytes(content)
+    with pytest.raises(SettingsError, match=said):
+        load_settings("local", tmp_path)
+
+
+def test_a_variable_that_is_no_yaml_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENTATION_RETENTION_DAYS", '{"')
+    with pytest.raises(SettingsError, match="SEGMENTATION_RETENTION_DAYS is not YAML"):
+        load_settings()
+
+
+def test_an_unknown_source_or_file_is_a_wrong_argument(tmp_path: Path) -> None:
+    for asked in (["--source", "shoop"], [str(tmp_path / "none.csv"), "--source", "complete_journey"]):
+        assert CliRunner().invoke(app, ["ingest", *asked, "--data-dir", str(tmp_path / "new")]).exit_code == 2
+
+
+def test_numbers_to_suppress_are_read_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.txt"
+    file.write_bytes(b"\xef\xbb\xbfK1\r\n\r\n K2 \r\n")
+    assert read_numbers(file) == ["K1", "K2"]
+    file.write_bytes(b"K1\nM\xfcller\n")
+    with pytest.raises(SettingsError, match="not text in UTF-8: byte 5 "):
+        read_numbers(file)
+    for wrong in (tmp_path, tmp_path / "none"):
+        with pytest.raises(SettingsError, match="cannot be read"):
+            read_numbers(wrong)
 
 
 def test_without_transactions_there_is_no_day_to_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
