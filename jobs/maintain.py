@@ -7,7 +7,9 @@ from typing import Any
 
 from jobs.context import Job
 from jobs.progress import Progress
+from lakehouse.columns import Column
 from lakehouse.declare import ReplaceSlice, Table, table_of, tables
+from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
 
 _SMALL_FILES = 16
@@ -22,7 +24,7 @@ def maintain(job: Job, progress: Progress, *, dry_run: bool = False) -> dict[str
     """
     lake = job.lake
     for name in job.settings.retention_days:
-        table_of(name)  # a name that is no table is a mistake, and would keep nothing
+        _require_age(table_of(name))  # a name that is no table is a mistake, and would keep nothing
     removed: dict[str, int] = {}
     for t in tables().values():
         if not lake.exists(t):
@@ -47,6 +49,29 @@ def maintain(job: Job, progress: Progress, *, dry_run: bool = False) -> dict[str
     return removed
 
 
+def _require_age(t: Table) -> None:
+    """Refuse a retention that would do nothing.
+
+    Raises:
+        SettingsError: The table's slices are kept by another setting, or nothing in it tells a row's age.
+    """
+    if _is_slices_of_features(t):
+        raise SettingsError(f"retention_days: {t.name} keeps slices by keep_as_of_days, and month ends for ever.")
+    if _dated(t) is None:
+        raise SettingsError(f"retention_days: {t.name} has no column that tells how old a row is, so all are kept.")
+
+
+def _is_slices_of_features(t: Table) -> bool:
+    return isinstance(t.kind, ReplaceSlice) and t.kind.by == ("as_of",) and t.schema == "feature"
+
+
+def _dated(t: Table) -> Column | None:
+    """The column that tells how old a row is: its last instant, else the day its slice is of."""
+    instants = [c for c in t.columns if c.spec.type == "timestamp"]
+    days = [c for c in t.columns if c.spec.type == "date" and isinstance(t.kind, ReplaceSlice) and c in t.kind.by]
+    return (instants or days or [None])[-1]
+
+
 def _audited(job: Job, lake: Lake, t: Table, removed: int) -> dict[str, Any]:
     now = datetime.now(UTC).replace(tzinfo=None)
     return {
@@ -66,23 +91,26 @@ def _audited(job: Job, lake: Lake, t: Table, removed: int) -> dict[str, Any]:
 
 def _expired(job: Job, lake: Lake, t: Table) -> str | None:
     """SQL predicate of rows past retention, over the table's own dates."""
-    if isinstance(t.kind, ReplaceSlice) and t.kind.by == ("as_of",) and t.schema == "feature":
+    if _is_slices_of_features(t):
         newest = lake.read(t).agg({"as_of": "max"}).collect()[0][0]
         if newest is None:
             return None
-        edge = newest - timedelta(days=job.settings.keep_as_of_days)
+        oldest = newest - timedelta(days=job.settings.keep_as_of_days)
         # Month ends stay: they are what trends and migrations are drawn from.
-        return f"as_of < DATE '{edge.isoformat()}' AND as_of <> trunc(as_of, 'MM')"
+        return f"as_of < DATE '{oldest.isoformat()}' AND as_of <> trunc(as_of, 'MM')"
     kept_days = job.settings.retention_days.get(t.name, t.retention_days)
     if kept_days is None:
         return None
-    dated = [str(c) for c in t.columns if c.spec.type == "timestamp"]
-    if not dated:
+    dated = _dated(t)
+    if dated is None:
         return None
     now = job.run.started_at
     if t.ages_by == "data":
-        now = min(lake.read(t).agg({dated[-1]: "max"}).collect()[0][0] or now, now)
+        now = min(lake.read(t).agg({dated: "max"}).collect()[0][0] or now, now)
     edge_at = now - timedelta(days=kept_days)
-    expired = f"{dated[-1]} < TIMESTAMP '{edge_at.isoformat(sep=' ')}'"
+    edge = (
+        f"TIMESTAMP '{edge_at.isoformat(sep=' ')}'" if dated.spec.type == "timestamp" else f"DATE '{edge_at:%Y-%m-%d}'"
+    )
+    expired = f"{dated} < {edge}"
     # What nobody has acted on yet is kept, however old.
     return f"{expired} AND is_processed" if "is_processed" in t.column_names else expired

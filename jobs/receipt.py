@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -39,9 +40,9 @@ def inputs_seen(job: Job) -> str:
     code = [p for name in _CODE for p in (root / name).rglob("*") if p.suffix not in ("", ".pyc")]
     for path in sorted([*code, *job.settings.conf_dir.resolve().rglob("*")]):
         if path.is_file():
-            said.update(str(path).encode() + hashlib.sha256(path.read_bytes()).digest())
+            said.update(os.fsencode(path) + hashlib.sha256(path.read_bytes()).digest())
     for line in _files(job, made_here=False):
-        said.update(line.encode())
+        said.update(line.encode(errors="surrogateescape"))
     return said.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -188,6 +189,10 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
     landed_paths = {r["file_path"] for r in known if r["status_id"] in ACCEPTED}
     newest_at = {r["file_path"]: r for r in sorted(filter(_has_rows, known), key=lambda r: r["delivery_seq"])}
     for path in sorted(paths, key=lambda p: (_natural(p.name), str(p))):
+        if not _is_text(path):
+            told = os.fsencode(path).decode(errors="backslashreplace")
+            found.refused.append((told, "its name is not UTF-8; rename the file"))
+            continue
         seen = identify(path) if str(path) in known_paths else None
         if seen and (seen.path, seen.sha256) in done:
             newest = newest_at.get(seen.path)
@@ -208,7 +213,10 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
         else:
             delivered.add(here.sha256)
             by_name = feed.delivery.order == "name"
-            number = _digits(path.name) if by_name else book.next_number(source, feed)
+            # An upload lies in the inbox under a name that begins with its hash.
+            number = (
+                _digits(path.name.removeprefix(f"{here.sha256[:12]}-")) if by_name else book.next_number(source, feed)
+            )
             change = "changed" if here.path in landed_paths else "new"
             row = plan_row(book.run, source, feed, looked, change, number * SEQUENCE_STEP)
             found.files.append(File(looked, row))
@@ -279,6 +287,14 @@ def waves(batches: Sequence[Batch]) -> list[list[Batch]]:
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts `file9` before `file10`."""
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _digits(name: str) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 from dataclasses import replace
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,26 @@ def test_bytes_that_others_have_followed_are_left_and_said(lake: Lake, shop: Sho
     changed.write_text(text(line("V")), encoding="utf-8")
     for _ in range(2):
         assert "v.csv" in land(lake, shop).notes[0]
+
+
+def test_uploads_take_their_place_by_the_name_they_were_handed_in_under(lake: Lake, shop: Shop, tmp_path: Path) -> None:
+    source = sources_of(shop).source("corner_shop")
+    for name, paid in (("sales-202408.csv", "8.00"), ("sales-202407.csv", "7.00")):
+        file = put(tmp_path, name, text(line("A", paid=paid)))
+        ingest_file(lake, file, source, "sales", run=Run.begin(as_of=date(2024, 2, 1)))
+    numbers = {r["amount"]: r["delivery_seq"] for r in lake.read(RAW).select("amount", "delivery_seq").collect()}
+    assert numbers[Decimal("7.00")] < numbers[Decimal("8.00")]
+
+
+def test_a_file_whose_name_is_no_text_is_refused_and_keeps_no_other_out(lake: Lake, shop: Shop) -> None:
+    put(shop.folder / "sales", "1.csv", text(line("A")))
+    name = os.fsencode(shop.folder / "sales") + b"/2-\xe4.csv"
+    Path(os.fsdecode(name)).write_text(text(line("B")), encoding="utf-8")
+    landed = land(lake, shop)
+    assert receipts(lake) == ["A"]
+    ((told, reason),) = landed.refused_files
+    assert told.endswith("2-\\xe4.csv")
+    assert "rename" in reason
 
 
 def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:

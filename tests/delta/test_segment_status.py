@@ -13,7 +13,7 @@ from jobs.progress import Progress
 from jobs.segment_status import Announced, begin_refresh, failures_told, needs_republishing
 from jobs.segments import mark_processed, unprocessed_events
 from lakehouse.declare import table_of
-from lakehouse.errors import DeclarationError, StepFailed
+from lakehouse.errors import DeclarationError, SettingsError, StepFailed
 from lakehouse.lake import Lake
 from lakehouse.records import AuditLog
 from lakehouse.runner import Run
@@ -101,6 +101,10 @@ def test_a_retention_of_no_table_is_refused(lake: Lake) -> None:
     job: Any = SimpleNamespace(lake=lake, settings=settings)
     with pytest.raises(DeclarationError, match="Did you mean"):
         maintain(job, None)  # type: ignore[arg-type]
+    for name, said in (("gold.dim_time", "no column that tells"), ("feature.customer", "keep_as_of_days")):
+        job.settings = lake.settings.model_copy(update={"retention_days": {name: 3}})
+        with pytest.raises(SettingsError, match=said):
+            maintain(job, None)  # type: ignore[arg-type]
 
 
 def test_whoever_acts_on_events_marks_them(lake: Lake) -> None:
