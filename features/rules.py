@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -115,8 +115,12 @@ class FeatureRules(_Part):
         return tuple(dict.fromkeys(getattr(part, name) for part in (self.lifecycle, *own)))
 
 
-def load_feature_rules(conf_dir: Path) -> FeatureRules:
+def load_feature_rules(conf_dir: Path, merchants: Collection[str] = ()) -> FeatureRules:
     """Read `features.yml`; the defaults above hold where the file or a value is missing.
+
+    Args:
+        conf_dir: Folder of the file.
+        merchants: Declared merchants, which the file may name; any when none is given.
 
     Raises:
         SettingsError: naming every unknown or bad value at once.
@@ -124,7 +128,7 @@ def load_feature_rules(conf_dir: Path) -> FeatureRules:
     path = conf_dir / "features.yml"
     values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     try:
-        return FeatureRules.model_validate(values or {})
+        rules = FeatureRules.model_validate(values or {})
     except ValidationError as e:
         problems = [
             f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}"
@@ -132,6 +136,10 @@ def load_feature_rules(conf_dir: Path) -> FeatureRules:
             for err in e.errors()
         ]
         raise SettingsError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems)) from None
+    for name in rules.merchants:
+        if merchants and name not in merchants:
+            raise SettingsError(f"{path}: merchants.{name}: no source declares it.{suggest(name, merchants)}")
+    return rules
 
 
 def _names() -> list[str]:

@@ -78,7 +78,7 @@ class Job:
 
         conf = self.settings.conf_dir
         return {
-            "feature_rules": load_feature_rules(conf),
+            "feature_rules": load_feature_rules(conf, self.websites),
             "sources": self.sources,
             "finance": load_finance(conf),
             "segments": load_segments(conf / "segments", websites=self.websites),

@@ -66,6 +66,10 @@ def ingest_file(
     known = Book(lake, run, {source.name}).files(source, chosen)
     if was_there and is_followed(known, chosen, found.identity.sha256):
         return replace(result, notes=(*result.notes, followed_note([file.name])))
+    if was_there and not result.files_new and not result.refused_files:
+        return replace(
+            result, notes=(*result.notes, f"{file.name}: these bytes are in already, nothing was to be done.")
+        )
     return result
 
 

@@ -81,6 +81,8 @@ def test_what_a_merchant_does_not_name_is_as_for_every_merchant(tmp_path):
     assert own is not None
     assert (own.default_cadence_days, own.lapsing_after, own.lost_after) == (45, 1.5, 3)
     assert rules.merchants["other"].lifecycle is None
+    with pytest.raises(SettingsError, match=r"merchants\.other: no source declares it"):
+        load_feature_rules(tmp_path, ["shop", "brother"])
 
 
 def test_every_wrong_rule_is_named_at_once(tmp_path):
