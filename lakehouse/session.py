@@ -139,6 +139,7 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
     Fetches the jars when they are not there yet; starts nothing.
     """
     scratch = data_dir.resolve() / "_spark"
+    memory = spark.driver_memory or default_driver_memory()
     conf = {
         **_SEMANTICS,
         **_LOCAL_FILES,
@@ -163,8 +164,6 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         "spark.sql.adaptive.coalescePartitions.parallelismFirst": "true",
         "spark.sql.adaptive.coalescePartitions.minPartitionSize": "4m",
         "spark.sql.adaptive.advisoryPartitionSizeInBytes": "32m",
-        # Hashing the smaller side costs a third of sorting both, where one task's part of it is this small.
-        "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold": "32m",
         # Files of a table follow the order of what was read, so that a span of days lies in few of them.
         "spark.sql.files.maxPartitionBytes": "32m",
         "spark.databricks.delta.snapshotPartitions": "2",
@@ -186,7 +185,7 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         "spark.ui.retainedJobs": "20",
         "spark.ui.retainedStages": "20",
         "spark.ui.retainedTasks": "100",
-        "spark.driver.memory": spark.driver_memory or default_driver_memory(),
+        "spark.driver.memory": memory,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -194,14 +193,25 @@ def local_conf(spark: SparkSettings, data_dir: Path) -> dict[str, str]:
         # Without it workers take whatever `python3` is first on PATH.
         "spark.pyspark.python": sys.executable,
         "spark.pyspark.driver.python": sys.executable,
-        **spark.conf,
     }
+    if _megabytes(memory) >= _HASHING_MB:
+        # Hashing the smaller side costs a third of sorting both, where one task's part of it is this small.
+        conf["spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold"] = "32m"
+    conf |= spark.conf
     wanted = spark.conf.get("spark.driver.extraJavaOptions", "")
     conf["spark.driver.extraJavaOptions"] = " ".join(part for part in (_java_options(wanted), wanted) if part)
     # On the class path from the start, because the file system is needed before `spark.jars` are looked at.
     paths = [*map(str, ensure_jars()), spark.conf.get("spark.driver.extraClassPath", "")]
     conf["spark.driver.extraClassPath"] = os.pathsep.join(path for path in paths if path)
     return conf
+
+
+_HASHING_MB: Final = 4096
+"""Heap from which a join may hash instead of sort: a hashed side must fit, a sorted one can be put on disk."""
+
+
+def _megabytes(heap: str) -> int:
+    return int(heap[:-1]) * {"k": 1, "m": 1 << 10, "g": 1 << 20}[heap[-1].lower()] >> 10
 
 
 def default_driver_memory() -> str:

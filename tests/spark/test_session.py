@@ -33,6 +33,12 @@ def test_workers_run_on_the_interpreter_of_the_driver(spark: SparkSession) -> No
     assert spark.range(1).select(where("id")).collect() == [(sys.executable,)]
 
 
+@pytest.mark.parametrize(("heap", "hashes"), [("1g", False), ("4095m", False), ("4096m", True), ("12G", True)])
+def test_only_with_room_for_it_a_join_hashes_a_large_side(tmp_path: Path, heap: str, hashes: bool) -> None:
+    conf = local_conf(SparkSettings(driver_memory=heap), tmp_path)
+    assert ("spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold" in conf) is hashes
+
+
 def test_the_users_settings_win_and_java_options_add_up(tmp_path: Path) -> None:
     extra = {"spark.driver.extraJavaOptions": "-Dmine=1", "spark.sql.ansi.enabled": "false"}
     conf = local_conf(SparkSettings(shuffle_partitions=3, driver_memory="3g", conf=extra), tmp_path)
