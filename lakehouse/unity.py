@@ -148,7 +148,7 @@ def _tags(catalog: str, t: Table) -> list[Statement]:
     tags = ", ".join(f"{literal(k)} = {literal(v)}" for k, v in table_tags(t).items())
     found = [Statement("tag", t.name, f"ALTER TABLE {_of(catalog, t)} SET TAGS ({tags})")]
     for c in t.pii_columns:
-        tag = f"SET TAGS ('pii' = {literal(_pii(c.spec.pii))})"
+        tag = f"SET TAGS ({literal(_tag(c.spec.type))} = {literal(_pii(c.spec.pii))})"
         found.append(Statement("tag", t.name, f"ALTER TABLE {_of(catalog, t)} ALTER COLUMN {quote(c)} {tag}"))
     return found
 
@@ -196,7 +196,16 @@ def _functions(catalog: str, access: Access, chosen: list[Table]) -> list[Statem
 
 def mask_name(pii: Pii, type_: str) -> str:
     """Name of the mask function for a class and a column type."""
-    return f"mask_{pii.value}" if type_ == "string" else f"mask_{pii.value}_{''.join(filter(str.isalnum, type_))}"
+    return f"mask_{pii.value}" if type_ == "string" else f"mask_{pii.value}_{_plain(type_)}"
+
+
+def _tag(type_: str) -> str:
+    """Tag of a personal column: a mask fits one type, and a policy finds columns by their tags alone."""
+    return "pii" if type_ == "string" else f"pii_{_plain(type_)}"
+
+
+def _plain(type_: str) -> str:
+    return "".join(filter(str.isalnum, type_))
 
 
 def mask_body(access: Access, pii: Pii, type_: str) -> str:
@@ -248,7 +257,8 @@ def _policies(catalog: str, access: Access, t: Table) -> list[Statement]:
     for pii, type_ in sorted(
         {(c.spec.pii, c.spec.type) for c in t.pii_columns if c.spec.pii}, key=lambda w: w[0].value
     ):
-        matched = f"MATCH COLUMNS has_tag_value('pii', {literal(pii.value)}) AS personal ON COLUMN personal"
+        tagged = f"has_tag_value({literal(_tag(type_))}, {literal(pii.value)})"
+        matched = f"MATCH COLUMNS {tagged} AS personal ON COLUMN personal"
         found.append(
             Statement(
                 "policy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_what_the_pipeline_reads_back_is_protected_by_policies_that_exempt_it(st
         if s.kind == "policy":
             assert s.about in read_back
             assert "TO `account users` EXCEPT `segmentation-pipelines`" in s.sql
+
+
+def test_a_policy_finds_only_columns_of_the_type_its_mask_takes(statements: list[Statement]) -> None:
+    """Policies find columns by tags alone, and a mask of texts cannot take a map."""
+    own = [s.sql for s in statements if s.about == "bronze.raw_contact_points"]
+    tagged = {found[1]: found[2] for s in own if (found := re.search(r"COLUMN `(\w+)` SET TAGS \('(\w+)'", s))}
+    assert (tagged["payload"], tagged["extra"]) == ("pii", "pii_mapstringstring")
+    found = [re.search(r"MASK \S+`(mask_\w+)` .*has_tag_value\('(\w+)'", s) for s in own if "POLICY" in s]
+    masks = {(m[1], m[2]) for m in found if m}
+    assert ("mask_contact", "pii") in masks
+    assert ("mask_contact_mapstringstring", "pii_mapstringstring") in masks
+    assert len({(mask.split("_")[1], tag) for mask, tag in masks}) == len(masks)
 
 
 def test_tags_say_owner_subject_and_the_most_personal_thing() -> None:
