@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bench.engines.ours import Recorder
-from bench.segments import AS_OF, definitions, generate
+from bench.segments import AS_OF, generate, is_moved, moved, sized_parser, with_events
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
 from lakehouse.runner import Run, run_steps
@@ -28,19 +28,10 @@ from lakehouse.session import SparkSettings, build_session
 from lakehouse.settings import load_settings
 from lakehouse.steps import plan_steps
 from segments.earlier import NOT_KNOWN
-from segments.language import Segment, event, feature
+from segments.language import Segment
 
 FEATURES, FACTS, MEMBERS = "feature.customer", "gold.fact_transactions", "gold.customer_membership"
 _DEFAULTS = {"string": "x", "boolean": True, "timestamp": datetime(2024, 6, 1, tzinfo=UTC), "date": AS_OF}
-
-
-def segments(count: int) -> tuple[Segment, ...]:
-    """Half on features, half on events."""
-    found = definitions(count - count // 2)[0]
-    for n in range(count // 2):
-        asked = event("item").where(feature("amount").at_least(5 * (n % 10))).within_last_days(7 * (n % 10 + 1))
-        found.append(Segment(f"e{n:04}", f"E{n}", asked.at_least(1 + n % 3)))
-    return tuple(found)
 
 
 def filled(frame: DataFrame, table: str) -> DataFrame:
@@ -70,11 +61,8 @@ def open_lake(spark: SparkSession, folder: Path) -> Lake:
 
 def main() -> None:
     """Run the comparison and print a row per step."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--customers", type=int, default=1_000_000)
-    parser.add_argument("--lines", type=int, default=20_000_000)
+    parser = sized_parser(__doc__, ".lakehouse/bench-refresh")
     parser.add_argument("--segments", type=int, default=20)
-    parser.add_argument("--work", type=Path, default=Path(".lakehouse/bench-refresh"))
     options = parser.parse_args()
     folder: Path = options.work
     shutil.rmtree(folder, ignore_errors=True)
@@ -85,18 +73,16 @@ def main() -> None:
         features, facts = (
             filled(spark.read.parquet(str(folder / n)), t) for n, t in (("features", FEATURES), ("facts", FACTS))
         )
-        lake, chosen = open_lake(spark, folder / "lake"), segments(options.segments)
+        lake, chosen = open_lake(spark, folder / "lake"), tuple(with_events(options.segments))
         lake.write(FEATURES, features)
         lake.write(FACTS, facts)
         full = refresh(lake, chosen)
-        is_moved = F.pmod(F.xxhash64("customer_key", F.lit(99)), F.lit(100)) == 0
-        moved = features.withColumn("recency_days", F.when(is_moved, F.lit(1)).otherwise(F.col("recency_days")))
-        more = facts.where(is_moved).withColumn("transaction_id", -F.col("transaction_id") - 1)
-        lake.write(FEATURES, moved)
+        more = facts.where(is_moved()).withColumn("transaction_id", -F.col("transaction_id") - 1)
+        lake.write(FEATURES, moved(features))
         lake.write(FACTS, more)
         part = refresh(lake, chosen)
         again = open_lake(spark, folder / "again")
-        again.write(FEATURES, moved)
+        again.write(FEATURES, moved(features))
         again.write(FACTS, facts.unionByName(more))
         refresh(again, chosen)
         _require_equal(lake, again)

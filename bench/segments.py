@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
@@ -59,11 +59,11 @@ def definitions(count: int) -> tuple[list[Segment], list[str]]:
     return made, told
 
 
-def with_events() -> list[Segment]:
-    """Ten segments on features and ten on events, for a refresh that has to read events."""
-    found = definitions(10)[0]
-    for n in range(10):
-        asked = event("item").where(feature("amount").at_least(5 * n)).within_last_days(7 * (n + 1))
+def with_events(count: int = 20) -> list[Segment]:
+    """Half of the segments on features and half on events, for a refresh that has to read events."""
+    found = definitions(count - count // 2)[0]
+    for n in range(count // 2):
+        asked = event("item").where(feature("amount").at_least(5 * (n % 10))).within_last_days(7 * (n % 10 + 1))
         found.append(Segment(f"e{n:04}", f"E{n}", asked.at_least(1 + n % 3)))
     return found
 
@@ -107,6 +107,25 @@ def generate(spark: SparkSession, folder: Path, customers: int, lines: int) -> N
     facts.sortWithinPartitions("business_date").write.mode("overwrite").parquet(str(folder / "facts"))
 
 
+def is_moved() -> Column:
+    """Whether a customer is the one in a hundred who has new features and new lines."""
+    return F.pmod(F.xxhash64("customer_key", F.lit(99)), F.lit(100)) == 0
+
+
+def moved(features: DataFrame) -> DataFrame:
+    """Features after these customers bought."""
+    return features.withColumn("recency_days", F.when(is_moved(), F.lit(1)).otherwise(F.col("recency_days")))
+
+
+def sized_parser(about: str | None, work: str) -> argparse.ArgumentParser:
+    """A command line of how much is generated, and where."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--customers", type=int, default=1_000_000)
+    parser.add_argument("--lines", type=int, default=20_000_000)
+    parser.add_argument("--work", type=Path, default=Path(work))
+    return parser
+
+
 def best(work: Callable[[], Any], repeat: int) -> float:
     """Smallest wall time."""
     times = []
@@ -119,12 +138,9 @@ def best(work: Callable[[], Any], repeat: int) -> float:
 
 def main() -> None:
     """Run the comparison and print a table per question."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--customers", type=int, default=1_000_000)
-    parser.add_argument("--lines", type=int, default=20_000_000)
+    parser = sized_parser(__doc__, ".lakehouse/bench-segments")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 100, 1000])
     parser.add_argument("--repeat", type=int, default=4)
-    parser.add_argument("--work", type=Path, default=Path(".lakehouse/bench-segments"))
     options = parser.parse_args()
     folder: Path = options.work
     shutil.rmtree(folder, ignore_errors=True)
@@ -204,16 +220,13 @@ def _incremental(spark: SparkSession, duck: Any, folder: Path, options: argparse
     empty = lake.empty(EVALUATION)
     full = best(lambda: refresh(features, empty, None, AS_OF, kept), options.repeat)
     evaluated = spark.read.parquet(kept).drop("_deleted")
-    # One customer in a hundred has new features and new lines.
-    is_moved = F.pmod(F.xxhash64("customer_key", F.lit(99)), F.lit(100)) == 0
-    moved = features.withColumn("recency_days", F.when(is_moved, F.lit(1)).otherwise(F.col("recency_days")))
     # What arrived is files of its own, as the change feed of a table is.
-    moved.write.mode("overwrite").parquet(str(folder / "features_changed"))
-    facts.where(is_moved).write.mode("overwrite").parquet(str(folder / "facts_changed"))
-    moved = spark.read.parquet(str(folder / "features_changed"))
+    moved(features).write.mode("overwrite").parquet(str(folder / "features_changed"))
+    facts.where(is_moved()).write.mode("overwrite").parquet(str(folder / "facts_changed"))
+    changed_features = spark.read.parquet(str(folder / "features_changed"))
     lines = spark.read.parquet(str(folder / "facts_changed"))
     some = str(folder / "evaluation_changed")
-    part = best(lambda: refresh(moved, evaluated, lines, AS_OF, some), options.repeat)
+    part = best(lambda: refresh(changed_features, evaluated, lines, AS_OF, some), options.repeat)
     count = spark.read.parquet(some).count()
     nothing = str(folder / "evaluation_next_day")
     tomorrow = AS_OF + timedelta(days=1)

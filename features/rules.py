@@ -7,12 +7,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from lakehouse.errors import SettingsError, suggest
+from lakehouse.settings import read_mapping
 
 RfmMeasure = Literal["recency_days", "frequency", "monetary_net"]
 RFM_MEASURES: tuple[RfmMeasure, ...] = ("recency_days", "frequency", "monetary_net")
@@ -126,9 +126,9 @@ def load_feature_rules(conf_dir: Path, merchants: Collection[str] = ()) -> Featu
         SettingsError: naming every unknown or bad value at once.
     """
     path = conf_dir / "features.yml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    values = read_mapping(path) if path.is_file() else {}
     try:
-        rules = FeatureRules.model_validate(values or {})
+        rules = FeatureRules.model_validate(values)
     except ValidationError as e:
         problems = [
             f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lakehouse.columns import Pii
 from lakehouse.declare import SCHEMAS, tables
 from lakehouse.errors import SettingsError, suggest
+from lakehouse.settings import read_mapping
 
 Privilege = Literal["SELECT", "MODIFY", "CREATE TABLE", "EXECUTE", "READ VOLUME", "WRITE VOLUME"]
 
@@ -84,7 +84,7 @@ def load_access(conf_dir: Path) -> Access:
     """
     path = conf_dir / "bundle" / "access.yml"
     try:
-        access = Access.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        access = Access.model_validate(read_mapping(path))
     except ValidationError as e:
         problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
         raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None

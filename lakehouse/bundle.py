@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lakehouse.access import Access, load_access
 from lakehouse.declare import SCHEMAS
 from lakehouse.errors import DeclarationError, SettingsError
-from lakehouse.settings import find_conf
+from lakehouse.settings import find_conf, read_mapping
 from lakehouse.steps import Step, dependencies, plan_steps
 
 Variant = Literal["serverless", "cluster"]
@@ -78,7 +78,7 @@ def load_jobs(conf_dir: Path) -> JobRules:
     """
     path = conf_dir / "bundle" / "jobs.yml"
     try:
-        rules = JobRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        rules = JobRules.model_validate(read_mapping(path))
     except ValidationError as e:
         problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
         raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None

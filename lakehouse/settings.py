@@ -74,7 +74,12 @@ def find_conf() -> Path:
     return Path(__file__).resolve().parent / "_conf"
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What a YAML file says by name; nothing for an empty one.
+
+    Raises:
+        SettingsError: It is no text in UTF-8, no YAML, or no mapping.
+    """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as e:
@@ -100,7 +105,7 @@ def load_settings(target: str = "local", conf_dir: Path | None = None, **overrid
             f"There is no target '{target}': {path} does not exist. Targets are {', '.join(known) or 'none'}."
             f"{suggest(target, known)}"
         )
-    values: dict[str, Any] = _mapping(path)
+    values: dict[str, Any] = read_mapping(path)
     values |= {"target": target, "conf_dir": conf}
     for name in Settings.model_fields.keys() - {"conf_dir", "target"}:
         from_env = os.environ.get(f"SEGMENTATION_{name.upper()}")

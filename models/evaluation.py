@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lakehouse.errors import ModelError, SettingsError
+from lakehouse.settings import read_mapping
 from models.adoption import CATEGORIES, judge_adoption
 from models.bgnbd import fit_bgnbd
 from models.gammagamma import fit_gammagamma
@@ -70,7 +70,7 @@ def load_goals(conf_dir: Path) -> dict[str, dict[str, tuple[float | None, float 
     if not path.is_file():
         return {}
     try:
-        read = _Goals.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        read = _Goals.model_validate(read_mapping(path))
     except ValidationError as e:
         problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
         raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None

@@ -7,10 +7,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lakehouse.errors import SettingsError
+from lakehouse.settings import read_mapping
 
 
 class _Declared(BaseModel):
@@ -91,7 +91,7 @@ def load_finance(conf_dir: Path) -> Finance:
     """
     path = conf_dir / "finance.yml"
     try:
-        return Finance.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Finance.model_validate(read_mapping(path))
     except OSError as e:
         raise SettingsError(f"{path} cannot be read: {e.strerror}.") from None
     except ValidationError as e:

@@ -121,6 +121,14 @@ def rule_book(sources: Any, subject: str) -> RuleBook:
     return RuleBook(tuple(_read(source, feed) for source, feed in sources.feeds_of(subject)))
 
 
+_MAX_AHEAD = 2 * 86_400 * 1_000_000  # microseconds
+
+
+def is_ahead(time: str) -> Column:
+    """Whether a landed time lies further ahead of the row's arrival than a wrong clock or zone explains: two days."""
+    return F.unix_micros(time) - F.unix_micros("loaded_at") > _MAX_AHEAD
+
+
 def any_of(conditions: Iterable[Column]) -> Column:
     """True when at least one condition is; false for none."""
     listed = list(conditions)

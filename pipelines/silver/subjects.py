@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.joins import rows_named
 from lakehouse.tables.silver import VISITOR_EVENTS, Consent
-from pipelines.silver.rules import RuleBook, any_of, blank_is_null, code
+from pipelines.silver.rules import RuleBook, any_of, blank_is_null, code, is_ahead
 
 MERCHANT: Final = "merchant_id"
 
@@ -66,13 +66,6 @@ def choice() -> Column:
     return F.lower(F.trim("status"))
 
 
-_MAX_AHEAD: Final = 2 * 86_400 * 1_000_000  # microseconds, as for sales
-
-
-def _changed_in_future() -> Column:
-    return F.unix_micros("changed_at") - F.unix_micros("loaded_at") > _MAX_AHEAD
-
-
 def _event_type() -> Column:
     return F.lower(F.trim("event_type"))
 
@@ -89,7 +82,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "unknown_channel": _channel_unknown,
             "unknown_choice": lambda: F.col("status").isNull() | ~choice().isin("granted", "denied"),
             "missing_changed_at": lambda: F.col("changed_at").isNull(),
-            "time_in_future": _changed_in_future,
+            "time_in_future": lambda: is_ahead("changed_at"),
         },
     ),
     "campaigns": Subject(

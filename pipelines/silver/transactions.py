@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.hold import Once, as_is
 from lakehouse.tables.silver import TransactionLine, TransactionReject
-from pipelines.silver.rules import FeedRules, RuleBook, blank_is_null, matches_any, rule_book, starts_with_any
+from pipelines.silver.rules import FeedRules, RuleBook, blank_is_null, is_ahead, matches_any, rule_book, starts_with_any
 
 _COLUMNS = TransactionLine.__table__.column_names  # type: ignore[attr-defined]
 _REJECTED = TransactionReject.__table__.column_names  # type: ignore[attr-defined]
@@ -32,7 +32,6 @@ _MAX_PRICE = 1_000_000
 _MAX_AMOUNT = 1_000_000_000
 _MAX_CODE_BYTES = 200
 _MAX_LINE = 1_000_000_000
-_MAX_AHEAD = 2 * 86_400 * 1_000_000  # microseconds
 
 _ENTRY = "struct<delivery_seq:bigint,delivery_id:bigint,row_number:bigint,row_hash:bigint>"
 
@@ -231,7 +230,6 @@ def _requirements(book: RuleBook) -> dict[str, Column]:
     zero = F.lit(0).cast("decimal(18,2)")
     money = ("amount", "discount_amount", "coupon_amount", "coupon_match_amount")
     codes = (F.octet_length(c) for c in ("basket_id", "product_id", "customer_id", "store_id"))
-    ahead = F.unix_micros("sold_at") - F.unix_micros("loaded_at")
     key, kind = _key(book), _line_type(book)
     is_other = _is_booking(book, key["basket_id"]) | _is_no_merchandise(book, key["product_id"])
     is_back = _is_cancellation(book, key["basket_id"], kind) | _is_of_type(book, kind, lambda r: r.return_types)
@@ -247,7 +245,7 @@ def _requirements(book: RuleBook) -> dict[str, Column]:
         "missing_amount": F.col("amount").isNotNull() | F.col("unit_price").isNotNull(),
         "invalid_line_id": F.col("line_id").isNull() | F.coalesce(line.between(0, _MAX_LINE), F.lit(False)),
         "time_too_early": F.col("sold_at") >= F.lit(_EARLIEST).cast("timestamp"),
-        "time_in_future": ahead <= _MAX_AHEAD,
+        "time_in_future": ~is_ahead("sold_at"),
         "negative_price": ~(F.coalesce(is_negative, F.lit(False)) & is_sale_line),
         "absurd_quantity": (F.col("quantity") < limit_q) & (F.col("quantity") > -limit_q),
         "absurd_amount": (F.greatest(zero, *money) < limit_a)
