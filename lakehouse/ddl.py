@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from pyspark.sql.types import ByteType, DataType, DecimalType, IntegerType, LongType, ShortType, StructField, StructType
 
@@ -28,7 +29,13 @@ def literal(value: str) -> str:
 
 def data_type(column: Column) -> DataType:
     """The Spark type of a declared column."""
-    return DataType.fromDDL(column.spec.type)
+    return _type_called(column.spec.type)
+
+
+@cache
+def _type_called(name: str) -> DataType:
+    # The engine reads the name, and few types serve all columns.
+    return DataType.fromDDL(name)
 
 
 def struct_of(table: Table) -> StructType:

@@ -48,9 +48,10 @@ class DataFiles:
         if len(self.paths) > _MOST_FILES or any(_PATTERN.intersection(p) for p in self.paths):
             return None
         reader = spark.read.schema(self.schema)
-        if self.partitions:
-            reader = reader.option("basePath", str(self.folder))
-        return reader.parquet(*self.paths).select(*self.schema.names)
+        if not self.partitions:
+            return reader.parquet(*self.paths)
+        # Spark puts what paths say after what files hold.
+        return reader.option("basePath", str(self.folder)).parquet(*self.paths).select(*self.schema.names)
 
 
 def data_files(folder: Path, version: int | None = None) -> DataFiles | None:

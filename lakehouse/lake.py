@@ -443,6 +443,8 @@ class Lake:
                 f"{extra or 'nothing'}; its producer is {t.producer}."
             )
         types = {f.name: f.dataType for f in frame.schema.fields}
+        if not managed and list(types.items()) == [(str(c), ddl.data_type(c)) for c in wanted]:
+            return frame
         columns: list[SparkColumn] = []
         for c in wanted:
             want = ddl.data_type(c)

@@ -21,6 +21,7 @@ from lakehouse.classes import reading_options
 from lakehouse.errors import MachineError
 from lakehouse.jars import ensure_jars
 from lakehouse.java import find_java
+from lakehouse.lookups import remember_classes
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
@@ -333,6 +334,7 @@ def _build_local(spark: SparkSettings, data_dir: Path, app_name: str) -> SparkSe
     # arrives as a bare Py4JJavaError.
     import delta.exceptions.captured  # noqa: F401
 
+    remember_classes(session)
     return session
 
 

@@ -33,6 +33,33 @@ def test_workers_run_on_the_interpreter_of_the_driver(spark: SparkSession) -> No
     assert spark.range(1).select(where("id")).collect() == [(sys.executable,)]
 
 
+def test_what_a_java_class_has_is_asked_once(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    from py4j.clientserver import ClientServerConnection
+
+    asked: list[str] = []
+    send = ClientServerConnection.send_command
+
+    def counted(self: ClientServerConnection, command: str) -> str:
+        asked.append(command[0])
+        return str(send(self, command))
+
+    F.abs(F.col("a"))
+    monkeypatch.setattr(ClientServerConnection, "send_command", counted)
+    made = F.abs(F.col("b"))
+    # Calls; what Python drops in between (m) is told to Java as well.
+    assert [kind for kind in asked if kind != "m"] == ["c", "c"]
+    assert spark.sql("SELECT -1 AS b").select(made).collect() == [(1,)]
+
+
+def test_a_function_that_java_lacks_is_refused_each_time(spark: SparkSession) -> None:
+    from py4j.protocol import Py4JError
+
+    functions = spark.sparkContext._jvm.functions  # type: ignore[union-attr]
+    for _ in range(2):
+        with pytest.raises(Py4JError, match="no_such"):
+            functions.no_such  # noqa: B018
+
+
 @pytest.mark.parametrize(("heap", "hashes"), [("1g", False), ("4095m", False), ("4096m", True), ("12G", True)])
 def test_only_with_room_for_it_a_join_hashes_a_large_side(tmp_path: Path, heap: str, hashes: bool) -> None:
     conf = local_conf(SparkSettings(driver_memory=heap), tmp_path)

@@ -28,7 +28,7 @@ TEXT_ENDINGS = {
 }
 
 # Only these may use what Spark Connect lacks.
-BELOW_CONNECT = {"lakehouse/session.py", "lakehouse/classes.py"}
+BELOW_CONNECT = {"lakehouse/session.py", "lakehouse/classes.py", "lakehouse/lookups.py"}
 
 # Where a frame is small by its meaning, and why.
 TO_PANDAS_ALLOWED: dict[str, str] = {
