@@ -88,9 +88,9 @@ class DimStatus:
 
 @table(
     "gold.ref_fee_schedule",
-    comment="One row per channel and period: what the acquirer keeps (the demo's is a labelled sample).",
+    comment="One row per channel, currency and period: what the acquirer keeps (the demo's is a labelled sample).",
     kind=Replace(),
-    key=("channel_id", "valid_from"),
+    key=("channel_id", "currency", "valid_from"),
     producer=_REGISTERS,
     reads=("ingest.raw_records",),
     owner="finance",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
+from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lakehouse.errors import SettingsError
+from lakehouse.errors import SettingsError, suggest
 from lakehouse.settings import read_mapping
+
+LIMITS = ("line_amount", "line_quantity", "settlement_difference")
+"""The bounds that checks use."""
 
 
 class _Declared(BaseModel):
@@ -41,9 +46,23 @@ class Fee(_Declared):
     channel: str
     valid_from: date
     valid_to: date | None = None
-    rate: Decimal
+    rate: Annotated[Decimal, Field(ge=0, lt=1)]
     fixed_amount: Decimal
-    currency: str
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+
+    @model_validator(mode="after")
+    def _runs_forward(self) -> Self:
+        if self.valid_to is not None and self.valid_to <= self.valid_from:
+            raise ValueError(f"valid_to {self.valid_to} is the day after the last, so it lies after {self.valid_from}")
+        return self
+
+    def meets(self, other: Fee) -> bool:
+        """Whether some day of a channel and currency has both fees."""
+        return (
+            (self.channel, self.currency) == (other.channel, other.currency)
+            and (other.valid_to is None or self.valid_from < other.valid_to)
+            and (self.valid_to is None or other.valid_from < self.valid_to)
+        )
 
 
 class Limit(_Declared):
@@ -52,7 +71,7 @@ class Limit(_Declared):
     id: str
     name: str
     applies_to: Literal["transaction_line", "settlement"]
-    maximum: Decimal
+    maximum: Annotated[Decimal, Field(ge=0)]
 
 
 class Finance(_Declared):
@@ -71,12 +90,36 @@ class Finance(_Declared):
             ("channels", [c.id for c in self.channels]),
             ("statuses", [s.id for s in self.statuses]),
             ("limits", [x.id for x in self.limits]),
-            ("fees", [f"{f.channel} from {f.valid_from}" for f in self.fees]),
         ):
             twice = sorted({i for i in ids if ids.count(i) > 1})
             if twice:
                 raise ValueError(f"{what}: {', '.join(twice)} is there twice")
         return self
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if problems := [*self._fee_problems(), *self._limit_problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _fee_problems(self) -> Iterator[str]:
+        """A settlement is priced once, so a day of a channel and currency has one fee at most."""
+        channels = [c.id for c in self.channels]
+        for f in self.fees:
+            if f.channel not in channels:
+                yield f"fees: channel '{f.channel}' is not among the channels.{suggest(f.channel, channels)}"
+        for one, other in combinations(self.fees, 2):
+            if one.meets(other):
+                yield (
+                    f"fees: {one.channel} in {one.currency} from {one.valid_from} and from {other.valid_from} overlap; "
+                    "give the earlier one a valid_to"
+                )
+
+    def _limit_problems(self) -> Iterator[str]:
+        """A bound that no check knows would do nothing, and a check cannot do without its bound."""
+        found = [x.id for x in self.limits]
+        yield from (f"limits: '{i}' bounds nothing.{suggest(i, LIMITS)}" for i in found if i not in LIMITS)
+        yield from (f"limits: '{i}' is missing" for i in LIMITS if i not in found)
 
     def limit(self, limit_id: str) -> Decimal:
         """The maximum of a limit."""
@@ -95,5 +138,9 @@ def load_finance(conf_dir: Path) -> Finance:
     except OSError as e:
         raise SettingsError(f"{path} cannot be read: {e.strerror}.") from None
     except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
-        raise SettingsError(f"{path}: {problems}") from None
+        raise SettingsError(f"{path}: {'; '.join(map(_said, e.errors()))}") from None
+
+
+def _said(error: Any) -> str:
+    where, text = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text
