@@ -162,7 +162,7 @@ def _run_step(
     try:
         function = step.function()
         asked = keyword_only(function)
-        mark = step_fingerprint(step, function, run.params)
+        mark = step_fingerprint(step, function, _from_settings(lake) | dict(run.params))
         last = None if force else log.last(step.producer)
         same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
         versions = {str(r): v for r in dict.fromkeys(map(str, step.reads)) if (v := lake.version(r)) is not None}
@@ -253,7 +253,9 @@ def _produce(
     hold: Hold,
 ) -> dict[str, DataFrame]:
     """Call the producer with what it asks for; its frames by the name of their table."""
-    offered: dict[str, Any] = dict(run.params) | {"run_id": run.run_id, "started_at": run.started_at}
+    offered: dict[str, Any] = (
+        _from_settings(lake) | dict(run.params) | {"run_id": run.run_id, "started_at": run.started_at}
+    )
     offered |= {"settings": lake.settings, "hold": hold}
     if "previous" in asked:
         first = step.outputs[0]
@@ -269,6 +271,11 @@ def _produce(
             f"{step.producer}: returned and declared tables differ in {', '.join(sorted(undeclared))}."
         )
     return by_name
+
+
+def _from_settings(lake: Lake) -> dict[str, Any]:
+    """Settings that decide what rows say, by name: who asks for one runs again when it is another."""
+    return {"base_currency": lake.settings.base_currency}
 
 
 def _count_all(frames: list[DataFrame]) -> int:

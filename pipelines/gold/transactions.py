@@ -7,7 +7,6 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lakehouse.settings import Settings
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.gold_finance import RefExchangeRates as R
 from pipelines.gold.accounts import GUEST
@@ -15,21 +14,26 @@ from pipelines.gold.accounts import GUEST
 _STATUS = {"sale": "posted", "return": "returned", "cancellation": "cancelled", "adjustment": "adjusted"}
 
 
-def build_fact_transactions(line_changes: DataFrame, rates: DataFrame, *, settings: Settings) -> DataFrame:
-    """Changed lines with keys and the amount in the base currency; a narrow map, no shuffle.
+def build_fact_transactions(
+    line_changes: DataFrame, rates: DataFrame, *, base_currency: str, previous: DataFrame | None = None
+) -> DataFrame:
+    """Changed lines with keys and the amount in the base currency, and lines for which that is another amount by now.
+
+    Of the changed ones a narrow map, no shuffle; of the others a scan of four columns, which finds none as a rule.
 
     Args:
         line_changes: Changed rows of `silver.transaction_line`.
         rates: `gold.ref_exchange_rates`, a few hundred rows: they become one array per currency.
-        settings: Their base currency.
+        base_currency: ISO 4217 code of the settings.
+        previous: Present content of `gold.fact_transactions`, None on a first run.
 
     Returns:
         `gold.fact_transactions` rows plus `_deleted`. `base_amount` is null where no rate holds on the day.
     """
-    base = settings.base_currency
-    priced = line_changes.join(F.broadcast(_rates_of(rates, base)), on="currency", how="left")
+    of_currency = F.broadcast(_rates_of(rates, base_currency))
+    priced = line_changes.join(of_currency, on="currency", how="left")
     customer = F.col(T.customer_id)
-    return priced.select(
+    made = priced.select(
         T.transaction_id,
         T.merchant_id,
         F.concat_ws(":", T.merchant_id, F.coalesce(customer, F.lit(GUEST))).alias(T.account_id),
@@ -50,11 +54,22 @@ def build_fact_transactions(line_changes: DataFrame, rates: DataFrame, *, settin
         T.discount_amount,
         T.coupon_amount,
         T.currency,
-        _in_base(base).alias(T.base_amount),
+        _in_base(base_currency, "sold_on").alias(T.base_amount),
         T.original_basket_id,
         T.is_valid_purchase,
         "_deleted",
     )
+    if previous is None:
+        return made
+    again = previous.join(of_currency, on="currency", how="left").select(
+        *previous.columns, _in_base(base_currency, T.business_date).alias("_base")
+    )
+    # A rate came late or was corrected, or the base is another currency. What changed anyway is made above.
+    moved = again.where(~F.col(T.base_amount).eqNullSafe(F.col("_base"))).join(
+        made.select(T.transaction_id), on=str(T.transaction_id), how="left_anti"
+    )
+    stale = moved.withColumn(T.base_amount, F.col("_base")).withColumn("_deleted", F.lit(False))
+    return made.unionByName(stale.select(*made.columns))
 
 
 def _rates_of(rates: DataFrame, base: str) -> DataFrame:
@@ -65,8 +80,8 @@ def _rates_of(rates: DataFrame, base: str) -> DataFrame:
     )
 
 
-def _in_base(base: str) -> Column:
-    in_force = F.get(F.filter("_rates", lambda r: r[str(R.valid_from)] <= F.col("sold_on")), F.lit(0))
+def _in_base(base: str, day: str) -> Column:
+    in_force = F.get(F.filter("_rates", lambda r: r[str(R.valid_from)] <= F.col(day)), F.lit(0))
     rate = in_force[str(R.rate)]
     converted = F.round(F.col(T.amount) * rate, 2).cast("decimal(18,2)")
     return F.when(F.col(T.currency) == F.lit(base), F.col(T.amount)).otherwise(converted)

@@ -40,6 +40,7 @@ def offered() -> dict[str, Any]:
         "previous": None,
         "clusters": {},
         "outlooks": {},
+        "base_currency": settings.base_currency,
         "sources": load_sources(conf),
         "finance": load_finance(conf),
         "feature_rules": load_feature_rules(conf),

@@ -1,0 +1,86 @@
+"""Lines in the base currency, as rates and the base itself become known and change."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.gold.transactions import build_fact_transactions
+from tests.support.rows import rows
+
+pytestmark = pytest.mark.spark
+
+LINE, RATE, FACT = "silver.transaction_line", "gold.ref_exchange_rates", "gold.fact_transactions"
+
+
+def line(n: int, day: int, currency: str = "NZD", **more: Any) -> dict[str, Any]:
+    usual = {
+        "transaction_id": n,
+        "merchant_id": "shop",
+        "txn_type": "sale",
+        "sold_at": datetime(2024, 1, day, 12),
+        "sold_on": date(2024, 1, day),
+        "quantity": Decimal(1),
+        "amount": Decimal("10.01"),
+        "currency": currency,
+        "_deleted": False,
+    }
+    return usual | more
+
+
+def rate(day: int, value: str, to: str = "EUR") -> dict[str, Any]:
+    return {"from_currency": "NZD", "to_currency": to, "valid_from": date(2024, 1, day), "rate": Decimal(value)}
+
+
+def build(
+    spark: SparkSession, lines: list[dict[str, Any]], rates: list[dict[str, Any]], base: str, held: DataFrame | None
+) -> DataFrame:
+    changes = rows(spark, LINE, lines)
+    if not lines:
+        changes = changes.withColumn("_deleted", F.lit(False))
+    made = build_fact_transactions(changes, rows(spark, RATE, rates), base_currency=base, previous=held)
+    told = made.collect()
+    assert len({r["transaction_id"] for r in told}) == len(told)
+    return rows(spark, FACT, [{c: v for c, v in r.asDict().items() if c != "_deleted"} for r in told])
+
+
+def amounts(facts: DataFrame) -> dict[int, Decimal | None]:
+    return {r["transaction_id"]: r["base_amount"] for r in facts.collect()}
+
+
+def test_the_rate_in_force_on_the_business_day_counts(spark: SparkSession) -> None:
+    lines = [line(1, 4), line(2, 5), line(3, 9), line(4, 10), line(5, 4, "EUR"), line(6, 9, "USD")]
+    made = build(spark, lines, [rate(5, "0.5"), rate(10, "0.55")], "EUR", None)
+    assert amounts(made) == {
+        1: None,
+        2: Decimal("5.01"),  # 5.005, half away from zero
+        3: Decimal("5.01"),
+        4: Decimal("5.51"),
+        5: Decimal("10.01"),
+        6: None,
+    }
+
+
+def test_a_rate_that_comes_late_or_is_corrected_reaches_lines_that_stay(spark: SparkSession) -> None:
+    lines = [line(1, 4), line(2, 5), line(3, 10), line(4, 4, "EUR")]
+    held = build(spark, lines, [rate(5, "0.5"), rate(10, "0.55")], "EUR", None)
+    rates = [rate(1, "0.4"), rate(5, "0.6"), rate(10, "0.55")]
+    changed = [line(2, 10), line(9, 5)]
+    made = build(spark, changed, rates, "EUR", held)
+    assert amounts(made) == {1: Decimal("4.00"), 2: Decimal("5.51"), 9: Decimal("6.01")}
+
+
+def test_another_base_currency_reaches_every_line(spark: SparkSession) -> None:
+    held = build(spark, [line(1, 5), line(2, 5, "EUR"), line(3, 5, "USD")], [rate(5, "0.5")], "EUR", None)
+    made = build(spark, [], [rate(5, "0.5"), rate(5, "0.7", "USD")], "USD", held)
+    assert amounts(made) == {1: Decimal("7.01"), 2: None, 3: Decimal("10.01")}
+
+
+def test_nothing_is_made_again_while_rates_and_base_stay(spark: SparkSession) -> None:
+    held = build(spark, [line(1, 5), line(2, 4)], [rate(5, "0.5")], "EUR", None)
+    assert amounts(build(spark, [], [rate(5, "0.5")], "EUR", held)) == {}
