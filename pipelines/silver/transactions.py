@@ -8,9 +8,10 @@ an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -18,6 +19,9 @@ from pyspark.sql import functions as F
 from lakehouse.hold import Once, as_is
 from lakehouse.tables.silver import TransactionLine, TransactionReject
 from pipelines.silver.rules import FeedRules, RuleBook, blank_is_null, is_ahead, matches_any, rule_book, starts_with_any
+
+if TYPE_CHECKING:
+    from pipelines.gold.finance_conf import Finance
 
 _COLUMNS = TransactionLine.__table__.column_names  # type: ignore[attr-defined]
 _REJECTED = TransactionReject.__table__.column_names  # type: ignore[attr-defined]
@@ -27,17 +31,23 @@ _REJECTED = TransactionReject.__table__.column_names  # type: ignore[attr-define
 _BUCKETS = 1 << 23
 
 _EARLIEST = "1990-01-01"
-_MAX_QUANTITY = 10_000_000
 _MAX_PRICE = 1_000_000
-_MAX_AMOUNT = 1_000_000_000
 _MAX_CODE_BYTES = 200
 _MAX_LINE = 1_000_000_000
+
+_BOUNDS = {"line_amount": Decimal(1_000_000_000), "line_quantity": Decimal(10_000_000)}
+"""What a line may not reach, where `conf/finance.yml` is not given."""
 
 _ENTRY = "struct<delivery_seq:bigint,delivery_id:bigint,row_number:bigint,row_hash:bigint>"
 
 
 def conform_transactions(
-    raw_changes: DataFrame, *, sources: Any, previous: DataFrame | None = None, hold: Once = as_is
+    raw_changes: DataFrame,
+    *,
+    sources: Any,
+    finance: Finance | None = None,
+    previous: DataFrame | None = None,
+    hold: Once = as_is,
 ) -> dict[str, DataFrame]:
     """Conform delivered basket lines and keep each recorded line once.
 
@@ -54,6 +64,7 @@ def conform_transactions(
     Args:
         raw_changes: New rows of `bronze.raw_transactions`. A delivery arrives in one piece.
         sources: Rules per source.
+        finance: Its limits of one line; a line that reaches one is refused.
         previous: Content of `silver.transaction_line`, None when all raw rows are given.
         hold: Returns a frame that is made once, however often it is read.
 
@@ -62,9 +73,10 @@ def conform_transactions(
         `silver.transaction_reject`: refused rows with one reason code per broken rule.
     """
     book = rule_book(sources, "transactions")
+    acceptable = _requirements(book, {i: finance.limit(i) if finance else usual for i, usual in _BOUNDS.items()})
     return {
-        "silver.transaction_line": _keep_once(raw_changes, previous, book, hold),
-        "silver.transaction_reject": _reject(raw_changes, book),
+        "silver.transaction_line": _keep_once(raw_changes, previous, book, acceptable, hold),
+        "silver.transaction_reject": _reject(raw_changes, acceptable),
     }
 
 
@@ -75,11 +87,11 @@ def conform_transactions(
 # a chain that repeats itself runs ten times slower.
 
 
-def _typed(raw: DataFrame, book: RuleBook) -> DataFrame:
+def _typed(raw: DataFrame, book: RuleBook, acceptable: Mapping[str, Column]) -> DataFrame:
     """Acceptable rows as lines, and whether each has a number of its own."""
     local = book.choose(lambda r: F.from_utc_timestamp("sold_at", r.timezone), "timestamp", same=lambda r: r.timezone)
     # A manufacturer's coupon is paid to the shop, so it is part of what the shop received; the shop's match is not.
-    parsed = raw.where(_is_acceptable(book)).select(
+    parsed = raw.where(_are_met(acceptable)).select(
         *_AS_DELIVERED,
         "quantity",
         "unit_price",
@@ -166,8 +178,11 @@ def _or_zero(name: str) -> Column:
 
 def _amount(book: RuleBook) -> Column:
     priced = F.round(F.col("quantity") * F.col("unit_price"), 2).cast("decimal(18,2)")
-    is_given = F.col("amount").isNotNull() & ~book.where(lambda r: r.is_priced)
-    return F.when(is_given, F.col("amount")).otherwise(priced)
+    return F.when(_is_given(book), F.col("amount")).otherwise(priced)
+
+
+def _is_given(book: RuleBook) -> Column:
+    return F.col("amount").isNotNull() & ~book.where(lambda r: r.is_priced)
 
 
 def _txn_type(book: RuleBook) -> Column:
@@ -219,14 +234,14 @@ def _of_feeds(
 # Refusing --------------------------------------------------------------------------------------------------------
 
 
-def _requirements(book: RuleBook) -> dict[str, Column]:
+def _requirements(book: RuleBook, bounds: Mapping[str, Decimal]) -> dict[str, Column]:
     """Reason code to what an acceptable row satisfies.
 
     Null where a value is missing that another rule asks for, so that a row is acceptable when all are true.
     """
-    limit_q = F.lit(_MAX_QUANTITY).cast("decimal(18,3)")
+    limit_q = F.lit(bounds["line_quantity"]).cast("decimal(18,3)")
     limit_p = F.lit(_MAX_PRICE).cast("decimal(18,4)")
-    limit_a = F.lit(_MAX_AMOUNT).cast("decimal(18,2)")
+    limit_a = F.lit(bounds["line_amount"]).cast("decimal(18,2)")
     zero = F.lit(0).cast("decimal(18,2)")
     money = ("amount", "discount_amount", "coupon_amount", "coupon_match_amount")
     codes = (F.octet_length(c) for c in ("basket_id", "product_id", "customer_id", "store_id"))
@@ -236,6 +251,8 @@ def _requirements(book: RuleBook) -> dict[str, Column]:
     is_sale_line = ~(is_other | is_back)
     is_negative = (F.col("unit_price") < 0) | ((F.col("amount") < 0) & (F.col("quantity") > 0))
     line = F.col("line_id").try_cast("int")
+    # As it comes out: of a row that is refused it may be more than money columns hold.
+    priced = F.when(~_is_given(book), F.col("quantity") * F.col("unit_price"))
     return {
         "unknown_source": book.known(),
         "missing_basket": F.col("basket_id").isNotNull() & (F.trim("basket_id") != ""),
@@ -248,8 +265,8 @@ def _requirements(book: RuleBook) -> dict[str, Column]:
         "time_in_future": ~is_ahead("sold_at"),
         "negative_price": ~(F.coalesce(is_negative, F.lit(False)) & is_sale_line),
         "absurd_quantity": (F.col("quantity") < limit_q) & (F.col("quantity") > -limit_q),
-        "absurd_amount": (F.greatest(zero, *money) < limit_a)
-        & (F.least(zero, *money) > -limit_a)
+        "absurd_amount": (F.greatest(zero, *money, priced) < limit_a)
+        & (F.least(zero, *money, priced) > -limit_a)
         & (F.col("unit_price").isNull() | ((F.col("unit_price") < limit_p) & (F.col("unit_price") > -limit_p))),
         "overlong_code": F.greatest(*codes) <= _MAX_CODE_BYTES,
         **_promised(book),
@@ -267,20 +284,22 @@ def _promised(book: RuleBook) -> dict[str, Column]:
     return found
 
 
-def _is_acceptable(book: RuleBook) -> Column:
-    return reduce(lambda a, b: a & b, _requirements(book).values())
+def _are_met(acceptable: Mapping[str, Column]) -> Column:
+    return reduce(lambda a, b: a & b, acceptable.values())
 
 
-def _reject(raw: DataFrame, book: RuleBook) -> DataFrame:
-    broken = [F.when(~satisfied, reason) for reason, satisfied in _requirements(book).items()]
-    refused = raw.where(~F.coalesce(_is_acceptable(book), F.lit(False)))
+def _reject(raw: DataFrame, acceptable: Mapping[str, Column]) -> DataFrame:
+    broken = [F.when(~satisfied, reason) for reason, satisfied in acceptable.items()]
+    refused = raw.where(~F.coalesce(_are_met(acceptable), F.lit(False)))
     return refused.withColumn("reasons", F.array_compact(F.array(*broken))).select(*_REJECTED)
 
 
 # Keeping each line once ------------------------------------------------------------------------------------------
 
 
-def _keep_once(raw: DataFrame, previous: DataFrame | None, book: RuleBook, hold: Once) -> DataFrame:
+def _keep_once(
+    raw: DataFrame, previous: DataFrame | None, book: RuleBook, acceptable: Mapping[str, Column], hold: Once
+) -> DataFrame:
     # Rows are told apart before they are typed, so that the few doubtful ones are all that is typed a second time.
     key = _key(book)
     basket = F.xxhash64(key["merchant_id"], key["basket_id"])
@@ -292,8 +311,8 @@ def _keep_once(raw: DataFrame, previous: DataFrame | None, book: RuleBook, hold:
     if baskets is not None:
         marked = marked.join(F.broadcast(baskets), _bucket(basket) == F.col("_basket_bucket"), "left")
         maybe = maybe | F.col("_basket_bucket").isNotNull()
-    once = _typed(marked.where(~maybe), book).select(*_COLUMNS, F.lit(False).alias("_deleted"))
-    doubtful = _typed(marked.where(maybe), book).select(*_COLUMNS, "_has_line", F.lit(True).alias("_new"))
+    once = _typed(marked.where(~maybe), book, acceptable).select(*_COLUMNS, F.lit(False).alias("_deleted"))
+    doubtful = _typed(marked.where(maybe), book, acceptable).select(*_COLUMNS, "_has_line", F.lit(True).alias("_new"))
     if known is not None:
         held = known.select(*_COLUMNS, F.lit(True).alias("_has_line"), F.lit(False).alias("_new"))
         doubtful = doubtful.unionByName(held)

@@ -4,10 +4,12 @@ import random
 from collections import Counter
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from lakehouse.declare import table_of
+from pipelines.gold.finance_conf import load_finance
 from pipelines.silver.rules import FeedRules
 from pipelines.silver.transactions import conform_transactions
 from tests.support.rows import rows
@@ -176,6 +178,30 @@ def test_refuses_with_every_reason_and_loses_nothing(spark):
     }
     assert [r["row_number"] for r in made[LINE]] == [91], "two days ahead of loading is a clock, not an error"
     assert accounted(made[LINE], made[REJECT]) == Counter(r["row_hash"] for r in deliveries)
+
+
+def test_a_line_may_not_reach_the_limits_of_the_finance_file(spark):
+    finance = load_finance(Path(__file__).parents[2] / "conf")
+    limits = {"line_amount": Decimal("100"), "line_quantity": Decimal("50")}
+    told = [x.model_copy(update={"maximum": limits.get(x.id, x.maximum)}) for x in finance.limits]
+    finance = finance.model_copy(update={"limits": tuple(told)})
+    deliveries = [
+        raw(n=1, basket_id="b9", quantity=Decimal(49), unit_price=Decimal(2)),
+        raw(n=2, quantity=Decimal(50), unit_price=Decimal("0.01")),
+        raw(n=3, quantity=Decimal(1), amount=Decimal(-100)),
+        raw(WHOLESALE, n=4, quantity=Decimal("-2"), unit_price=Decimal(50)),
+        raw(n=5, quantity=Decimal(9_999_999), unit_price=Decimal(999_999)),
+    ]
+    frame = rows(spark, "bronze.raw_transactions", deliveries)
+    made = conform_transactions(frame, sources=RULES, finance=finance)
+    assert [r["row_number"] for r in made[LINE].collect()] == [1]
+    reasons = {r["row_number"]: r["reasons"] for r in made[REJECT].collect()}
+    assert reasons == {
+        2: ["absurd_quantity"],
+        3: ["negative_price", "absurd_amount"],
+        4: ["absurd_amount"],
+        5: ["absurd_quantity", "absurd_amount"],
+    }
 
 
 def test_empty_delivery(spark):
