@@ -218,7 +218,11 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
                 _digits(path.name.removeprefix(f"{here.sha256[:12]}-")) if by_name else book.next_number(source, feed)
             )
             change = "changed" if here.path in landed_paths else "new"
-            row = plan_row(book.run, source, feed, looked, change, number * SEQUENCE_STEP)
+            place = number * SEQUENCE_STEP
+            if by_name and feed.delivery.by == "file":
+                # A file that changed keeps its place among the others, and stands after what it held before.
+                place += sum(1 for r in known if r["file_path"] == here.path and _has_rows(r))
+            row = plan_row(book.run, source, feed, looked, change, place)
             found.files.append(File(looked, row))
     present = {str(p) for p in paths}
     found.retries += [

@@ -144,6 +144,24 @@ def test_bytes_land_once_whatever_their_name_and_a_changed_file_is_a_later_deliv
     assert sorted(tuple(r) for r in seen) == [("landed", "changed"), ("landed", "new"), ("redelivered", "redelivered")]
     deliveries = lake.read(RAW).where("basket_id = 'A'").orderBy("delivery_seq").collect()
     assert [str(r["amount"]) for r in deliveries] == ["8.90", "7.50"]
+    assert len({r["delivery_seq"] for r in deliveries}) == 2, "equal places would let the hash of the bytes decide"
+
+
+def test_a_changed_file_keeps_its_place_before_files_of_later_names(lake: Lake, shop: Shop) -> None:
+    sales = shop.folder / "sales"
+    for name in ("day-1.csv", "day-2.csv"):
+        put(sales, name, text(line(name)))
+    land(lake, shop)
+    for paid in ("1.00", "2.00"):
+        put(sales, "day-1.csv", text(line("day-1.csv", paid=paid)))
+        land(lake, shop)
+    placed = lake.read(RAW).orderBy("delivery_seq").select("basket_id", "amount").collect()
+    assert [(r[0], str(r[1])) for r in placed] == [
+        ("day-1.csv", "8.90"),
+        ("day-1.csv", "1.00"),
+        ("day-1.csv", "2.00"),
+        ("day-2.csv", "8.90"),
+    ]
 
 
 def test_a_file_that_moves_while_it_is_read_leaves_nothing_half_read(
