@@ -323,7 +323,7 @@ class StageAdjustments:
     "gold.audit_txn_ingest",
     comment="One row per delivered piece of a transactions feed that landed: rows, checksum, period.",
     kind=Merge(),
-    key=("file_id", "delivery"),
+    key=("source", "feed", "file_id", "delivery"),
     producer="pipelines.gold.adjustments:audit_transaction_ingest",
     reads=(changes("bronze.raw_transactions"),),
 )

@@ -60,7 +60,7 @@ class TransactionLine:
     "silver.transaction_reject",
     comment="One row per delivered line that is typed but not acceptable, with the reasons.",
     kind=Merge(),
-    key=("file_id", "delivery", "row_number"),
+    key=("source", "feed", "file_id", "delivery", "row_number"),
     producer="pipelines.silver.transactions:conform_transactions",
     reads=(changes("bronze.raw_transactions"),),
     owner="sales-data",
@@ -320,7 +320,7 @@ SUBJECTS = (
     "silver.subject_reject",
     comment="One row per delivered row, of any subject but transactions, that is typed but not acceptable.",
     kind=Merge(),
-    key=("file_id", "delivery", "row_number"),
+    key=("source", "feed", "file_id", "delivery", "row_number"),
     producer="pipelines.silver.rejects:reject_subjects",
     reads=tuple(changes(f"bronze.raw_{subject}") for subject in SUBJECTS),
 )

@@ -99,7 +99,7 @@ def _inferred(lines: DataFrame) -> DataFrame:
 def audit_transaction_ingest(raw_changes: DataFrame) -> DataFrame:
     """Rows, checksum and period of each delivered piece that is new. A piece lands in one batch, so it comes whole."""
     # A text in what is aggregated makes Spark sort the rows; as a part of the key it is hashed with them.
-    pieces = raw_changes.groupBy(I.file_id, I.delivery, I.source, I.feed).agg(
+    return raw_changes.groupBy(I.file_id, I.delivery, I.source, I.feed).agg(
         F.min(I.delivery_seq).alias(I.delivery_seq),
         F.min(I.batch_id).alias(I.batch_id),
         F.count(F.lit(1)).alias(I.row_count),
@@ -107,10 +107,4 @@ def audit_transaction_ingest(raw_changes: DataFrame) -> DataFrame:
         F.min("sold_at").alias(I.first_sold_at),
         F.max("sold_at").alias(I.last_sold_at),
         F.min(I.loaded_at).alias(I.loaded_at),
-    )
-    return pieces.groupBy(I.file_id, I.delivery).agg(
-        *[F.min(c).alias(c) for c in (I.source, I.feed, I.delivery_seq, I.batch_id)],
-        *[F.sum(c).cast(t).alias(c) for c, t in ((I.row_count, "bigint"), (I.checksum, "decimal(38,0)"))],
-        *[F.min(c).alias(c) for c in (I.first_sold_at, I.loaded_at)],
-        F.max(I.last_sold_at).alias(I.last_sold_at),
     )

@@ -96,3 +96,17 @@ def _folded(winners: list[Any]) -> int:
     for r in winners:
         found ^= r.delivered_hash
     return found
+
+
+def test_two_feeds_may_refuse_the_same_row_of_one_file(spark: SparkSession) -> None:
+    """A file that tells of customers and how to reach them is delivered to two feeds."""
+    rules = [FeedRules("crm", "people", "shop"), FeedRules("crm", "addresses", "shop")]
+    nobody = {"source": "crm", "file_id": "one", "delivery": "day-1", "row_number": 7, "customer_id": None}
+    feeds = {"customers": "people", "contact_points": "addresses"}
+    changed = [
+        rows(spark, f"bronze.raw_{s}", [nobody | {"feed": feeds[s], "_deleted": False}] if s in feeds else [])
+        for s in SUBJECTS
+    ]
+    made = reject_subjects(*changed, sources=rules).collect()
+    key = table_of("silver.subject_reject").key
+    assert len({tuple(r[k] for k in key) for r in made}) == len(made) == 2
