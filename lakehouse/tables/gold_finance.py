@@ -32,6 +32,10 @@ RECONCILED = (
     "silver.promotion",
     "bronze.raw_visitor_events",
     "silver.visitor_event",
+    "bronze.raw_settlements",
+    "silver.stage_settlements",
+    "bronze.raw_exchange_rates",
+    "gold.ref_exchange_rates",
 )
 _SETTLEMENT_STATUSES = ("matched", "short", "over", "unsettled", "unsold")
 
@@ -137,6 +141,8 @@ class RefExchangeRates:
     valid_from = day("First day the rate holds.")
     valid_to = day("Day after the last; null while it is the newest.", optional=True)
     rate = column("decimal(18,8)", "Units of `to_currency` for one of `from_currency`.", check="rate > 0")
+    delivered_count = bigint("Delivered rows this row stands for.", optional=True)
+    delivered_hash = bigint("Exclusive or of their `row_hash`.", optional=True)
 
 
 @table(
@@ -229,7 +235,7 @@ class FactBalanceSnapshots:
     kind=Merge(),
     key=("merchant_id", "settlement_id"),
     producer="pipelines.gold.settlements:conform_settlements",
-    reads=(changes("bronze.raw_settlements"),),
+    reads=("bronze.raw_settlements", changes("bronze.raw_settlements")),
     owner="finance",
 )
 class StageSettlements:
@@ -242,6 +248,8 @@ class StageSettlements:
     net_amount = money("Paid out, in `currency`.")
     currency = text("ISO 4217 code.")
     is_sample = flag("True when it comes from a labelled sample feed.")
+    delivered_count = bigint("Delivered rows this row stands for.", optional=True)
+    delivered_hash = bigint("Exclusive or of their `row_hash`.", optional=True)
 
 
 @table(
@@ -351,7 +359,7 @@ class AuditTxnIngest:
 )
 class AuditRecon:
     subject = text("What the rows are about.")
-    merchant_id = text("Retailer they are about.")
+    merchant_id = text("Retailer they are about; `all` of exchange rates.")
     delivered_rows = bigint("Rows in bronze.")
     accepted_rows = bigint("Rows standing in silver.")
     duplicate_rows = bigint("Rows that a standing row stands for besides its own.")

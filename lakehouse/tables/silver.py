@@ -312,6 +312,8 @@ SUBJECTS = (
     "coupon_redemptions",
     "promotions",
     "visitor_events",
+    "settlements",
+    "exchange_rates",
 )
 """Subjects beside transactions whose delivered rows are accounted for the same way."""
 

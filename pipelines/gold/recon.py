@@ -24,7 +24,11 @@ _ACCOUNTED = {
     "coupon_redemptions": ("silver.coupon_redemption", "delivered_count", "delivered_hash"),
     "promotions": ("silver.promotion", "delivered_count", "delivered_hash"),
     "visitor_events": ("silver.visitor_event", "delivered_count", "delivered_hash"),
+    "settlements": ("silver.stage_settlements", "delivered_count", "delivered_hash"),
+    "exchange_rates": ("gold.ref_exchange_rates", "delivered_count", "delivered_hash"),
 }
+_OF_ALL = "all"
+"""Stands for the merchant where rows are about none."""
 
 
 def reconcile_deliveries(*frames: DataFrame, sources: Any) -> DataFrame:
@@ -43,8 +47,7 @@ def reconcile_deliveries(*frames: DataFrame, sources: Any) -> DataFrame:
         parts += [
             _delivered(tables[f"bronze.raw_{subject}"], subject, sources),
             _part(
-                tables[name]
-                .where(F.col(count) > 0)
+                _with_merchant(tables[name].where(F.col(count) > 0), subject, sources)
                 .groupBy("merchant_id")
                 .agg(
                     F.count(F.lit(1)).alias("accepted"),
@@ -60,8 +63,8 @@ def reconcile_deliveries(*frames: DataFrame, sources: Any) -> DataFrame:
     for subject in ("transactions", *_ACCOUNTED):
         book = rule_book(sources, subject)
         of_it = unparsed.where((F.col("subject") == F.lit(subject)) & book.known())
-        counted = of_it.groupBy(book.value(lambda r: r.merchant_id).alias("merchant_id")).agg(
-            F.sum("rows_rejected").alias("unparsed")
+        counted = (
+            _with_merchant(of_it, subject, sources).groupBy("merchant_id").agg(F.sum("rows_rejected").alias("unparsed"))
         )
         parts.append(_part(counted, subject))
     summed = (
@@ -133,6 +136,11 @@ def _rejected(rejects: DataFrame, subject: str, sources: Any) -> DataFrame:
 
 
 def _with_merchant(counted: DataFrame, subject: str, sources: Any) -> DataFrame:
+    """Rows with the merchant they are about; of feeds that are declared no more, with their source."""
+    if subject == "exchange_rates":
+        return counted.withColumn("merchant_id", F.lit(_OF_ALL))
+    if "merchant_id" in counted.columns:
+        return counted
     merchant = rule_book(sources, subject).value(lambda r: r.merchant_id)
     return counted.withColumn("merchant_id", F.coalesce(merchant, F.col("source")))
 

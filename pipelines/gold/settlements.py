@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.tables.gold_finance import FactDailySales as D
@@ -12,47 +12,36 @@ from lakehouse.tables.gold_finance import FactSettlements as Out
 from lakehouse.tables.gold_finance import RefFeeSchedule as Fee
 from lakehouse.tables.gold_finance import StageReconciliations as R
 from lakehouse.tables.gold_finance import StageSettlements as S
+from pipelines.silver.rules import blank_is_null, code, rule_book
+from pipelines.silver.subjects import accept, keep_latest, touched
 
 if TYPE_CHECKING:
-    from pipelines.bronze.sources import Sources
     from pipelines.gold.finance_conf import Finance
 
 
-def conform_settlements(raw_changes: DataFrame, *, sources: Sources) -> DataFrame:
-    """One row per merchant and settlement number: the latest delivery, within it the last row, wins.
+def conform_settlements(
+    raw: DataFrame, raw_changes: DataFrame, *, sources: Any, previous: DataFrame | None = None
+) -> DataFrame:
+    """One row per merchant and settlement number that changed: the latest delivery, within it the last row, wins.
 
-    Rows without number, day, amounts or currency, or from a source without a merchant, are left out.
+    Rows without number, day, amounts or currency are refused, see `silver.subject_reject`.
     """
-    merchants = {s.name: s.merchant_id for s in sources if s.merchant_id}
-    merchant = F.coalesce(*[F.when(F.col("source") == s, F.lit(m)) for s, m in merchants.items()], F.lit(None))
-    samples = [s.name for s in sources if s.is_sample]
-    typed = raw_changes.where(~F.col("_deleted")).select(
-        merchant.alias(S.merchant_id),
-        F.trim("settlement_id").alias(S.settlement_id),
-        F.lower(F.trim("channel")).alias(S.channel_id),
-        F.col("settled_on").alias(S.settled_on),
-        F.col("gross_amount").alias(S.gross_amount),
+    book = rule_book(sources, "settlements")
+    key = (str(S.merchant_id), str(S.settlement_id))
+    rows = touched(accept(raw, "settlements", book), accept(raw_changes, "settlements", book), previous, *key)
+    latest = keep_latest(rows, *key)
+    return latest.select(
+        *key,
+        F.coalesce(F.lower(blank_is_null("channel")), F.lit("unknown")).alias(S.channel_id),
+        S.settled_on,
+        S.gross_amount,
         F.coalesce("fee_amount", F.lit(0)).cast("decimal(18,2)").alias(S.fee_amount),
-        F.col("net_amount").alias(S.net_amount),
-        F.upper(F.trim("currency")).alias(S.currency),
-        F.col("source").isin(samples).alias(S.is_sample),
-        "delivery_seq",
-        "loaded_at",
-        "row_number",
+        S.net_amount,
+        code("currency").alias(S.currency),
+        book.where(lambda r: r.is_sample).alias(S.is_sample),
+        S.delivered_count,
+        S.delivered_hash,
     )
-    whole = typed.where(
-        F.col(S.merchant_id).isNotNull()
-        & F.col(S.settlement_id).isNotNull()
-        & F.col(S.settled_on).isNotNull()
-        & F.col(S.gross_amount).isNotNull()
-        & F.col(S.net_amount).isNotNull()
-        & F.col(S.currency).isNotNull()
-    ).fillna("unknown", subset=[str(S.channel_id)])
-    newest = Window.partitionBy(S.merchant_id, S.settlement_id).orderBy(
-        F.col("loaded_at").desc(), F.col("delivery_seq").desc(), F.col("row_number").desc()
-    )
-    kept = whole.withColumn("_rank", F.row_number().over(newest)).where("_rank = 1")
-    return kept.select(*S.__table__.column_names)  # type: ignore[attr-defined]
 
 
 def reconcile_settlements(daily_sales: DataFrame, settlements: DataFrame, *, finance: Finance) -> DataFrame:

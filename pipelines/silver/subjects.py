@@ -126,6 +126,22 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "login_without_customer": lambda: (_event_type() == "login") & blank_is_null("customer_id").isNull(),
         },
     ),
+    "settlements": Subject(
+        {"settlement_id": text_key("settlement_id")},
+        {
+            "missing_settled_on": lambda: F.col("settled_on").isNull(),
+            "missing_amount": lambda: F.col("gross_amount").isNull() | F.col("net_amount").isNull(),
+            "missing_currency": lambda: code("currency").isNull(),
+        },
+    ),
+    "exchange_rates": Subject(
+        {
+            "from_currency": code_key("from_currency"),
+            "to_currency": code_key("to_currency"),
+            "valid_on": lambda: F.col("valid_on"),
+        },
+        {"unusable_rate": lambda: ~F.coalesce(F.col("rate").try_cast("decimal(18,8)") > 0, F.lit(False))},
+    ),
 }
 
 
