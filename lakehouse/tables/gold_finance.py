@@ -42,17 +42,17 @@ _SETTLEMENT_STATUSES = ("matched", "short", "over", "unsettled", "unsold")
 
 @table(
     "gold.dim_channel",
-    comment="One row per sales channel that is configured.",
+    comment="One row per sales channel that is configured, or that sales or settlements name.",
     kind=Replace(),
     key=("channel_id",),
-    producer=_REGISTERS,
-    reads=("ingest.raw_records",),
+    producer="pipelines.gold.registers:build_channels",
+    reads=("gold.fact_daily_sales", "silver.stage_settlements"),
     owner="sales-data",
 )
 class DimChannel:
     channel_id = text("Channel.")
-    channel_name = text("Name people read.")
-    is_online = flag("Whether the customer buys over the internet.")
+    channel_name = text("Name people read; the code where none is configured.")
+    is_online = flag("Whether the customer buys over the internet; null where not configured.", optional=True)
 
 
 @table(

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.ddl import struct_of
 from lakehouse.declare import table_of
+from lakehouse.tables.gold_finance import DimChannel as C
 
 if TYPE_CHECKING:
     from pipelines.bronze.sources import Sources
@@ -17,23 +18,18 @@ if TYPE_CHECKING:
 
 
 def build_registers(manifest: DataFrame, *, sources: Sources, finance: Finance) -> dict[str, DataFrame]:
-    """Merchants, channels, statuses, fees and limits as configured.
+    """Merchants, statuses, fees and limits as configured.
 
     Args:
         manifest: Any frame; configuration needs one to be made into rows of the same session.
         sources: Declared sources; the merchants are theirs.
-        finance: Channels, statuses, fees and limits.
+        finance: Statuses, fees and limits.
 
     Returns:
-        The five register tables by name.
+        The four register tables by name.
     """
     sample = finance.is_sample
     return {
-        "gold.dim_channel": rows_from(
-            manifest,
-            "gold.dim_channel",
-            ({"channel_id": c.id, "channel_name": c.name, "is_online": c.is_online} for c in finance.channels),
-        ),
         "gold.dim_merchant": rows_from(manifest, "gold.dim_merchant", _merchants(sources)),
         "gold.dim_status": rows_from(
             manifest,
@@ -80,6 +76,23 @@ def build_registers(manifest: DataFrame, *, sources: Sources, finance: Finance) 
             ),
         ),
     }
+
+
+def build_channels(daily_sales: DataFrame, settlements: DataFrame, *, finance: Finance) -> DataFrame:
+    """Channels as configured, and others that sales or settlements name; the code of those is their name."""
+    configured = rows_from(
+        daily_sales,
+        "gold.dim_channel",
+        ({"channel_id": c.id, "channel_name": c.name, "is_online": c.is_online} for c in finance.channels),
+    )
+    named = daily_sales.select(C.channel_id).unionByName(settlements.select(C.channel_id)).distinct()
+    # A channel is configured once, and only the others are kept.
+    others = named.join(F.broadcast(configured.select(C.channel_id)), on=str(C.channel_id), how="left_anti")
+    return configured.unionByName(
+        others.select(
+            C.channel_id, F.col(C.channel_id).alias(C.channel_name), F.lit(None).cast("boolean").alias(C.is_online)
+        )
+    )
 
 
 def rows_from(frame: DataFrame, table: str, values: Iterable[dict[str, Any]]) -> DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse.tables.gold_finance import RECONCILED
 from lakehouse.tables.silver import SUBJECTS
+from pipelines.gold.finance_conf import load_finance
 from pipelines.gold.rates import build_exchange_rates
 from pipelines.gold.recon import reconcile_deliveries
+from pipelines.gold.registers import build_channels
 from pipelines.gold.settlements import conform_settlements
 from pipelines.silver.rejects import reject_subjects
 from pipelines.silver.rules import FeedRules
@@ -90,6 +93,20 @@ def test_the_later_delivery_of_a_rate_wins_and_holds_until_the_next(spark: Spark
         ("USD", 1, date(2024, 5, 3), Decimal("0.8")),
         ("USD", 3, None, Decimal("0.7")),
     ]
+
+
+def test_a_channel_that_is_sold_on_but_not_configured_is_there(spark: SparkSession) -> None:
+    finance = load_finance(Path(__file__).parents[2] / "conf")
+    sales = rows(spark, "gold.fact_daily_sales", [{"channel_id": c} for c in ("app", "store", "app")])
+    settlements = rows(spark, "silver.stage_settlements", [{"channel_id": "kiosk"}])
+    made = {
+        r["channel_id"]: (r["channel_name"], r["is_online"])
+        for r in build_channels(sales, settlements, finance=finance).collect()
+    }
+    assert made == {c.id: (c.name, c.is_online) for c in finance.channels} | {
+        "app": ("app", None),
+        "kiosk": ("kiosk", None),
+    }
 
 
 def test_every_row_is_accepted_refused_with_a_reason_or_a_duplicate(spark: SparkSession) -> None:
