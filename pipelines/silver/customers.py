@@ -36,6 +36,9 @@ def conform_customers(
 ) -> DataFrame:
     """One row per customer that changed; of all known customers on a first run.
 
+    Where every delivered row about a customer says when it became true, the one of the latest such time holds, whenever
+    it was delivered; else the latest delivery.
+
     Args:
         raw: `bronze.raw_customers`.
         raw_changes: Its new rows.
@@ -110,13 +113,13 @@ def normal_phone(name: str) -> Column:
 
 
 def _master(rows: DataFrame) -> DataFrame:
-    latest = keep_latest(rows, *_KEY, count=C.master_count, hashes=C.master_hash)
-    return latest.select(
+    latest = keep_latest(rows, *_KEY, said_at="changed_at", count=C.master_count, hashes=C.master_hash)
+    return _since_first(rows, latest, F.coalesce("changed_at", "loaded_at")).select(
         *_KEY,
         *[blank_is_null(c).alias(c) for c in _MASTER],
         blank_is_null("country").alias("_country"),
         F.col("changed_at").alias("_changed_at"),
-        F.coalesce("changed_at", "loaded_at").alias("_registered_at"),
+        F.col("_since").alias("_registered_at"),
         F.col("loaded_at").alias("_loaded_at"),
         C.master_count,
         C.master_hash,
@@ -126,15 +129,22 @@ def _master(rows: DataFrame) -> DataFrame:
 def _contacts(rows: DataFrame, is_sample: Column) -> DataFrame:
     latest = keep_latest(rows, *_KEY, count=C.contact_count, hashes=C.contact_hash)
     texts = (C.first_name, C.last_name, C.postal_code, C.city)
-    return latest.select(
+    return _since_first(rows, latest, F.col("loaded_at")).select(
         *_KEY,
         normal_email("email").alias(C.email),
         normal_phone("phone").alias(C.phone),
         *[blank_is_null(c).alias(c) for c in texts],
         blank_is_null("country").alias("_contact_country"),
         is_sample.alias(C.is_sample_contact),
-        F.col("loaded_at").alias("_contact_at"),
+        F.col("_since").alias("_contact_at"),
         F.col("loaded_at").alias("_contact_loaded_at"),
         C.contact_count,
         C.contact_hash,
     )
+
+
+def _since_first(rows: DataFrame, latest: DataFrame, at: Column) -> DataFrame:
+    """The winning rows with the earliest time any row about the customer is of, as `_since`."""
+    first = rows.groupBy(*_KEY).agg(F.min(at).alias("_since"))
+    # Both name a customer once.
+    return latest.join(first, on=list(_KEY), how="inner")

@@ -167,6 +167,7 @@ def keep_latest(
     rows: DataFrame,
     *key: str,
     number: str | None = None,
+    said_at: str | None = None,
     count: str = "delivered_count",
     hashes: str = "delivered_hash",
 ) -> DataFrame:
@@ -180,6 +181,8 @@ def keep_latest(
         key: Columns that name a thing.
         number: A whole number among them that takes few values, such as a week: what shares the rest of the key is
             then told apart by bits, which takes a fraction of the groups.
+        said_at: Column that tells since when a row holds. Where all rows about a thing tell it, the one that holds
+            since last wins, whenever it was delivered.
         count: Name of the number of rows.
         hashes: Name of the exclusive or.
     """
@@ -204,9 +207,11 @@ def keep_latest(
         "*", F.lit(1).cast("bigint").alias(count), F.col("row_hash").alias(hashes)
     )
     of_key = Window.partitionBy(*key)
-    newest = of_key.orderBy(*newest_first())
+    told = F.col(said_at) if said_at else F.lit(None).cast("timestamp")
+    newest = of_key.orderBy(F.col("_since").desc(), *newest_first())
     several = (
         marked.where(F.col("_again"))
+        .withColumn("_since", F.when(F.count(told).over(of_key) == F.count(F.lit(1)).over(of_key), told))
         .select(
             "*",
             F.count(F.lit(1)).over(of_key).alias(count),
@@ -214,7 +219,7 @@ def keep_latest(
             F.row_number().over(newest).alias("_rank"),
         )
         .where("_rank = 1")
-        .drop("_rank")
+        .drop("_rank", "_since")
     )
     return once.unionByName(several).drop("_hash", "_again")
 

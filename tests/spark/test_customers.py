@@ -1,0 +1,82 @@
+"""Customers, their accounts and history, and products: what is delivered late, and what a correction takes away."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.silver.customers import conform_customers
+from pipelines.silver.rules import FeedRules
+from tests.support.rows import rows
+
+pytestmark = pytest.mark.spark
+
+CRM = FeedRules("crm", "people", "shop")
+CUSTOMER, LINE, PRODUCT, HISTORY = "silver.customer", "silver.transaction_line", "silver.product", "gold.dim_customer"
+
+
+def said(n: int, age: str, since: datetime | None, **more: Any) -> dict[str, Any]:
+    """The nth delivered row about one customer."""
+    usual = {"source": "crm", "feed": "people", "customer_id": "anna", "age_band": age, "changed_at": since}
+    order = {"delivery_seq": n, "batch_id": n, "row_number": 1, "row_hash": n, "loaded_at": datetime(2025, 1, n)}
+    return usual | order | more
+
+
+def line(customer: str, product: str = "p", **more: Any) -> dict[str, Any]:
+    return {
+        "merchant_id": "shop",
+        "customer_id": customer,
+        "product_id": product,
+        "sold_at": datetime(2024, 8, 1),
+        **more,
+    }
+
+
+def conform(
+    spark: SparkSession,
+    master: list[dict[str, Any]],
+    lines: list[dict[str, Any]],
+    changed_lines: list[dict[str, Any]],
+    held: DataFrame | None,
+) -> list[dict[str, Any]]:
+    new = [r | {"_deleted": False} for r in master]
+    made = conform_customers(
+        rows(spark, "bronze.raw_customers", master),
+        rows(spark, "bronze.raw_customers", new),
+        rows(spark, "bronze.raw_contact_points"),
+        rows(spark, "bronze.raw_contact_points", []).selectExpr("*", "false AS _deleted"),
+        rows(spark, LINE, lines),
+        rows(spark, LINE, changed_lines),
+        sources=[CRM],
+        previous=held,
+    )
+    return [r.asDict() for r in made.collect()]
+
+
+def as_held(spark: SparkSession, which: str, made: list[dict[str, Any]]) -> DataFrame:
+    return rows(spark, which, [{c: v for c, v in r.items() if c != "_deleted"} for r in made])
+
+
+JANUARY, MARCH = datetime(2024, 1, 5), datetime(2024, 3, 1)
+
+
+def test_what_became_true_last_holds_though_it_was_delivered_first(spark: SparkSession) -> None:
+    late = [said(1, "35-44", MARCH), said(2, "25-34", JANUARY)]
+    (whole,) = conform(spark, late, [], [], None)
+    assert (whole["age_band"], whole["changed_at"], whole["master_count"]) == ("35-44", MARCH, 2)
+    held = as_held(spark, CUSTOMER, conform(spark, late[:1], [], [], None))
+    assert conform(spark, late, [], [], held) == [whole]
+
+
+def test_where_a_row_does_not_say_since_when_the_later_delivery_holds(spark: SparkSession) -> None:
+    (made,) = conform(spark, [said(1, "35-44", MARCH), said(2, "25-34", None)], [], [], None)
+    assert made["age_band"] == "25-34"
+
+
+def test_a_changed_profile_does_not_make_a_customer_newer(spark: SparkSession) -> None:
+    bought = [line("anna")]
+    (made,) = conform(spark, [said(1, "25-34", JANUARY), said(2, "35-44", MARCH)], bought, [], None)
+    assert (made["first_seen_at"], made["changed_at"]) == (JANUARY, MARCH)
