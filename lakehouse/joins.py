@@ -28,3 +28,18 @@ def rows_named(rows: DataFrame, keys: DataFrame, on: Sequence[str]) -> DataFrame
     near = rows.join(F.broadcast(buckets), bucket == F.col("_bucket"), how="left_semi")
     # A key is named once, so the join keeps each row once.
     return near.join(keys.select(*on).distinct(), on=list(on), how="left_semi")
+
+
+def with_gone(made: DataFrame, held: DataFrame | None, on: Sequence[str]) -> DataFrame:
+    """Rows that were made, plus those held whose key is not among them, told apart by `_deleted`.
+
+    Args:
+        made: Rows as they are now, of every key that `held` names and is still there.
+        held: Rows of the same columns as they were; None on a first run.
+        on: The key columns; a key is named once on either side.
+    """
+    made = made.withColumn("_deleted", F.lit(False))
+    if held is None:
+        return made
+    gone = held.join(made.select(*on), on=list(on), how="left_anti")
+    return made.unionByName(gone.withColumn("_deleted", F.lit(True)))

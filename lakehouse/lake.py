@@ -334,7 +334,7 @@ class Lake:
 
         Args:
             which: The table.
-            frame: Its columns by name; more columns are an error, except `_deleted` for merges.
+            frame: Its columns by name; more columns are an error, except `_deleted` where rows are merged.
             txn: Application id and number of this write; an append already made under them is ignored.
             slice_of: Values of a ReplaceSlice table's `by` columns, when the caller knows them; else they are read
                 from the frame.
@@ -435,7 +435,7 @@ class Lake:
             managed = {t.key[0], "valid_to", "is_current"}
         wanted = [c for c in t.columns if str(c) not in managed]
         missing = [str(c) for c in wanted if str(c) not in given]
-        allowed = set(t.column_names) | ({DELETED} if isinstance(t.kind, Merge | Scd1) else set())
+        allowed = set(t.column_names) | ({DELETED} if isinstance(t.kind, Merge | Scd1 | Scd2) else set())
         extra = sorted(given - allowed)
         if missing or extra:
             raise SegmentationError(

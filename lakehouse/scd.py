@@ -18,7 +18,8 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
 
     Args:
         stored: Present content of the table.
-        incoming: Business key, attributes and `valid_from`; at most one row per key and instant.
+        incoming: Business key, attributes and `valid_from`; at most one row per key and instant. A row with `_deleted`
+            says that there never was such a thing: none of its versions stays.
         table: The SCD2 declaration.
 
     Returns:
@@ -32,9 +33,12 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
     managed = {surrogate, "valid_to", "is_current"}
     attributes = [c for c in table.column_names if c not in managed]
     touched = rows_named(stored, incoming, kind.business_key)
-    versions = touched.select(*attributes, F.lit(0).alias("_new")).unionByName(
-        incoming.select(*attributes, F.lit(1).alias("_new"))
-    )
+    said = touched.select(*attributes, F.lit(0).alias("_new"))
+    if "_deleted" in incoming.columns:
+        undone = incoming.where("_deleted").select(*kind.business_key)
+        said = said.join(undone, on=list(kind.business_key), how="left_anti")
+        incoming = incoming.where("NOT _deleted")
+    versions = said.unionByName(incoming.select(*attributes, F.lit(1).alias("_new")))
     by_key = Window.partitionBy(*kind.business_key)
     instant = Window.partitionBy(*kind.business_key, "valid_from").orderBy(F.col("_new").desc())
     latest_said = versions.withColumn("_rank", F.row_number().over(instant)).where("_rank = 1")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from lakehouse.joins import with_gone
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.gold_finance import DimAccount as A
 from lakehouse.tables.gold_finance import FactBalanceSnapshots as B
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 GUEST = "guest"
 
 
-def build_dim_account(customers: DataFrame, *, sources: Sources) -> DataFrame:
-    """A loyalty account per known customer and one guest account per merchant."""
+def build_dim_account(customers: DataFrame, *, sources: Sources, previous: DataFrame | None = None) -> DataFrame:
+    """A loyalty account per known customer and one guest account per merchant; `_deleted` for those there no more."""
     currencies = {m.id: sources.of_merchant(m.id)[0].currency for m in sources.merchants}
     currency = F.coalesce(*[F.when(F.col("merchant_id") == m, F.lit(c)) for m, c in currencies.items()], F.lit("XXX"))
     loyalty = customers.select(
@@ -48,7 +49,7 @@ def build_dim_account(customers: DataFrame, *, sources: Sources) -> DataFrame:
             for merchant, code in currencies.items()
         ),
     )
-    return loyalty.unionByName(guests)
+    return with_gone(loyalty.unionByName(guests), previous, [A.account_id])
 
 
 def build_balance_snapshots(facts: DataFrame, fact_changes: DataFrame, *, previous: DataFrame | None) -> DataFrame:

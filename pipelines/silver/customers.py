@@ -7,6 +7,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.joins import rows_named, with_gone
 from lakehouse.tables.silver import Customer as C
 from pipelines.silver.rules import blank_is_null, rule_book
 from pipelines.silver.subjects import accept, keep_latest, touched
@@ -50,7 +51,8 @@ def conform_customers(
         previous: Present content of `silver.customer`, None on a first run.
 
     Returns:
-        `silver.customer` rows. `changed_at` is what the feed says, else the first sight of the customer for the first
+        `silver.customer` rows plus `_deleted` for customers of whom nothing is left, since a correction booked their
+        only lines on another. `changed_at` is what the feed says, else the first sight of the customer for the first
         delivery about them, else when the delivery was read.
     """
     of_master, of_contact = rule_book(sources, "customers"), rule_book(sources, "contact_points")
@@ -78,7 +80,7 @@ def conform_customers(
     # Each of the three names a customer at most once.
     everybody = bought.join(master, on=list(_KEY), how="full_outer").join(reached, on=list(_KEY), how="full_outer")
     seen = F.coalesce(F.least("_first_sale", "_registered_at"), "_contact_at")
-    return everybody.select(
+    made = everybody.select(
         *_KEY,
         *_MASTER,
         F.coalesce("_country", "_contact_country", "_line_country").alias(C.country),
@@ -97,6 +99,7 @@ def conform_customers(
         ).alias(C.changed_at),
         *[F.coalesce(c, F.lit(0)).alias(c) for c in (C.master_count, C.master_hash, C.contact_count, C.contact_hash)],
     )
+    return with_gone(made, None if previous is None else rows_named(previous, about, _KEY), _KEY)
 
 
 def normal_email(name: str) -> Column:

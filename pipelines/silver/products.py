@@ -7,6 +7,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lakehouse.joins import rows_named, with_gone
 from lakehouse.tables.silver import Product as P
 from pipelines.silver.rules import RuleBook, blank_is_null, matches_any, rule_book
 from pipelines.silver.subjects import accept, keep_latest, touched
@@ -38,7 +39,7 @@ def conform_products(
         previous: Present content of `silver.product`, None on a first run.
 
     Returns:
-        `silver.product` rows.
+        `silver.product` rows plus `_deleted` for products nobody describes whose last line a correction took.
     """
     book = rule_book(sources, "products")
     delivered = accept(raw_changes, "products", book)
@@ -52,7 +53,7 @@ def conform_products(
     # Both sides name a product at most once.
     both = described.join(sold, on=list(_KEY), how="full_outer")
     book_of_lines = rule_book(sources, "transactions")
-    return both.select(
+    made = both.select(
         *_KEY,
         F.coalesce("_name", "_sold_name").alias(P.product_name),
         P.department,
@@ -65,6 +66,7 @@ def conform_products(
         F.coalesce(P.delivered_count, F.lit(0)).alias(P.delivered_count),
         F.coalesce(P.delivered_hash, F.lit(0)).alias(P.delivered_hash),
     )
+    return with_gone(made, None if previous is None else rows_named(previous, asked, _KEY), _KEY)
 
 
 def _described(raw: DataFrame, changed: DataFrame, previous: DataFrame | None) -> DataFrame:

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from lakehouse.declare import table_of
+from lakehouse.scd import rebuild_timeline
+from pipelines.gold.customers import build_dim_customer
+from pipelines.gold.products import build_dim_product
 from pipelines.silver.customers import conform_customers
+from pipelines.silver.products import conform_products
 from pipelines.silver.rules import FeedRules
 from tests.support.rows import rows
 
@@ -57,7 +62,7 @@ def conform(
 
 
 def as_held(spark: SparkSession, which: str, made: list[dict[str, Any]]) -> DataFrame:
-    return rows(spark, which, [{c: v for c, v in r.items() if c != "_deleted"} for r in made])
+    return rows(spark, which, [{c: v for c, v in r.items() if c != "_deleted"} for r in made if not r["_deleted"]])
 
 
 JANUARY, MARCH = datetime(2024, 1, 5), datetime(2024, 3, 1)
@@ -80,3 +85,43 @@ def test_a_changed_profile_does_not_make_a_customer_newer(spark: SparkSession) -
     bought = [line("anna")]
     (made,) = conform(spark, [said(1, "25-34", JANUARY), said(2, "35-44", MARCH)], bought, [], None)
     assert (made["first_seen_at"], made["changed_at"]) == (JANUARY, MARCH)
+
+
+def test_a_customer_whose_only_line_was_another_s_is_gone_with_the_history(spark: SparkSession) -> None:
+    held = as_held(spark, CUSTOMER, conform(spark, [], [line("bob"), line("anna")], [], None))
+    corrected = [line("bob", _deleted=True), line("anna", _deleted=False)]
+    made = conform(spark, [], [line("anna")], corrected, held)
+    assert {r["customer_id"]: r["_deleted"] for r in made} == {"anna": False, "bob": True}
+
+    dim = table_of(HISTORY)
+    before = [r.asDict() | {"_deleted": False} for r in held.collect()]
+    first = rebuild_timeline(rows(spark, HISTORY), build_dim_customer(rows(spark, CUSTOMER, before)), dim)
+    stored = as_held(spark, HISTORY, [r.asDict() for r in first.collect()])
+    again = rebuild_timeline(stored, build_dim_customer(rows(spark, CUSTOMER, made)), dim).collect()
+    assert {r["customer_id"]: r["_deleted"] for r in again} == {"anna": False, "bob": True}
+
+
+def test_a_product_that_a_correction_took_is_gone_unless_it_is_described(spark: SparkSession) -> None:
+    def products(delivered: list[dict[str, Any]], lines: list[dict[str, Any]], changed: Any, held: Any) -> Any:
+        feed = FeedRules("crm", "goods", "shop")
+        raw = [r | {"source": "crm", "feed": "goods"} for r in delivered]
+        made = conform_products(
+            rows(spark, "bronze.raw_products", raw),
+            rows(spark, "bronze.raw_products", [r | {"_deleted": False} for r in raw if held is None]),
+            rows(spark, LINE, lines),
+            rows(spark, LINE, changed),
+            sources=[feed],
+            previous=held,
+        )
+        return [r.asDict() for r in made.collect()]
+
+    described = [{"product_id": "D", "product_name": "Described"}]
+    held = as_held(spark, PRODUCT, products(described, [line("a", "D"), line("a", "WRONG")], [], None))
+    changed = [line("a", "D", _deleted=True), line("a", "WRONG", _deleted=True), line("a", "RIGHT", _deleted=False)]
+    made = products(described, [line("a", "RIGHT")], changed, held)
+    assert {r["product_id"]: r["_deleted"] for r in made} == {"RIGHT": False, "WRONG": True}
+
+    stored = build_dim_product(held).drop("_deleted")
+    left = [r for r in held.collect() if r["product_id"] != "WRONG"]
+    now = build_dim_product(rows(spark, PRODUCT, [r.asDict() for r in left]), previous=stored).collect()
+    assert {r["product_id"]: r["_deleted"] for r in now} == {"D": False, "WRONG": True}
