@@ -244,7 +244,7 @@ class StageSettlements:
     channel_id = text("Channel settled.")
     settled_on = day("Business day settled.")
     gross_amount = money("Sales settled, in `currency`.")
-    fee_amount = money("Fees withheld, in `currency`.")
+    fee_amount = money("Fees withheld, in `currency`; gross less net where the feed does not tell.")
     net_amount = money("Paid out, in `currency`.")
     currency = text("ISO 4217 code.")
     is_sample = flag("True when it comes from a labelled sample feed.")
@@ -318,7 +318,7 @@ class StageAdjustments:
     amount = money("Net amount, in `currency`.")
     currency = text("ISO 4217 code.")
     original_basket_id = text("Basket of the sale it takes back, when matched.", optional=True)
-    is_matched = flag("Whether the sale it takes back was found.")
+    is_matched = flag("Whether the sale it takes back is known; a basket that the source names is not looked for.")
     matched_by = text(
         "Who found it: the source names it, or it was inferred: the latest sale before, to the same customer, of the "
         "same product at the same unit price and of at least as many pieces. Null when not matched.",

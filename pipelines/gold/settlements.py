@@ -35,7 +35,8 @@ def conform_settlements(
         F.coalesce(F.lower(blank_is_null("channel")), F.lit("unknown")).alias(S.channel_id),
         S.settled_on,
         S.gross_amount,
-        F.coalesce("fee_amount", F.lit(0)).cast("decimal(18,2)").alias(S.fee_amount),
+        # Of a feed that does not tell the fee, what was not paid out was withheld.
+        F.coalesce("fee_amount", F.col(S.gross_amount) - F.col(S.net_amount)).cast("decimal(18,2)").alias(S.fee_amount),
         S.net_amount,
         code("currency").alias(S.currency),
         book.where(lambda r: r.is_sample).alias(S.is_sample),

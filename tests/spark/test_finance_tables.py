@@ -66,7 +66,7 @@ SETTLEMENTS = [
     settled(3, 1, "s2", settled_on=None),
     settled(4, 1, "s2", net_amount=None),
     settled(5, 1, "s3", channel=" "),
-    settled(6, 2, channel="Store", gross_amount=Decimal(2)),
+    settled(6, 2, channel="Store", fee_amount=Decimal("0.50")),
 ]
 RATES = [rate(1, 1, "0.9"), rate(2, 1, "n/a"), rate(3, 1, "-1"), rate(4, 1, "0.7", day=3), rate(5, 2, "0.8")]
 
@@ -78,9 +78,9 @@ def stage(spark: SparkSession, all_rows: list[dict[str, Any]], new: list[dict[st
 
 def test_the_later_delivery_of_a_settlement_wins_though_it_arrived_first(spark: SparkSession) -> None:
     made = {r["settlement_id"]: r for r in stage(spark, SETTLEMENTS, SETTLEMENTS, None).collect()}
-    assert {n: (r["gross_amount"], r["channel_id"], r["currency"]) for n, r in made.items()} == {
-        "s1": (Decimal(2), "store", "EUR"),
-        "s3": (Decimal(10), "unknown", "EUR"),
+    assert {n: (r["gross_amount"], r["fee_amount"], r["channel_id"], r["currency"]) for n, r in made.items()} == {
+        "s1": (Decimal(10), Decimal("0.50"), "store", "EUR"),
+        "s3": (Decimal(10), Decimal(1), "unknown", "EUR"),
     }
     held = rows(spark, "silver.stage_settlements", [r.asDict() for r in made.values()])
     late = stage(spark, SETTLEMENTS, SETTLEMENTS[:1], held).collect()
