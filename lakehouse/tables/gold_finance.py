@@ -199,7 +199,7 @@ class DimTime:
     owner="crm-data",
 )
 class DimAccount:
-    account_id = text("`merchant:customer`, or `merchant:guest`.", pii=Pii.IDENTIFIER)
+    account_id = text("`merchant:customer`, or `merchant/guest`.", pii=Pii.IDENTIFIER)
     merchant_id = text("Retailer.", references="gold.dim_merchant.merchant_id")
     customer_key = bigint("xxhash64(merchant_id, customer_id); null for the guest account.", optional=True)
     account_type = text("Whose it is.", values=("loyalty", "guest"))

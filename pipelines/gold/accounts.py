@@ -17,7 +17,8 @@ from pipelines.gold.registers import rows_from
 if TYPE_CHECKING:
     from pipelines.bronze.sources import Sources
 
-GUEST = "guest"
+GUEST = "/guest"
+"""Follows the merchant in the account of its guests. A customer's number, whatever it is, follows a colon."""
 
 
 def build_dim_account(customers: DataFrame, *, sources: Sources, previous: DataFrame | None = None) -> DataFrame:
@@ -38,7 +39,7 @@ def build_dim_account(customers: DataFrame, *, sources: Sources, previous: DataF
         "gold.dim_account",
         (
             {
-                "account_id": f"{merchant}:{GUEST}",
+                "account_id": f"{merchant}{GUEST}",
                 "merchant_id": merchant,
                 "customer_key": None,
                 "account_type": "guest",

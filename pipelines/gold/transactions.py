@@ -36,7 +36,7 @@ def build_fact_transactions(
     made = priced.select(
         T.transaction_id,
         T.merchant_id,
-        F.concat_ws(":", T.merchant_id, F.coalesce(customer, F.lit(GUEST))).alias(T.account_id),
+        F.concat(T.merchant_id, F.coalesce(F.concat(F.lit(":"), customer), F.lit(GUEST))).alias(T.account_id),
         F.when(customer.isNotNull(), F.xxhash64(T.merchant_id, T.customer_id)).alias(T.customer_key),
         T.customer_id,
         T.basket_id,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.bronze.sources import Sources
+from pipelines.gold.accounts import build_dim_account
 from pipelines.gold.transactions import build_fact_transactions
+from tests.support.feeds import make_source
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
@@ -84,3 +88,18 @@ def test_another_base_currency_reaches_every_line(spark: SparkSession) -> None:
 def test_nothing_is_made_again_while_rates_and_base_stay(spark: SparkSession) -> None:
     held = build(spark, [line(1, 5), line(2, 4)], [rate(5, "0.5")], "EUR", None)
     assert amounts(build(spark, [], [rate(5, "0.5")], "EUR", held)) == {}
+
+
+def test_a_customer_called_guest_has_an_account_beside_that_of_the_guests(spark: SparkSession) -> None:
+    held = build(spark, [line(1, 5, customer_id="guest"), line(2, 5, customer_id=None)], [], "NZD", None)
+    booked = {r["transaction_id"]: r["account_id"] for r in held.collect()}
+    assert booked == {1: "shop:guest", 2: "shop/guest"}
+    source = make_source("x.csv")
+    sources = Sources(conf_dir=Path(), sources=(source,))
+    made = build_dim_account(
+        rows(spark, "silver.customer", [{"merchant_id": "shop", "customer_id": "guest"}]), sources=sources
+    )
+    assert {r["account_id"]: r["account_type"] for r in made.collect()} == {
+        "shop:guest": "loyalty",
+        "shop/guest": "guest",
+    }
