@@ -48,6 +48,8 @@ def build_calendar(daily_sales: DataFrame) -> DataFrame:
         F.quarter(d).alias(D.quarter),
         F.month(d).alias(D.month),
         F.date_format(d, "MMMM").alias(D.month_name),
+        # A week is of the year its Thursday lies in.
+        F.year(F.date_add(d, 4 - weekday)).alias(D.iso_year),
         F.weekofyear(d).alias(D.iso_week),
         F.dayofmonth(d).alias(D.day_of_month),
         weekday.alias(D.day_of_week),

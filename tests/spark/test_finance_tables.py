@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse.tables.gold_finance import RECONCILED
 from lakehouse.tables.silver import SUBJECTS
+from pipelines.gold.daily import build_calendar
 from pipelines.gold.finance_conf import load_finance
 from pipelines.gold.rates import build_exchange_rates
 from pipelines.gold.recon import reconcile_deliveries
@@ -107,6 +108,16 @@ def test_a_channel_that_is_sold_on_but_not_configured_is_there(spark: SparkSessi
         "app": ("app", None),
         "kiosk": ("kiosk", None),
     }
+
+
+def test_days_around_new_year_tell_the_year_of_their_week(spark: SparkSession) -> None:
+    sales = rows(spark, "gold.fact_daily_sales", [{"business_date": date(y, 6, 1)} for y in (2020, 2025)])
+    days = build_calendar(sales).collect()
+    assert len(days) == (date(2026, 1, 1) - date(2020, 1, 1)).days
+    for r in days:
+        d = r["calendar_date"]
+        assert (r["iso_year"], r["iso_week"], r["day_of_week"]) == tuple(d.isocalendar())
+        assert r["year"] == d.year
 
 
 def test_every_row_is_accepted_refused_with_a_reason_or_a_duplicate(spark: SparkSession) -> None:
