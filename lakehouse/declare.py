@@ -65,10 +65,14 @@ class Scd2:
     The table must declare `valid_from`, `valid_to` (null = open) and `is_current`, and as key one bigint surrogate,
     which the lakehouse fills with a hash of business key and `valid_from`. The written frame carries the business
     key, the attributes and `valid_from` (when the values became true).
+
+    Where `holds_now`, the last version written of a thing is what holds now: stored versions that begin later were
+    dated wrongly and go. Else it is one of many and takes its place among them.
     """
 
     business_key: tuple[str, ...]
     tracked: tuple[str, ...]
+    holds_now: bool = False
 
 
 Kind = Append | Replace | ReplaceSlice | Merge | Scd1 | Scd2

@@ -73,6 +73,7 @@ class FactTransactions:
             "postal_code",
             "city",
         ),
+        holds_now=True,
     ),
     key=("customer_sk",),
     producer="pipelines.gold.customers:build_dim_customer",

@@ -112,12 +112,14 @@ def test_scd2_keeps_versions_and_takes_late_and_repeated_rows(lake: Lake) -> Non
     put(version("1", 1, city="A"), version("2", 1, city="A"))
     put(version("1", 9, city="B"), version("2", 9, city="A"))
     assert timeline(lake) == [("1", "A", 1, 9, False), ("1", "B", 9, None, True), ("2", "A", 1, None, True)]
-    put(version("1", 5, city="C"))
-    put(version("1", 5, city="C"))
+    put(version("1", 5, city="C"), version("1", 9, city="B"))
+    put(version("1", 5, city="C"), version("1", 9, city="B"))
     late = [("1", "A", 1, 5, False), ("1", "C", 5, 9, False), ("1", "B", 9, None, True), ("2", "A", 1, None, True)]
     assert timeline(lake) == late
     put(version("1", 5, city="B"))
     assert timeline(lake)[:2] == [("1", "A", 1, 5, False), ("1", "B", 5, None, True)]
+    put(version("1", 3, city="D"))  # what is written last holds now, so what was dated later goes
+    assert timeline(lake)[:2] == [("1", "A", 1, 3, False), ("1", "D", 3, None, True)]
 
 
 def test_the_past_is_read_by_version_and_by_day(lake: Lake) -> None:

@@ -101,6 +101,31 @@ def test_a_customer_whose_only_line_was_another_s_is_gone_with_the_history(spark
     assert {r["customer_id"]: r["_deleted"] for r in again} == {"anna": False, "bob": True}
 
 
+def test_a_profile_that_comes_after_the_first_sale_but_was_true_before_is_the_current_one(spark: SparkSession) -> None:
+    dim, none = table_of(HISTORY), rows(spark, HISTORY)
+    bought = [line("anna")]
+    sold = conform(spark, [], bought, bought, None)
+    first = rebuild_timeline(none, build_dim_customer(rows(spark, CUSTOMER, sold)), dim).collect()
+    stored = as_held(spark, HISTORY, [r.asDict() for r in first])
+    known = conform(spark, [said(1, "25-34", JANUARY)], bought, [], as_held(spark, CUSTOMER, sold))
+    late = rebuild_timeline(stored, build_dim_customer(rows(spark, CUSTOMER, known)), dim).collect()
+    whole = rebuild_timeline(none, build_dim_customer(rows(spark, CUSTOMER, known)), dim).collect()
+    assert [r for r in late if not r["_deleted"]] == whole
+    assert [(r["age_band"], r["valid_from"], r["is_current"]) for r in whole] == [("25-34", JANUARY, True)]
+
+
+def test_a_later_profile_is_another_version(spark: SparkSession) -> None:
+    dim, profile = table_of(HISTORY), [said(1, "25-34", JANUARY), said(2, "35-44", MARCH)]
+    one, two = (conform(spark, profile[:n], [], [], None) for n in (1, 2))
+    first = rebuild_timeline(rows(spark, HISTORY), build_dim_customer(rows(spark, CUSTOMER, one)), dim).collect()
+    stored = as_held(spark, HISTORY, [r.asDict() for r in first])
+    made = rebuild_timeline(stored, build_dim_customer(rows(spark, CUSTOMER, two)), dim).collect()
+    assert {(r["age_band"], r["valid_from"], r["valid_to"]) for r in made if not r["_deleted"]} == {
+        ("25-34", JANUARY, MARCH),
+        ("35-44", MARCH, None),
+    }
+
+
 def test_a_product_that_a_correction_took_is_gone_unless_it_is_described(spark: SparkSession) -> None:
     def products(delivered: list[dict[str, Any]], lines: list[dict[str, Any]], changed: Any, held: Any) -> Any:
         feed = FeedRules("crm", "goods", "shop")
