@@ -225,9 +225,9 @@ class _Reader(ConditionReader):
         if got is None:
             return
         segment_id = self.text(got.get("segment_id"))
-        if "segment_id" in got and self.segment_id is None:
+        if segment_id is not None and self.segment_id is None:
             self.complain(
-                f"segment_id '{short(str(segment_id))}' must be lower-case letters, digits and underscores, "
+                f"segment_id '{short(segment_id)}' must be lower-case letters, digits and underscores, "
                 "start with a letter and have at most 63",
                 got["segment_id"],
             )

@@ -116,6 +116,12 @@ class NodeReader:
             at = Place(file, mark.line + 1, mark.column + 1) if mark else start
             self.complain(f"is not valid YAML: {error.problem or error.context}", at)
             return None
+        except yaml.reader.ReaderError as error:
+            # Its position is a count of characters, where the other errors of YAML have a line.
+            before = text[: error.position]
+            at = Place(file, before.count("\n") + 1, error.position - before.rfind("\n"))
+            self.complain(f"is not valid YAML: it may not hold the character '{short(chr(error.character))}'", at)
+            return None
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             self.complain(f"is not valid YAML: {type(error).__name__}", start)
             return None

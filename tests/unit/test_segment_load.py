@@ -212,6 +212,18 @@ def test_hostile_and_broken_files_are_refused(text: str | bytes, said: str) -> N
     assert said in " ".join(problems(text))
 
 
+def test_a_character_yaml_refuses_is_told_with_its_place() -> None:
+    assert problems("segment_id: s\r\nname: a\x07b") == [
+        "x.yml, line 2, column 8: is not valid YAML: it may not hold the character '\\x07'"
+    ]
+
+
+def test_a_segment_id_that_is_no_text_is_told_once() -> None:
+    found = problems("segment_id: 12\nname: S\nrule: {feature: frequency, op: at_least, value: 1}")
+
+    assert found == ["x.yml, line 1, column 13: text of 0 to 1000 characters is needed here, not int 12"]
+
+
 @pytest.mark.parametrize("value", ["'; DROP TABLE gold.customer_segment; --", "`x` OR 1=1", "${jndi:ldap://x}", "\\'"])
 def test_hostile_values_are_values(value: str) -> None:
     text = with_condition(f"{{feature: favourite_store_id, op: equals, value: {json.dumps(value)}}}")
