@@ -210,9 +210,12 @@ def match_columns(feed: Feed, headers: Iterable[str]) -> tuple[tuple[ReadColumn,
 def describe_missing(feed: Feed, missing: Sequence[str], columns: Sequence[ReadColumn]) -> str:
     """Name missing columns and, where an undeclared header looks alike, what they may have been renamed to."""
     extra = [c.header for c in columns if c.declared is None]
-    parts = [f"'{m}'{suggest(m, extra).replace('Did you mean', 'Was it renamed to') if extra else ''}" for m in missing]
+    renamed = [suggest(m, extra).replace("Did you mean", f"Was '{m}' renamed to") for m in missing]
     hint = f" Undeclared columns delivered: {', '.join(extra)}." if extra else ""
-    return f"missing column(s) {', '.join(parts)}.{hint} If a column was renamed, add its new name under aliases."
+    named = ", ".join(f"'{m}'" for m in missing)
+    return (
+        f"missing column(s) {named}.{''.join(renamed)}{hint} If a column was renamed, add its new name under aliases."
+    )
 
 
 def _inspect_text(path: Path, feed: Feed, identity: Identity) -> Inspection:

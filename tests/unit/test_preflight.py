@@ -199,7 +199,9 @@ def test_renamed_missing_and_extra_columns(tmp_path: Path) -> None:
     assert found.refusal is None
     assert found.missing == ("id",)
     assert [c.header for c in found.columns if c.declared is None] == ["idn", "shoe size", "shoe size (2)"]
-    assert "missing column(s) 'id' Was it renamed to 'idn'?" in found.notes[0]
+    assert found.notes[0].startswith(
+        "missing column(s) 'id'. Was 'id' renamed to 'idn'? Undeclared columns delivered: idn"
+    )
     assert refusal(path, missing_columns="refuse_file")[0] == "missing_column"
 
 
