@@ -452,7 +452,7 @@ def _inspect_parquet(path: Path, feed: Feed, identity: Identity) -> Inspection:
             replace(
                 c,
                 header=f.name,
-                stored=_spark_type(f.type, f.name in instants | int96, f.name in nanoseconds),
+                stored=_spark_type(f.name, f.type, f.name in instants | int96, f.name in nanoseconds),
                 is_nanoseconds=f.name in nanoseconds,
                 is_instant=f.name in instants,
             )
@@ -469,7 +469,7 @@ def _logical(column: Any) -> str:
     return str(column.logical_type).lower().replace(" ", "")
 
 
-def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
+def _spark_type(column: str, arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
     import pyarrow.types as t
 
     if is_nanoseconds:
@@ -479,7 +479,7 @@ def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
     if t.is_decimal(arrow):
         return f"decimal({arrow.precision},{arrow.scale})"
     if t.is_dictionary(arrow):
-        return _spark_type(arrow.value_type, is_instant, is_nanoseconds)
+        return _spark_type(column, arrow.value_type, is_instant, is_nanoseconds)
     for is_type, spark in (
         (t.is_int8, "tinyint"),
         (t.is_int16, "smallint"),
@@ -499,7 +499,7 @@ def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
     ):
         if is_type(arrow):
             return spark
-    raise Refused("unsupported_column", f"a column is of type {arrow}; feeds hold plain values only.")
+    raise Refused("unsupported_column", f"column '{column}' is of type {arrow}; feeds hold plain values only.")
 
 
 def _inspect_excel(path: Path, feed: Feed, identity: Identity) -> Inspection:
