@@ -6,6 +6,8 @@ import ast
 import copy
 import inspect
 import itertools
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,13 @@ def test_the_check_of_the_bundle_catches(change: Callable[[dict[str, Any]], obje
 )  # fmt: skip
 def test_quartz_expressions(expression: str, good: bool) -> None:
     assert is_quartz(expression) is good
+
+
+def test_the_wheel_brings_no_spark_where_the_platform_has_its_own() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.split(r"[^\w-]", d)[0] for d in project["dependencies"]}
+    assert not names & {"pyspark", "delta-spark", "databricks-connect"}
+    assert {d.split("==")[0] for d in project["optional-dependencies"]["local"]} == {"pyspark", "delta-spark"}
 
 
 def test_schemas_are_left_to_the_lakehouse_in_development() -> None:
