@@ -17,6 +17,7 @@ from rich.text import Text
 
 from jobs.context import Job
 from lakehouse.declare import Changes, table_of, tables
+from lakehouse.lake import Lake
 
 if TYPE_CHECKING:
     from jobs.flow import Outcome
@@ -136,7 +137,9 @@ def print_status(job: Job, console: Console) -> None:
         .collect()
     )
     if not rows:
-        console.print("Nothing has run yet. Start with: segmentation run")
+        # Files may have landed, or been refused, by `segmentation ingest`, which is not a step.
+        console.print("Nothing has been built yet. Start with: segmentation run")
+        _print_waiting(lake, console)
         return
     now = datetime.now(UTC).replace(tzinfo=None)
     grid = Grid(box=None, pad_edge=False, header_style="bold")
@@ -162,12 +165,16 @@ def print_status(job: Job, console: Console) -> None:
     for r in rows:
         if r["status"] == "failed":
             console.print(f"[red]{r['step']}[/]: {r['message']}", highlight=False)
+    _print_waiting(lake, console)
+    _print_balance(*_balance(job), console)
+
+
+def _print_waiting(lake: Lake, console: Console) -> None:
     waiting = lake.read("ingest.stage_retries").count() if lake.exists("ingest.stage_retries") else 0
     if waiting:
         console.print(
             f"\n{waiting} refused file(s) wait for a retry: segmentation tables show ingest.stage_retries --rows 20"
         )
-    _print_balance(*_balance(job), console)
 
 
 def print_table(

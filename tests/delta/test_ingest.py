@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 from pyspark.sql import functions as F
+from rich.console import Console
 
+from jobs.context import Job
+from jobs.summary import print_status
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
 from lakehouse.runner import Run, run_steps
@@ -379,3 +383,15 @@ def test_folders_and_files_called_like_patterns_land_as_any_other(lake: Lake, tm
     source = sources_of(shop).source("corner_shop")
     assert stream_feed(lake, source, source.feed("sales"), run=Run.begin(as_of=date(2024, 2, 1))).rows_accepted == 1
     assert receipts(lake) == ["A", "B"]
+
+
+def test_status_tells_of_refused_files_before_anything_is_built(lake: Lake, shop: Shop) -> None:
+    put(shop.folder / "sales", "empty.csv", "")
+    assert land(lake, shop).refused_files
+    job, said = Job(lake.settings), StringIO()
+    job.lake = lake
+
+    print_status(job, Console(file=said, width=120))
+
+    assert "Nothing has been built yet" in said.getvalue()
+    assert "1 refused file(s) wait for a retry" in said.getvalue()
