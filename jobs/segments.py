@@ -330,8 +330,9 @@ def _known(job: Job, customer_id: str, website_id: str | None) -> Row:
         wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
     found = job.lake.read("feature.customer").where(wanted).select("merchant_id", "customer_key").limit(2).collect()
     if len(found) != 1:
+        whose = "The customer" if website_id is None else f"'{website_id}' has no such customer, or the customer"
         raise SettingsError(
-            f"The customer has no features on {as_of}; days kept are those of feature.customer."
+            f"{whose} has no features on {as_of}; days kept are those of feature.customer."
             if not found
             else "Several websites know this customer number; say which with --website."
         )
