@@ -450,7 +450,7 @@ def _positions(segment: Segment, by_id: Mapping[str, Segment], position: Mapping
 
 def _leaves(segment: Segment) -> tuple[Leaf, ...]:
     group = segment.group_condition
-    return (*leaves_of(segment.rule), *((group,) if group else ()))
+    return (*leaves_of(segment.rule), *((group,) if group is not None else ()))
 
 
 def _written(answers: Sequence[Column]) -> Column:

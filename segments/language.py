@@ -131,7 +131,7 @@ class Segment:
     def conditions(self) -> tuple[Condition, ...]:
         """Every condition on features, that on the customer group included."""
         group = self.group_condition
-        return (*conditions_of(self.rule), *((group,) if group else ()))
+        return (*conditions_of(self.rule), *((group,) if group is not None else ()))
 
     @property
     def conditions_json(self) -> str:

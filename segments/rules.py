@@ -41,6 +41,10 @@ class _Combinable:
     def __invert__(self) -> Not:
         return Not(self)  # type: ignore[arg-type]
 
+    def __bool__(self) -> bool:
+        # `a and b` would be `b` alone, and nothing would tell.
+        raise TypeError("a rule is neither true nor false by itself; join rules with &, | and ~, not with and, or, not")
+
 
 @dataclass(frozen=True)
 class Condition(_Combinable):
@@ -307,6 +311,8 @@ def _as_read(value: Any) -> Any:
             return float(value)
         case datetime():
             return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+        case _ if hasattr(value, "item"):  # a number of numpy or pandas, which neither YAML nor JSON can write
+            return value.item()
         case _:
             return value
 

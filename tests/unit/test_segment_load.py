@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import assume, given, settings
@@ -387,3 +388,25 @@ def test_any_text_is_a_segment_or_a_located_error(text: str) -> None:
         parse_segments(text, FEATURES)
     except DefinitionError as error:
         assert error.problems  # noqa: PT017 - either outcome is right, a crash is not
+
+
+def test_rules_joined_with_words_of_python_are_refused() -> None:
+    lapsed, big = feature("recency_days").greater_than(90), feature("monetary_net").at_least(500)
+
+    for wrong in (
+        lambda: lapsed and big,
+        lambda: lapsed or big,
+        lambda: not lapsed,
+        lambda: 1 < 2 and not (lapsed | big),
+    ):
+        with pytest.raises(TypeError, match="join rules with &, | and ~"):
+            wrong()
+    assert Segment("s", "S", lapsed & big, customer_group_ids=("a",)).conditions[:2] == (lapsed, big)
+
+
+def test_a_number_of_numpy_is_the_number_it_holds() -> None:
+    rule = feature("monetary_net").at_least(np.float64(3.5)) & feature("frequency").is_in(np.array([1, 2]))
+    made = Segment("s", "S", rule)
+
+    assert parse_segments(yaml.safe_dump(made.to_dict()), FEATURES) == (made,)
+    assert parse_rule(made.conditions_json, FEATURES) == rule
