@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lakehouse.errors import SettingsError, suggest
+from lakehouse.yaml_file import read_yaml
 
 Declared = TypeVar("Declared", bound=BaseModel)
 
@@ -31,10 +32,13 @@ def load_declared(
     problems: list[str] = []
     for path in sorted([*folder.glob("*.yml"), *folder.glob("*.yaml")]):
         try:
-            content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content: Any = read_yaml(path)
             said = {"name": path.stem, **(content or {})}
         except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-            problems.append(f"{path.name}: is not a YAML mapping: {type(error).__name__}")
+            # No more than the place: an excerpt could show a secret.
+            mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+            at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            problems.append(f"{path.name}{at}: is not a YAML mapping: {type(error).__name__}")
             continue
         try:
             kind = kind_of(said)

@@ -11,6 +11,7 @@ from lakehouse.declare import Append, Merge, Scd1, Scd2, Table, tables
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.quality_checks import AGGREGATES, columns_in, configured
 from lakehouse.quality_rules import QualityRules, TableRules
+from lakehouse.yaml_file import read_yaml
 
 
 class _RuleFile(BaseModel):
@@ -30,8 +31,8 @@ def load_rules(conf_dir: Path) -> QualityRules:
     known = tables()
     for path in sorted((conf_dir / "quality").glob("*.yml")):
         try:
-            said = _RuleFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except (ValidationError, yaml.YAMLError) as e:
+            said = _RuleFile.model_validate(read_yaml(path) or {})
+        except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as e:
             problems += _said_by(path, e)
             continue
         for name, rules in said.tables.items():
@@ -48,8 +49,8 @@ def load_rules(conf_dir: Path) -> QualityRules:
     return QualityRules(found)
 
 
-def _said_by(path: Path, e: ValidationError | yaml.YAMLError) -> list[str]:
-    if isinstance(e, yaml.YAMLError):
+def _said_by(path: Path, e: ValidationError | yaml.YAMLError | UnicodeDecodeError) -> list[str]:
+    if not isinstance(e, ValidationError):
         return [f"{path.name}: not YAML: {' '.join(str(e).split())}"]
     return [f"{path.name}: {'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.session import SparkSettings
+from lakehouse.yaml_file import parse_yaml, read_yaml
 
 Target = str
 
@@ -81,7 +82,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         SettingsError: It is no text in UTF-8, no YAML, or no mapping.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_yaml(path)
     except UnicodeDecodeError as e:
         raise SettingsError(f"{path} is not text in UTF-8: byte {e.start + 1} cannot be one.") from None
     except yaml.YAMLError as e:
@@ -111,7 +112,7 @@ def load_settings(target: str = "local", conf_dir: Path | None = None, **overrid
         from_env = os.environ.get(f"SEGMENTATION_{name.upper()}")
         if from_env is not None:
             try:
-                values[name] = yaml.safe_load(from_env)
+                values[name] = parse_yaml(from_env)
             except yaml.YAMLError:
                 raise SettingsError(f"SEGMENTATION_{name.upper()} is not YAML: {from_env[:100]!r}") from None
     variables = dict(values.get("variables") or {}) | dict(overrides.pop("variables", None) or {})

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from lakehouse.errors import SourceDeclarationError, suggest
+from lakehouse.yaml_file import read_yaml
 from pipelines.bronze.sources import (
     Delivery,
     Feed,
@@ -43,7 +44,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     asked: set[str] = set()
     for path in sorted(folder.glob("*.yml")):
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = read_yaml(path)
         except (yaml.YAMLError, UnicodeDecodeError) as e:
             problems.append(f"{path.name}: not readable as YAML: {' '.join(str(e).split())}")
             continue

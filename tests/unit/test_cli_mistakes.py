@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from jobs.activate import read_numbers
@@ -15,6 +16,7 @@ from jobs.context import Job
 from lakehouse.errors import SettingsError
 from lakehouse.logs import configure_logs
 from lakehouse.settings import load_settings
+from lakehouse.yaml_file import parse_yaml
 
 
 def test_an_unknown_schema_names_the_known_ones() -> None:
@@ -106,3 +108,25 @@ def test_without_transactions_there_is_no_day_to_follow(tmp_path: Path, monkeypa
     with pytest.raises(SettingsError, match="no transactions yet") as said:
         Job(load_settings(data_dir=tmp_path)).as_of()
     assert said.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("opened_on: 2018-02-30", "line 1, column 12"),
+        ("a: 1\nb:\n  c: 1\n  c: 2", "'c' is given twice"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("{[a]: 1}", "unhashable"),
+    ],
+)
+def test_a_mistake_in_a_yaml_file_has_its_place(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(yaml.YAMLError) as raised:
+        parse_yaml(text)
+    assert said in " ".join(str(raised.value).split())
+    monkeypatch.setenv("SEGMENTATION_VARIABLES", text)
+    with pytest.raises(SettingsError, match="SEGMENTATION_VARIABLES is not YAML"):
+        load_settings()
+
+
+def test_keys_merged_from_an_anchor_may_be_given_again() -> None:
+    assert parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}")["b"] == {"x": 3, "y": 2}

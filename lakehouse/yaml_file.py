@@ -1,0 +1,49 @@
+"""YAML files that people edit, read so that every mistake ends in an error of YAML that says where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def read_yaml(path: Path) -> Any:
+    """Returns what a YAML file holds, as `parse_yaml` does.
+
+    Raises:
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return parse_yaml(path.read_text(encoding="utf-8"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Returns what YAML text holds.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, nested without end, gives a key twice, or has a day there is not.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError) as e:
+            # 2018-02-30 looks like a day; the error of Python names no place.
+            raise yaml.constructor.ConstructorError(None, None, f"'{node.value}': {e}", node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                # YAML takes the last one, so that an earlier one is edited in vain.
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
