@@ -252,6 +252,8 @@ def activate(
     """Bring audiences and lists of conf/destinations to who is in a segment and may be sent there, and no one else."""
     from jobs import activate as work
 
+    if validate and not dry_run:
+        raise typer.BadParameter("--validate goes with --dry-run; without it everything would be sent")
     with job_of(target, data_dir, as_of, verbose, wait, writes=not (dry_run or queue)) as (job, progress):
         if queue:
             work.print_queue(job, console)
@@ -392,7 +394,9 @@ def tables_show(
     name: str,
     target: Target = "local",
     data_dir: DataDir = None,
-    rows: Annotated[int, typer.Option("--rows", help="Also show this many rows; personal columns are masked.")] = 0,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, help="Also show this many rows; personal columns are masked.")
+    ] = 0,
     version: Annotated[int | None, typer.Option("--version", help="Delta version to show rows of.")] = None,
     day: Annotated[
         datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Show rows as at the end of this day.")
@@ -401,6 +405,10 @@ def tables_show(
     """One table: columns, checks, lineage and, with --rows, some of its content."""
     from jobs.summary import print_table
 
+    if not rows and (version is not None or day is not None):
+        raise typer.BadParameter("--version and --day say which rows to show; say how many with --rows")
+    if version is not None and day is not None:
+        raise typer.BadParameter("--version and --day each say which rows to show; leave one out")
     with job_of(target, data_dir, writes=False) as (job, _):
         print_table(job, console, name, rows, version, day.date() if day else None)
 
@@ -445,7 +453,10 @@ def models_evaluate(
         typer.Option("--cut-off", formats=["%Y-%m-%d"], help="Day to judge at; may be repeated (default: newest 3)."),
     ] = None,
     cdnow: Annotated[
-        Path | None, typer.Option("--cdnow", help="CDNOW sample file, to reproduce the published estimates.")
+        Path | None,
+        typer.Option(
+            "--cdnow", exists=True, dir_okay=False, help="CDNOW sample file, to reproduce the published estimates."
+        ),
     ] = None,
     verbose: Verbose = False,
 ) -> None:

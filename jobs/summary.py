@@ -17,6 +17,7 @@ from rich.text import Text
 
 from jobs.context import Job
 from lakehouse.declare import Changes, table_of, tables
+from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
 
 if TYPE_CHECKING:
@@ -180,8 +181,15 @@ def _print_waiting(lake: Lake, console: Console) -> None:
 def print_table(
     job: Job, console: Console, name: str, rows: int = 0, version: int | None = None, day: date | None = None
 ) -> None:
-    """A declaration for people; rows with personal columns masked."""
+    """A declaration for people; rows with personal columns masked.
+
+    Raises:
+        SettingsError: There is no such version or day.
+    """
     t = table_of(name)
+    newest = job.lake.version(t) if version is not None else None
+    if newest is not None and version is not None and not 0 <= version <= newest:
+        raise SettingsError(f"{t.name} has no version {version}; its newest is {newest}.")
     console.print(f"[bold]{t.name}[/]  {type(t.kind).__name__}  owner {t.owner}\n{t.comment}\n", highlight=False)
     grid = Grid("column", "type", "null", "personal", "meaning", box=None, pad_edge=False, header_style="bold")
     for c in t.columns:

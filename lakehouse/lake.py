@@ -24,7 +24,7 @@ from pyspark.sql import functions as F
 
 from lakehouse import ddl
 from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
-from lakehouse.errors import SegmentationError
+from lakehouse.errors import SegmentationError, SettingsError
 from lakehouse.files import DataFiles, data_files
 from lakehouse.frames import frame_of
 from lakehouse.hold import Hold
@@ -130,7 +130,7 @@ class Lake:
         history = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)}")
         found = history.where(F.col("timestamp") < F.lit(after)).agg(F.max("version").alias("v")).collect()[0]["v"]
         if found is None:
-            raise SegmentationError(f"{t.name} did not exist yet on {day}; its first version is younger.")
+            raise SettingsError(f"{t.name} did not exist yet on {day}; its first version is younger.")
         return int(found)
 
     def count(self, which: Which, *, version: int | None = None) -> int:

@@ -16,7 +16,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lakehouse.errors import ModelError, suggest
+from lakehouse.errors import ModelError, SettingsError, suggest
 from lakehouse.lake import Lake
 from lakehouse.records import append_rows
 from lakehouse.settings import Settings
@@ -55,15 +55,17 @@ class Size:
         """Refuse none or several, and values that select nobody or cannot be.
 
         Raises:
-            ModelError: saying which.
+            SettingsError: saying which.
         """
         given = [v for v in (self.customers, self.share, self.min_score) if v is not None]
         if len(given) != 1:
-            raise ModelError("Say the size of the audience once: a number, a share or a lowest score.")
+            raise SettingsError("Say the size of the audience once: a number, a share or a lowest score.")
         if (self.customers is not None and self.customers < 1) or any(
             v is not None and not 0 < v <= 1 for v in (self.share, self.min_score)
         ):
-            raise ModelError("The size of an audience is at least 1; a share or a lowest score is above 0 and up to 1.")
+            raise SettingsError(
+                "The size of an audience is at least 1; a share or a lowest score is above 0 and up to 1."
+            )
 
 
 def expand_seed(

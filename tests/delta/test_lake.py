@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from io import StringIO
 
 import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from rich.console import Console
 
+from jobs.context import Job
+from jobs.summary import print_table
 from lakehouse.columns import Column, Spec
 from lakehouse.declare import Append, table_of
-from lakehouse.errors import MigrationRefused, SegmentationError
+from lakehouse.errors import MigrationRefused, SegmentationError, SettingsError
 from lakehouse.lake import Lake
 from tests.support.rows import rows
 
@@ -127,8 +131,12 @@ def test_the_past_is_read_by_version_and_by_day(lake: Lake) -> None:
     lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", False)]))
     assert lake.read(CONSENT, version=one.version).collect()[0]["is_granted"] is True
     assert lake.read(CONSENT, day=date(2999, 1, 1)).collect()[0]["is_granted"] is False
-    with pytest.raises(SegmentationError, match="did not exist yet on 2001-01-01"):
-        lake.read(CONSENT, day=date(2001, 1, 1))
+    job = Job(lake.settings)
+    job.lake = lake
+    with pytest.raises(SettingsError, match="did not exist yet on 2001-01-01"):
+        print_table(job, Console(file=StringIO()), CONSENT, rows=1, day=date(2001, 1, 1))
+    with pytest.raises(SettingsError, match="has no version 99; its newest is"):
+        print_table(job, Console(file=StringIO()), CONSENT, rows=1, version=99)
 
 
 def test_a_frame_with_other_columns_is_refused_and_names_them(lake: Lake) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.audiences import audience_segments
-from lakehouse.errors import ModelError
+from lakehouse.errors import ModelError, SettingsError
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
 from models.audiences import build_customer_audiences
@@ -116,7 +116,7 @@ def test_features_name_the_audiences_made_until_the_day(spark: SparkSession) -> 
 
 @pytest.mark.parametrize("wrong", [{}, {"customers": 5, "share": 0.1}, {"customers": 0}, {"share": 1.5}])
 def test_a_size_that_says_nothing_or_too_much_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ModelError, match="size"):
+    with pytest.raises(SettingsError, match="size"):
         Size(**wrong)  # type: ignore[arg-type]
 
 

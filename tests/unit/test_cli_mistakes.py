@@ -27,6 +27,26 @@ def test_an_unknown_schema_names_the_known_ones() -> None:
     assert listed.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["activate", "--validate"], "goes with --dry-run"),
+        (["tables", "show", "gold.dim_customer", "--version", "1"], "say how many with --rows"),
+        (["tables", "show", "gold.dim_customer", "--day", "2018-01-01"], "say how many with --rows"),
+        (
+            ["tables", "show", "gold.dim_customer", "--rows", "1", "--version", "1", "--day", "2018-01-01"],
+            "leave one out",
+        ),
+        (["tables", "show", "gold.dim_customer", "--rows", "-3"], "--rows"),
+        (["models", "evaluate", "--cdnow", "nowhere.csv"], "does not exist"),
+    ],
+)
+def test_options_that_would_do_nothing_or_something_else_are_refused(asked: list[str], said: str) -> None:
+    answer = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
+    assert answer.exit_code == 2
+    assert said in answer.output
+
+
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_a_data_directory_that_is_a_file_is_a_wrong_setting(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()

@@ -399,7 +399,7 @@ def test_rules_joined_with_words_of_python_are_refused() -> None:
         lambda: not lapsed,
         lambda: 1 < 2 and not (lapsed | big),
     ):
-        with pytest.raises(TypeError, match="join rules with &, | and ~"):
+        with pytest.raises(TypeError, match=r"join rules with &, \| and ~"):
             wrong()
     assert Segment("s", "S", lapsed & big, customer_group_ids=("a",)).conditions[:2] == (lapsed, big)
 
