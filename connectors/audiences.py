@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from connectors.base import BatchDestination
 from connectors.brakes import flagged_words
-from connectors.engine import Connector
+from connectors.engine import Connector, understand
 from connectors.exchange import BatchRefused, Halted, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock
@@ -73,8 +73,8 @@ def name_audiences(
         if segment in waiting or segment in without:
             continue
         try:
-            found = connector.find_audience(name)
-            audience = found or connector.make_audience(name)
+            found = understand(connector.find_audience, name)
+            audience = found or understand(connector.make_audience, name)
         except (Halted, RetryLater, BatchRefused) as e:
             waiting[segment] = f"audience_not_made: {e.code}"
             continue
@@ -104,7 +104,7 @@ def record_sizes(
     rows = []
     for plan in report.plans:
         try:
-            size = connector.size(plan.place)
+            size = understand(connector.size, plan.place)
         except (Halted, RetryLater, BatchRefused):
             size = None
         rate = report.match_rates.get(plan.place)

@@ -7,17 +7,50 @@ known to be unknown, and is sent again.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from connectors.brakes import Brakes, PlacePlan
-from connectors.exchange import LANES, Batch, BatchRefused, Halted, Lane, Outcome, Place, RetryLater, Settled
+from connectors.exchange import (
+    LANES,
+    UNREADABLE,
+    Batch,
+    BatchRefused,
+    Halted,
+    Lane,
+    Outcome,
+    Place,
+    RetryLater,
+    Settled,
+)
 from connectors.ledger import Ledger, OpenReceipt, RowOutcome, RunReport
 from connectors.pace import Clock, Patience, Rate
 from lakehouse.logs import get_logger
 
 log = get_logger(__name__)
+T = TypeVar("T")
+
+
+def understand(ask: Callable[..., T], *said: Any) -> T:
+    """Returns what a connector makes of an answer; one whose shape is not the destination's tells nothing.
+
+    What stands between, such as a gateway, answers in words of its own. That must not end the run: other audiences
+    and destinations wait behind it, withdrawals among them.
+
+    Raises:
+        RetryLater: the answer could not be read; what became of the request is not known.
+    """
+    try:
+        return ask(*said)
+    except UNREADABLE as e:
+        # The place alone: the message may repeat what was in the answer.
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        where = f"{Path(at.filename).name}:{at.lineno}"
+        log.warning("answer not understood", extra={"error": type(e).__name__, "where": where})
+        raise RetryLater("answer_not_understood", may_be_applied=True) from None
 
 
 @dataclass(frozen=True)
@@ -231,7 +264,7 @@ class Engine:
             attempt += 1
             asked: float | None = None
             try:
-                sent = self.connector.send(part)
+                sent = understand(self.connector.send, part)
             except RetryLater as later:
                 was_applied |= later.may_be_applied
                 asked = later.wait_seconds
@@ -263,7 +296,7 @@ class Engine:
             still = []
             for receipt in waiting:
                 try:
-                    settled = self.connector.settle(receipt.receipt)
+                    settled = understand(self.connector.settle, receipt.receipt)
                 except (RetryLater, BatchRefused):
                     settled = None
                 except Halted as halted:

@@ -51,6 +51,10 @@ _STATUS: Final[Mapping[tuple[Op, Verdict], Status]] = {
 }
 
 
+UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading an answer raises when its shape is not the one the destination documents."""
+
+
 def next_op(is_wanted: bool, status: Status | None) -> Op | None:
     """Returns what a row needs, None when nothing.
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from connectors.exchange import BatchRefused, Halted, RetryLater
+from connectors.exchange import UNREADABLE, BatchRefused, Halted, RetryLater
 from connectors.pace import Clock, Pace, retry_after
 from lakehouse.errors import SettingsError
 
@@ -143,12 +143,16 @@ class Http:
             return self._client.request(method, url, content=content, params=params, headers=sent)
         except _NEVER_SENT as e:
             raise RetryLater(type(e).__name__, may_be_applied=False) from None
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
+            # Not only what breaks on the way: a body that cannot be unpacked does not say what became of the request.
             raise RetryLater(type(e).__name__, may_be_applied=True) from None
 
     def _judge(self, answer: httpx.Response, expected: tuple[int, ...]) -> httpx.Response:
         status = answer.status_code
-        asked = self._throttle(answer)
+        try:
+            asked = self._throttle(answer)
+        except UNREADABLE:
+            asked = None  # not in the destination's dialect, so not from it: the status decides
         if asked is not None:
             raise RetryLater("throttled", wait_seconds=asked or None, may_be_applied=False)
         if answer.is_success or status in expected:

@@ -54,7 +54,7 @@ class AccessToken:
             with httpx.Client(follow_redirects=False, verify=trusted(), timeout=30) as client:
                 body: dict[str, Any] = {"json": form} if self._as_json else {"data": form}
                 answer = client.post(self._url, **body)
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             raise RetryLater(type(e).__name__, may_be_applied=False) from None
         if answer.status_code >= 500 or answer.status_code == 429:
             raise RetryLater(f"token_{answer.status_code}", may_be_applied=False)
@@ -62,4 +62,4 @@ class AccessToken:
         if not answer.is_success or not said.get("access_token"):
             raise Halted(f"token_{answer.status_code}")
         self._token = str(said["access_token"])
-        self._until = self._clock.now() + float(said.get("expires_in", 3600)) - _EARLY_SECONDS
+        self._until = self._clock.now() + float(said.get("expires_in") or 3600) - _EARLY_SECONDS

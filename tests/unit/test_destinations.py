@@ -38,6 +38,34 @@ def ledger_of(world: World, people: list[Person] = PEOPLE) -> MemoryLedger:
     return MemoryLedger(world.kind, {PLACE: [world.wanted(p) for p in people]})
 
 
+NOT_ITS_WORDS = {
+    "text_for_an_error": Answer(400, {"error": "bad gateway", "errors": "bad gateway"}),
+    "gateway_json": Answer(502, {"error": "bad gateway", "code": "E_GATEWAY"}),
+    "text_for_results": Answer(200, {"error": "no", "code": "E", "errors": "x", "data": "x", "results": "x"}),
+    "waits_in_words": Answer(
+        429,
+        None,
+        {"X-RateLimit-Reset": "soon", "X-HubSpot-RateLimit-Interval-Milliseconds": "soon", "Retry-After": "soon"},
+    ),
+    "not_unpacked": Answer(200, {}, {"Content-Encoding": "gzip"}),
+}
+"""Answers of a gateway in front of a destination, and headers that are not what they should be."""
+
+
+@pytest.mark.parametrize("kind", sorted(WORLDS))
+@pytest.mark.parametrize("what", sorted(NOT_ITS_WORDS))
+def test_an_answer_in_other_words_than_the_destinations_ends_no_run(kind: str, what: str) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        ledger = ledger_of(world)
+        fake.play = lambda fault, request: NOT_ITS_WORDS[what]  # type: ignore[method-assign]
+        fake.faults.append(what)
+        run_once(ledger, destination, clock)
+        ledger.eligible = {PLACE: [world.wanted(p) for p in PEOPLE[:2]]}
+        fake.faults.append(what)
+        run_once(ledger, destination, clock, brakes=Brakes(max_removed_share=1))
+
+
 @pytest.mark.parametrize(
     ("kind", "fault", "seconds"),
     [

@@ -27,12 +27,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back. `body` None sends nothing and closes the connection, as a time-out after applying does."""
+    """What goes back: `body` as JSON, or `raw` as it is. `closes` sends nothing, as a time-out after applying does."""
 
     status: int
     body: Any = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     closes: bool = False
+    raw: bytes | None = None
 
 
 class Fake:
@@ -129,6 +130,7 @@ def serve(fake: Fake) -> Iterator[str]:
                 self.close_connection = True
                 return
             content = b"" if answer.status == 204 else json.dumps(answer.body).encode()
+            content = content if answer.raw is None else answer.raw
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
