@@ -180,6 +180,28 @@ def standard_throttle(answer: httpx.Response) -> float | None:
     return None
 
 
+def told(answer: httpx.Response, *names: str) -> dict[str, Any]:
+    """Returns a JSON object that holds at least one of these names, as the answers of the destination do.
+
+    Raises:
+        RetryLater: it holds none: a page of a proxy, or cut off. What became of the request is not known.
+    """
+    said = json_of(answer)
+    if not any(name in said for name in names):
+        raise RetryLater("no_answer_of_theirs", may_be_applied=True)
+    return said
+
+
+def gone(answer: httpx.Response) -> None:
+    """Check that a DELETE was answered as one is: 204, or 404 in the destination's words.
+
+    Raises:
+        RetryLater: it was not: somebody else answered, and what became of the request is not known.
+    """
+    if answer.status_code != 204 and not (answer.status_code == 404 and json_of(answer)):
+        raise RetryLater("no_answer_of_theirs", may_be_applied=True)
+
+
 def json_of(answer: httpx.Response) -> dict[str, Any]:
     """Returns a JSON object, empty when the answer is none; a destination behind a proxy may answer with a page."""
     try:

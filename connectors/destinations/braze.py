@@ -15,7 +15,7 @@ from pyspark.sql import Column
 from connectors.base import BatchDestination, ConsentChannel
 from connectors.engine import Limits
 from connectors.exchange import OK, Batch, BatchRefused, Outcome
-from connectors.http import json_of
+from connectors.http import told
 from connectors.pace import Clock, Rate
 from connectors.rest import RestConnector
 from connectors.secret import Secret
@@ -64,7 +64,7 @@ class BrazeConnector(RestConnector):
 
     def send(self, batch: Batch) -> Sequence[Outcome]:
         """Send one request. 201 may name rows it refused by their index; 400 refuses all."""
-        said = json_of(self.http.call("POST", "/users/track", self.body(batch)))
+        said = told(self.http.call("POST", "/users/track", self.body(batch)), "message")
         refused: dict[int, str] = {}
         for error in said.get("errors") or []:
             if not isinstance(error, Mapping):

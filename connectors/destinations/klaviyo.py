@@ -18,7 +18,7 @@ from pyspark.sql import Column
 from connectors.base import BatchDestination, ConsentChannel
 from connectors.engine import Limits
 from connectors.exchange import OK, Batch, BatchRefused, Outcome, Place, RetryLater, Settled
-from connectors.http import json_of
+from connectors.http import gone, json_of, told
 from connectors.identifiers import hash_identifier, normalise_email
 from connectors.pace import Clock, Rate
 from connectors.rest import RestConnector
@@ -98,7 +98,7 @@ class KlaviyoConnector(RestConnector):
         }
         if known:
             off = {"data": [{"type": "profile", "id": known[i]} for i in ids if i in known]}
-            self.http.call("DELETE", f"/api/lists/{self.audience_id(batch.place)}/relationships/profiles", off)
+            gone(self.http.call("DELETE", f"/api/lists/{self.audience_id(batch.place)}/relationships/profiles", off))
         return [OK if i in known else Outcome("ok", "unknown_there") for i in ids]
 
     def settle(self, receipt: str) -> Settled | None:
@@ -167,6 +167,6 @@ class KlaviyoConnector(RestConnector):
 
     def _find(self, ids: Sequence[str]) -> Iterator[tuple[str, str]]:
         params = {"filter": f"any(external_id,{json.dumps(list(ids), separators=(',', ':'))})", "page[size]": "100"}
-        said = json_of(self.http.call("GET", "/api/profiles", params=params))
-        for profile in said.get("data") or []:
+        # Whoever is not found is taken to be off the list, so that nothing was found must have been said.
+        for profile in told(self.http.call("GET", "/api/profiles", params=params), "data")["data"]:
             yield str((profile.get("attributes") or {}).get("external_id")), str(profile["id"])

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from connectors.base import BatchDestination, ConsentChannel
 from connectors.engine import Limits
 from connectors.exchange import OK, Batch, Outcome, Place
-from connectors.http import json_of
+from connectors.http import gone, json_of, told
 from connectors.identifiers import normalise_email
 from connectors.pace import Clock, Rate
 from connectors.rest import RestConnector
@@ -76,9 +76,9 @@ class MailchimpConnector(RestConnector):
         if batch.op == "remove":
             for row in batch.rows:
                 # 404: it is off the segment already.
-                self.http.call("DELETE", f"{place}/members/{row.keys['email_md5']}", expected=(404,))
+                gone(self.http.call("DELETE", f"{place}/members/{row.keys['email_md5']}", expected=(404,)))
             return [OK] * len(batch.rows)
-        said = json_of(self.http.call("POST", place, self.body(batch)))
+        said = told(self.http.call("POST", place, self.body(batch)), "total_added", "error_count")
         refused: dict[str, str] = {}
         for error in said.get("errors") or []:
             for address in error.get("email_addresses") or []:

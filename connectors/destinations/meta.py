@@ -102,6 +102,8 @@ class MetaConnector(RestConnector):
         method = "POST" if batch.op == "add" else "DELETE"
         body = self.body(batch)
         said = self._asked(method, f"/{self.audience_id(batch.place)}/users", body)
+        if "num_received" not in said and "audience_id" not in said:
+            raise RetryLater("no_answer_of_theirs", may_be_applied=True)
         invalid = int(said.get("num_invalid_entries") or 0)
         if not invalid:
             return [OK] * len(batch.rows)

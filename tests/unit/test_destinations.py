@@ -38,6 +38,24 @@ def ledger_of(world: World, people: list[Person] = PEOPLE) -> MemoryLedger:
     return MemoryLedger(world.kind, {PLACE: [world.wanted(p) for p in people]})
 
 
+@pytest.mark.parametrize("kind", sorted(set(WORLDS) - {"webhook"}))  # of a webhook, the status is the whole answer
+@pytest.mark.parametrize("page", [b"<html>Sign in</html>", b"", b'{"audience_id'])
+def test_a_page_in_place_of_an_answer_is_no_success(kind: str, page: bytes) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        fake.play = lambda fault, request: Answer(200, raw=page)  # type: ignore[method-assign]
+        fake.asks_until_done = 0  # type: ignore[attr-defined]
+        ledger = ledger_of(world)
+        for people in (PEOPLE, PEOPLE[:2]):
+            ledger.eligible = {PLACE: [world.wanted(p) for p in people]}
+            fake.faults.append("page")
+            for _ in range(8):
+                run_once(ledger, destination, clock, brakes=Brakes(max_removed_share=1))
+                clock.sleep(3600)
+
+            assert present(fake, world) == {item for p in people for item in world.items(p)}
+
+
 NOT_ITS_WORDS = {
     "text_for_an_error": Answer(400, {"error": "bad gateway", "errors": "bad gateway"}),
     "gateway_json": Answer(502, {"error": "bad gateway", "code": "E_GATEWAY"}),
