@@ -109,17 +109,22 @@ class KlaviyoConnector(RestConnector):
             return None
         if about["status"] == "cancelled":
             return Settled("retry", "cancelled")
-        rejected: dict[str, str] = {}
-        if int(about.get("failed_count") or 0):
-            errors = json_of(self.http.call("GET", f"/api/profile-bulk-import-jobs/{receipt}/import-errors"))
-            for error in errors.get("data") or []:
-                told = error.get("attributes") or {}
-                original = told.get("original_payload") or {}
-                member = original.get("external_id") or (original.get("attributes") or {}).get("external_id")
-                rejected[str(member)] = str(told.get("code") or "invalid")
-            if not rejected:
-                raise BatchRefused("errors_not_told")
+        rejected = dict(self._refused(receipt)) if int(about.get("failed_count") or 0) else {}
+        if not rejected and about.get("failed_count"):
+            raise BatchRefused("errors_not_told")
         return Settled("ok", rejected=rejected)
+
+    def _refused(self, receipt: str) -> Iterator[tuple[str, str]]:
+        """Yields member and reason of every profile an import refused; Klaviyo tells them in pages of 20."""
+        path: str | None = f"/api/profile-bulk-import-jobs/{receipt}/import-errors"
+        while path:
+            said = told(self.http.call("GET", path), "data")
+            for error in said["data"]:
+                about = error.get("attributes") or {}
+                original = about.get("original_payload") or {}
+                member = original.get("external_id") or (original.get("attributes") or {}).get("external_id")
+                yield str(member), str(about.get("code") or "invalid")
+            path = (said.get("links") or {}).get("next")
 
     def body(self, batch: Batch) -> dict[str, Any]:
         """Returns the import job of a batch; the campaign's content goes along as properties of the profile."""

@@ -332,6 +332,19 @@ def test_a_refused_token_halts_and_leaves_all_to_the_next_run(kind: str, monkeyp
         assert fake.state == {}
 
 
+def test_every_profile_an_import_refused_is_told_however_many_pages_it_takes() -> None:
+    world, clock = WORLDS["klaviyo"], FakeClock()
+    people = [Person(n) for n in range(60)]
+    with opened(world, clock) as (fake, destination):
+        fake.unusable = {p.email for p in people[:45]}  # type: ignore[attr-defined]
+        ledger = ledger_of(world, people)
+        for _ in range(3):
+            run_once(ledger, destination, clock, rows=100)
+            clock.sleep(3600)
+    assert sum(m.status == "rejected" for m in ledger.members.values()) == 45
+    assert sum(m.status == "present" for m in ledger.members.values()) == 15
+
+
 def test_a_receiver_that_is_gone_is_left_alone() -> None:
     world, clock = WORLDS["webhook"], FakeClock()
     with opened(world, clock) as (fake, destination):

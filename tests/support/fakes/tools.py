@@ -36,7 +36,7 @@ class FakeKlaviyo(Fake):
         if (request.method, request.path) == ("POST", "/api/profile-bulk-import-jobs"):
             return self._import(request)
         if found := re.fullmatch(r"/api/profile-bulk-import-jobs/([^/]+)(/import-errors)?", request.path):
-            return self._job(found[1], bool(found[2]))
+            return self._job(found[1], int(request.query.get("page[cursor]", 0)) if found[2] else None)
         if (request.method, request.path) == ("GET", "/api/profiles"):
             ids = json.loads(re.fullmatch(r"any\(external_id,(\[.*\])\)", request.query["filter"])[1])  # type: ignore[index]
             self.check(len(ids) <= 100, "at most 100 values in a filter")
@@ -87,12 +87,17 @@ class FakeKlaviyo(Fake):
         self.jobs[job] = {"left": self.asks_until_done, "failed": failed}
         return Answer(202, {"data": {"type": "profile-bulk-import-job", "id": job}})
 
-    def _job(self, job: str, errors: bool) -> Answer:
+    def _job(self, job: str, errors_from: int | None) -> Answer:
         if job not in self.jobs:
             return Answer(404)
         known = self.jobs[job]
-        if errors:
-            return Answer(200, {"data": known["failed"]})
+        if errors_from is not None:
+            until = errors_from + 20
+            more = f"/api/profile-bulk-import-jobs/{job}/import-errors?page%5Bcursor%5D={until}"
+            is_last = until >= len(known["failed"])
+            return Answer(
+                200, {"data": known["failed"][errors_from:until], "links": {"next": None if is_last else more}}
+            )
         known["left"] -= 1
         status = "processing" if known["left"] >= 0 else "complete"
         return Answer(
