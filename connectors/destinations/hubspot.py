@@ -118,6 +118,8 @@ class HubSpotConnector(RestConnector):
     def _find(self, digests: Sequence[str]) -> dict[str, str]:
         """Record ids of contacts by digest; 207 tells of those that do not exist."""
         name = self.config.key_property
+        # Two people may share an address, which is one contact: asked for twice, it would seem that one is missing.
+        digests = sorted(set(digests))
         answer = self.http.call(
             "POST",
             f"{self.config.contacts_path}/batch/read",

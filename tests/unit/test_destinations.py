@@ -345,6 +345,20 @@ def test_every_profile_an_import_refused_is_told_however_many_pages_it_takes() -
     assert sum(m.status == "present" for m in ledger.members.values()) == 15
 
 
+@pytest.mark.parametrize("kind", ["hubspot", "mailchimp"])
+def test_two_people_with_one_address_leave_together(kind: str) -> None:
+    world, clock = WORLDS[kind], FakeClock()
+    twin = [replace(world.wanted(PEOPLE[0]), member_id=PEOPLE[n].member_id) for n in range(2)]
+    with opened(world, clock) as (fake, destination):
+        ledger = MemoryLedger(kind, {PLACE: twin})
+        run_once(ledger, destination, clock)
+        assert present(fake, world) == world.items(PEOPLE[0])
+        ledger.eligible = {PLACE: []}
+        run_once(ledger, destination, clock)
+        assert present(fake, world) == set()
+    assert {m.status for m in ledger.members.values()} == {"removed"}
+
+
 def test_a_receiver_that_is_gone_is_left_alone() -> None:
     world, clock = WORLDS["webhook"], FakeClock()
     with opened(world, clock) as (fake, destination):
