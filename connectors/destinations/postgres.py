@@ -16,9 +16,9 @@ from pyspark.sql import Column
 from connectors.base import BatchDestination
 from connectors.engine import Connector, Limits
 from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, Place, RetryLater
+from connectors.extras import need_extra
 from connectors.pace import Clock
 from connectors.secret import Secret
-from lakehouse.errors import MachineError
 
 if TYPE_CHECKING:
     import psycopg
@@ -74,6 +74,7 @@ class PostgresConnector(Connector):
 
     def send(self, batch: Batch) -> Sequence[Outcome]:
         """Stage the batch by COPY and merge it, in one transaction."""
+        need_extra("psycopg", "postgres")
         import psycopg
         from psycopg import sql
 
@@ -103,6 +104,7 @@ class PostgresConnector(Connector):
 
     def listed(self, place: Place) -> Iterator[str]:
         """Yields the id of every member."""
+        need_extra("psycopg", "postgres")
         from psycopg import sql
 
         statement = sql.SQL("SELECT DISTINCT member_id FROM {} WHERE website_id = %s AND segment_id = %s AND is_member")
@@ -122,11 +124,9 @@ class PostgresConnector(Connector):
         return sql.Identifier(self.config.table_schema, self.config.table)
 
     def _connection(self) -> psycopg.Connection:
-        try:
-            import psycopg
-            from psycopg import conninfo, sql
-        except ImportError as e:
-            raise MachineError("PostgreSQL needs the extra: uv sync --extra postgres") from e
+        import psycopg
+        from psycopg import conninfo, sql
+
         if self._open is not None and not self._open.closed:
             return self._open
         said = conninfo.conninfo_to_dict(self.config.dsn.reveal())

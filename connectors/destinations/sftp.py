@@ -16,9 +16,9 @@ from pydantic import Field
 from connectors.base import BatchDestination
 from connectors.engine import Connector, Limits
 from connectors.exchange import OK, Batch, Halted, Outcome, RetryLater
+from connectors.extras import need_extra
 from connectors.pace import Clock
 from connectors.secret import Secret
-from lakehouse.errors import MachineError
 
 if TYPE_CHECKING:
     import paramiko
@@ -70,6 +70,7 @@ class SftpConnector(Connector):
 
     def send(self, batch: Batch) -> Sequence[Outcome]:
         """Write one file."""
+        need_extra("paramiko", "sftp")
         import paramiko
 
         content = self.content(batch)
@@ -114,11 +115,9 @@ class SftpConnector(Connector):
             self._client = None
 
     def _connection(self) -> paramiko.SSHClient:
-        try:
-            import paramiko
-            from paramiko.hostkeys import HostKeyEntry
-        except ImportError as e:
-            raise MachineError("SFTP needs the extra: uv sync --extra sftp") from e
+        import paramiko
+        from paramiko.hostkeys import HostKeyEntry
+
         if self._client is not None:
             return self._client
         c = self.config

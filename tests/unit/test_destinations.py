@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from connectors.destinations import kinds, load_destinations
 from connectors.destinations.google import GoogleDestination
 from connectors.destinations.webhook import sign
 from connectors.engine import Engine
-from connectors.exchange import Halted, NotEligible, Place, cut_batches, next_op, next_status
+from connectors.exchange import Halted, NotEligible, Place, Row, cut_batches, next_op, next_status
 from connectors.http import Http, check_url, standard_throttle
 from connectors.pace import Pace, Patience, Rate, retry_after
 from connectors.rest import redact
@@ -526,6 +527,25 @@ def exchange_sets() -> tuple[Any, ...]:
     from connectors import exchange
 
     return exchange.STATUSES, exchange.VERDICTS, exchange.LANES
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "settings"),
+    [
+        ("paramiko", "sftp", {"host": "h", "user": "u", "host_key": "ssh-ed25519 AAAA"}),
+        ("psycopg", "postgres", {"dsn": "env:TEST_TOKEN"}),
+        ("confluent_kafka", "kafka", {"bootstrap_servers": "localhost:9", "topic": "t", "security": "plaintext"}),
+    ],
+)
+def test_a_client_that_is_not_installed_is_asked_for_by_its_extra(
+    module: str, extra: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    connector = kinds()[extra].model_validate({"name": "x", "kind": extra, **settings}).connect(FakeClock())  # type: ignore[attr-defined]
+    row = Row(sha("a"), "k", sha("e"), {"email_sha256": sha("b")})
+    (batch,) = cut_batches(PLACE, "add", [row], 10)
+    with pytest.raises(MachineError, match=f"uv sync --extra {extra}"):
+        connector.send(batch)
 
 
 def test_a_part_of_a_batch_holds_nobody_else() -> None:
