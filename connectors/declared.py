@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.yaml_file import read_yaml
+from lakehouse.yaml_file import GivenTwice, read_yaml
 
 Declared = TypeVar("Declared", bound=BaseModel)
 
@@ -38,7 +38,12 @@ def load_declared(
             # No more than the place: an excerpt could show a secret.
             mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
             at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            problems.append(f"{path.name}{at}: is not a YAML mapping: {type(error).__name__}")
+            what_is = (
+                str(error.problem)
+                if isinstance(error, GivenTwice)
+                else f"is not a YAML mapping: {type(error).__name__}"
+            )
+            problems.append(f"{path.name}{at}: {what_is}")
             continue
         try:
             kind = kind_of(said)

@@ -9,6 +9,10 @@ from typing import Any
 import yaml
 
 
+class GivenTwice(yaml.constructor.ConstructorError):
+    """A key stands twice in one mapping; its `problem` names the key and no value."""
+
+
 def read_yaml(path: Path) -> Any:
     """Returns what a YAML file holds, as `parse_yaml` does.
 
@@ -43,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 # YAML takes the last one, so that an earlier one is edited in vain.
-                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
+                raise GivenTwice(None, None, f"'{key.value}' is given twice", key.start_mark)
             if isinstance(key, yaml.ScalarNode):
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)

@@ -529,6 +529,18 @@ def exchange_sets() -> tuple[Any, ...]:
     return exchange.STATUSES, exchange.VERDICTS, exchange.LANES
 
 
+def test_a_setting_given_twice_is_refused_rather_than_the_last_taken(tmp_path: Path) -> None:
+    said = "kind: webhook\nbase_url: https://x.example\nsecret: env:S\nconsent: email\nregions: [DE]\nconsent: ads\n"
+    (tmp_path / "shop.yml").write_text(said)
+    with pytest.raises(SettingsError, match=r"shop\.yml, line 6, column 1: 'consent' is given twice"):
+        load_destinations(tmp_path)
+    (tmp_path / "shop.yml").write_text(
+        said.removesuffix("consent: ads\n") + "holdouts: {a: {share: 0.1, salt: x, salt: y}}"
+    )
+    with pytest.raises(SettingsError, match="'salt' is given twice"):
+        load_destinations(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("module", "extra", "settings"),
     [
