@@ -22,7 +22,7 @@ from connectors.audiences import (
 from connectors.base import BatchDestination
 from connectors.brakes import Brakes, PlacePlan
 from connectors.campaigns import Campaign, load_activation, not_due
-from connectors.delivery import choose_destinations, published_segments
+from connectors.delivery import choose_destinations, inactive_segments, published_segments
 from connectors.delta_ledger import DeltaLedger, open_ledger
 from connectors.engine import Engine
 from connectors.erasure import forget_erased
@@ -223,8 +223,10 @@ class Activation:
 
     def ledger(self, destination: BatchDestination, audience: Audience | None = None) -> DeltaLedger:
         """Returns the ledger of a destination for this run, over the audience that is eligible now."""
-        known = published_segments(self.lake, destination.chosen_segments)
-        names = {s: known[s].name for s in (destination.chosen_segments or known)}
+        inactive = inactive_segments(self.lake, destination.chosen_segments)
+        chosen = [s for s in destination.chosen_segments if s not in inactive]
+        known = published_segments(self.lake, chosen)
+        names = {s: known[s].name for s in (chosen if destination.chosen_segments else known)}
         return open_ledger(
             self.lake,
             destination,

@@ -112,6 +112,12 @@ def published_segments(lake: Lake, asked: Collection[str]) -> dict[str, Exported
     return known
 
 
+def inactive_segments(lake: Lake, asked: Collection[str]) -> set[str]:
+    """Returns those asked for that are published as inactive: they have no members, which is no mistake of naming."""
+    rows = lake.read("gold.customer_segment").where(~F.col(S.is_active) & F.col(S.segment_id).isin(list(asked)))
+    return {r[0] for r in rows.select(S.segment_id).distinct().collect()}
+
+
 def choose_destinations(declared: tuple[DestinationConfig, ...], asked: Collection[str]) -> list[DestinationConfig]:
     """Returns the active destinations asked for, all when none is.
 

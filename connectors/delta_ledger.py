@@ -175,11 +175,14 @@ class DeltaLedger:
     # Planning --------------------------------------------------------------------------------------------------
 
     def plan(self, *, write: bool = True) -> Sequence[PlacePlan]:
-        """Compare who is eligible with what the destination acknowledged; see `plan_changes`."""
-        there = self._of(M).where(F.col(M.segment_id).isin(*self._segments))
+        """Compare who is eligible with what the destination acknowledged; see `plan_changes`.
+
+        Segments that no longer leave are compared too: nobody of theirs is wanted, and whoever withdraws must be
+        taken away from wherever they were sent.
+        """
         self._changes = plan_changes(
             self._audience,
-            there,
+            self._of(M),
             destination=self._destination,
             segments=tuple(self._segments),
             run_id=self._run_id,
@@ -207,7 +210,7 @@ class DeltaLedger:
         )
         add(
             self._of(M)
-            .where(F.col("segment_id").isin(*self._segments))
+            .where(F.col(M.status) != "removed")  # an audience that was emptied is none of this run's
             .groupBy(*PLACE)
             .agg(F.count_if(F.col(M.status) == "present").alias("present"))
         )
@@ -216,7 +219,7 @@ class DeltaLedger:
         plans = [
             PlacePlan(
                 place,
-                self._segments[place.segment_id],
+                self._segments.get(place.segment_id, place.segment_id),
                 *(c.get(k, 0) for k in ("members", "eligible", "present", "withdrawal", "removal", "addition")),
             )
             for place, c in sorted(found.items(), key=lambda i: (i[0].website_id, i[0].segment_id))

@@ -265,6 +265,27 @@ def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: La
     assert "x.example" not in told
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_whoever_withdraws_leaves_a_segment_that_is_sent_no_longer(shop: Lake, is_named: bool) -> None:
+    clock = FakeClock()
+    with opened(WORLDS["webhook"], clock) as (fake, destination):
+        # All active segments, or those its file names.
+        destination = destination.model_copy(update={"audiences": {}, "segments": ("vip",) if is_named else ()})
+        assert activation(shop, destination, clock, "one").run()["webhook"].ok == 4
+        retired = {"segment_id": "vip", "name": "Best customers", "version": "v1", "is_active": False}
+        shop.write("gold.customer_segment", rows(shop.spark, "gold.customer_segment", [retired]))
+        put_in_segment(shop, [], gone=(1, 2, 3, 4, 5))
+        grant(shop, {"bob": False})
+
+        two = activation(shop, destination, clock, "two", is_confirmed=False).run()["webhook"]
+        assert fake.state["vip"] == {member(n) for n in ("ann", "cy", "dee")}
+        assert two.held == {Place("shop", "vip"): "segment_empty"}
+
+        three = activation(shop, destination, clock, "three").run()["webhook"]
+        assert (three.ok, fake.state["vip"]) == (3, set())
+        assert activation(shop, destination, clock, "four", is_confirmed=False).run()["webhook"].planned == 0
+
+
 def sales(lake: Lake, *lines: tuple[int, date, float]) -> None:
     made = [
         {
