@@ -24,9 +24,9 @@ from connectors.brakes import Brakes, PlacePlan
 from connectors.campaigns import Campaign, load_activation, not_due
 from connectors.delivery import choose_destinations, inactive_segments, published_segments
 from connectors.delta_ledger import DeltaLedger, open_ledger
-from connectors.engine import Engine
+from connectors.engine import Connector, Engine, understand
 from connectors.erasure import forget_erased
-from connectors.exchange import LANES, Place
+from connectors.exchange import LANES, Batch, BatchRefused, Halted, Place, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock, Patience, SystemClock
 from connectors.rest import redact
@@ -178,7 +178,7 @@ class Activation:
             if window:
                 batch = next((b for b in window if b.op == "add"), window[0])
                 body = json.dumps(redact(connector.body(batch)), indent=2) if batch.op == "add" else ""
-                verdict = connector.validate(batch) if validate else None
+                verdict = _verdict(connector, batch) if validate else None
             found.append(Preview(declared.name, plans, held, notes, body, verdict))
         return found
 
@@ -195,14 +195,13 @@ class Activation:
                 mine = present.where(
                     (F.col(M.website_id) == place.website_id) & (F.col(M.segment_id) == place.segment_id)
                 )
-                listed = connector.listed(place)
-                if listed is None:
+                theirs = _listed(connector, destination.name, place)
+                if theirs is None:
                     found.append(Reconciliation(destination.name, place, int(mine.count()), None))
                     continue
                 by = connector.listed_by
                 known_by = F.col(by) if by in (M.remote_id, M.member_id) else F.col(M.keys)[by]
                 ours = {r[0] for r in mine.select(known_by).collect()}
-                theirs = set(listed)
                 found.append(
                     Reconciliation(
                         destination.name, place, len(ours), len(theirs), len(ours - theirs), len(theirs - ours)
@@ -284,6 +283,31 @@ def open_activation(
     declared, campaigns = load_activation(settings.conf_dir, asked if is_preview else ())
     chosen = [d for d in choose_destinations(declared, asked) if isinstance(d, BatchDestination)]
     return Activation(lake, chosen, as_of, run_id, started_at, campaigns=campaigns, **choices)
+
+
+def _verdict(connector: Connector, batch: Batch) -> str | None:
+    """What the destination says of a batch it checks; a dry run goes on where it cannot be asked."""
+    try:
+        return understand(connector.validate, batch)
+    except (BatchRefused, Halted, RetryLater) as e:
+        return f"nothing, it cannot be asked ({e.code})"
+
+
+def _listed(connector: Connector, name: str, place: Place) -> set[str] | None:
+    """Who is in an audience there; None where it does not tell.
+
+    Raises:
+        ActivationHeld: it tells, but not now.
+    """
+
+    def ask() -> set[str] | None:
+        listed = connector.listed(place)
+        return None if listed is None else set(listed)
+
+    try:
+        return understand(ask)
+    except (BatchRefused, Halted, RetryLater) as e:
+        raise ActivationHeld(f"{name} cannot be asked who is in {place.segment_id}: {e.code}.") from None
 
 
 def activation_queue(lake: Lake) -> DataFrame:

@@ -20,7 +20,7 @@ from pyspark.sql import Column
 from connectors.base import BatchDestination, ConsentChannel
 from connectors.engine import Limits
 from connectors.exchange import OK, Batch, Outcome, Place, RetryLater
-from connectors.http import json_of
+from connectors.http import json_of, told
 from connectors.identifiers import hash_identifier, normalise_email
 from connectors.pace import Clock, Rate
 from connectors.rest import RestConnector
@@ -148,7 +148,7 @@ class HubSpotConnector(RestConnector):
         while True:
             params = {"limit": "250", **({"after": after} if after else {})}
             path = f"{self.config.lists_path}/{self.audience_id(place)}/memberships"
-            said = json_of(self.http.call("GET", path, params=params))
+            said = told(self.http.call("GET", path, params=params), "results")
             yield from (str(r["recordId"]) for r in said.get("results") or [])
             after = str(((said.get("paging") or {}).get("next") or {}).get("after") or "")
             if not after:

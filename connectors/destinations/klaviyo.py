@@ -166,7 +166,7 @@ class KlaviyoConnector(RestConnector):
         path: str | None = f"/api/lists/{self.audience_id(place)}/profiles"
         params: Mapping[str, str] | None = {"fields[profile]": "external_id", "page[size]": "100"}
         while path:
-            said = json_of(self.http.call("GET", path, params=params))
+            said = told(self.http.call("GET", path, params=params), "data")
             yield from (str((p.get("attributes") or {}).get("external_id")) for p in said.get("data") or [])
             path, params = (said.get("links") or {}).get("next"), None
 

@@ -117,7 +117,7 @@ class MailchimpConnector(RestConnector):
         path = f"/3.0/lists/{self.config.list_id}/segments/{self.audience_id(place)}/members"
         while True:
             params = {"count": "1000", "offset": str(offset), "fields": "members.id,total_items"}
-            found = json_of(self.http.call("GET", path, params=params)).get("members") or []
+            found = told(self.http.call("GET", path, params=params), "members")["members"]
             yield from (str(m["id"]) for m in found)
             offset += len(found)
             if len(found) < 1000:

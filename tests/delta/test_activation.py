@@ -32,7 +32,7 @@ from lakehouse.lake import Lake
 from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, sha
 from tests.support.clock import FakeClock
 from tests.support.fakes.advertising import FakeMeta
-from tests.support.fakes.server import Request
+from tests.support.fakes.server import Answer, Request
 from tests.support.rows import rows
 
 pytestmark = [pytest.mark.spark, pytest.mark.delta, pytest.mark.slow]
@@ -259,10 +259,24 @@ def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: La
         assert fake.state[WORLDS[kind].place] == {member(n) for n in who}
         sent = "".join(r.raw.decode() for r in fake.seen)
         (check,) = activation(shop, destination, clock, "look").reconcile()
+        if kind == "klaviyo":
+            for answer in (Answer(403), Answer(200, raw=b"<html>")):
+                fake.handle = lambda r, answer=answer: answer  # type: ignore[method-assign, misc]
+                with pytest.raises(ActivationHeld, match="cannot be asked who is in vip"):
+                    activation(shop, destination, clock, "look").reconcile()
     assert ("ann@x.example" in sent) == (kind == "klaviyo")
     assert (check.ledger, check.there, check.missing, check.extra) == (len(who), {"klaviyo": 2}.get(kind), 0, 0)
     told = json.dumps([r.asDict() for t in TABLES for r in shop.read(t).collect()], default=str)
     assert "x.example" not in told
+
+
+def test_a_dry_run_says_so_where_the_destination_cannot_be_asked(shop: Lake) -> None:
+    clock = FakeClock()
+    with opened(WORLDS["google"], clock) as (fake, destination):
+        fake.handle = lambda r: Answer(401)  # type: ignore[method-assign]
+        (preview,) = activation(shop, destination, clock, "look").preview(validate=True)
+    assert preview.plans[0].additions == 4
+    assert preview.validated == "nothing, it cannot be asked (token_401)"
 
 
 @pytest.mark.parametrize("is_named", [True, False])
