@@ -34,9 +34,12 @@ from connectors.results import LEAST_PEOPLE, assign_arms
 from connectors.switch import Switch
 from lakehouse.errors import SegmentationError
 from lakehouse.lake import Lake
+from lakehouse.logs import get_logger
 from lakehouse.settings import Settings
 from lakehouse.tables.activation import ActivationMember as M
 from lakehouse.tables.activation import ActivationOutcome as O
+
+log = get_logger(__name__)
 
 
 class ActivationHeld(SegmentationError):
@@ -102,44 +105,59 @@ class Activation:
     is_forced: bool = False
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, RunReport]:
-        """Bring every destination to who is eligible now; returns a report per destination."""
-        reports = {}
+        """Bring every destination to who is eligible now; returns a report per destination.
+
+        Raises:
+            SegmentationError: what was wrong with the first that could not begin, such as a secret that is not there;
+                the others have been served all the same, for withdrawals must not wait behind it.
+        """
+        reports, failed = {}, []
         for declared in self.destinations:
-            name = declared.name
-            told = (lambda done, total, name=name: progress(name, done, total)) if progress else None
-            is_stopped = Switch(self.lake, name)
-            destination, waiting = known_audiences(self.lake, declared), self._waiting(name)
-            if missing_audiences(destination) and not is_stopped():
-                destination, unmade = name_audiences(
-                    self.lake,
-                    destination,
-                    destination.connect(self.clock),
-                    run_id=self.run_id,
-                    clock=self.clock,
-                    without=waiting,
-                )
-                waiting |= unmade
-            connector = destination.connect(self.clock)
-            audience = self.audience(destination)
-            engine = Engine(
-                connector,
-                self.ledger(destination, audience),
-                self.clock,
-                self._brakes(destination, connector.limits.reads_names, waiting),
-                Patience(attempts=destination.attempts),
-                is_stopped,
-                destination.settle_seconds,
-                told,
-            )
-            report = reports[name] = engine.run()
-            if report.state == "done":
-                record_sizes(self.lake, destination, connector, report, run_id=self.run_id, clock=self.clock)
-                # Of a campaign that was held back, nobody has been sent: it begins with a run that sends.
-                held = {p.segment_id for p in report.held}
-                began = [c for c in self.campaigns if c.destination == name and c.segment_id not in held]
-                assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id)
-                forget_erased(self.lake, name, as_of=self.as_of, run_id=self.run_id, recorded_at=self.started_at)
+            try:
+                reports[declared.name] = self._bring(declared, progress)
+            except SegmentationError as e:
+                log.exception("destination not served", extra={"destination": declared.name})
+                failed.append(e)
+        if failed:
+            raise failed[0]
         return reports
+
+    def _bring(self, declared: BatchDestination, progress: Callable[[str, int, int], None] | None) -> RunReport:
+        name = declared.name
+        told = (lambda done, total: progress(name, done, total)) if progress else None
+        is_stopped = Switch(self.lake, name)
+        destination, waiting = known_audiences(self.lake, declared), self._waiting(name)
+        if missing_audiences(destination) and not is_stopped():
+            destination, unmade = name_audiences(
+                self.lake,
+                destination,
+                destination.connect(self.clock),
+                run_id=self.run_id,
+                clock=self.clock,
+                without=waiting,
+            )
+            waiting |= unmade
+        connector = destination.connect(self.clock)
+        audience = self.audience(destination)
+        engine = Engine(
+            connector,
+            self.ledger(destination, audience),
+            self.clock,
+            self._brakes(destination, connector.limits.reads_names, waiting),
+            Patience(attempts=destination.attempts),
+            is_stopped,
+            destination.settle_seconds,
+            told,
+        )
+        report = engine.run()
+        if report.state == "done":
+            record_sizes(self.lake, destination, connector, report, run_id=self.run_id, clock=self.clock)
+            # Of a campaign that was held back, nobody has been sent: it begins with a run that sends.
+            held = {p.segment_id for p in report.held}
+            began = [c for c in self.campaigns if c.destination == name and c.segment_id not in held]
+            assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id)
+            forget_erased(self.lake, name, as_of=self.as_of, run_id=self.run_id, recorded_at=self.started_at)
+        return report
 
     def preview(self, *, validate: bool = False) -> list[Preview]:
         """Plan and change nothing: counts, what a brake would hold, and one redacted body per destination.

@@ -23,11 +23,12 @@ from connectors.delta_ledger import open_ledger
 from connectors.engine import Engine
 from connectors.exchange import Batch, NotEligible, Place, Row
 from connectors.results import measure_arms
+from connectors.secret import Secret
 from connectors.suppression import suppress
 from connectors.switch import set_switch
 from jobs import activate as commands
 from jobs.progress import Progress
-from lakehouse.errors import SettingsError
+from lakehouse.errors import MachineError, SettingsError
 from lakehouse.lake import Lake
 from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, sha
 from tests.support.clock import FakeClock
@@ -268,6 +269,17 @@ def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: La
     assert (check.ledger, check.there, check.missing, check.extra) == (len(who), {"klaviyo": 2}.get(kind), 0, 0)
     told = json.dumps([r.asDict() for t in TABLES for r in shop.read(t).collect()], default=str)
     assert "x.example" not in told
+
+
+def test_a_destination_without_its_secret_does_not_keep_the_others_waiting(shop: Lake) -> None:
+    clock = FakeClock()
+    with opened(WORLDS["webhook"], clock) as (fake, destination):
+        first = destination.model_copy(update={"name": "a_first", "secret": Secret("env:NOWHERE")})
+        both = Activation(shop, [first, destination], date(2026, 1, 2), "one", AT, clock)
+        with pytest.raises(MachineError, match="env:NOWHERE"):
+            both.run()
+    assert len(fake.state["vip"]) == 4
+    assert shop.read("gold.activation_run").where("destination = 'webhook'").collect()[0].state == "done"
 
 
 def test_a_dry_run_says_so_where_the_destination_cannot_be_asked(shop: Lake) -> None:
