@@ -11,6 +11,7 @@ from connectors.engine import Connector
 from connectors.exchange import Halted, Place
 from connectors.http import Http, Throttle, standard_throttle
 from connectors.pace import Clock, Pace
+from lakehouse.logs import redact as masked
 
 JOINT: Final = "\x1f"
 """Between the parts of a key made of several values, such as an address."""
@@ -55,6 +56,11 @@ class RestConnector(Connector):
         if found is None:
             raise Halted("no_audience_id", whole=False)
         return found
+
+
+def reason_in(words: object) -> str:
+    """Returns the words of a refusal as a code; they may name the person, and a code is kept for a year."""
+    return "_".join(masked(str(words)).lower().split())[:60]
 
 
 def redact(body: Any, rows: int = 2) -> Any:

@@ -17,7 +17,7 @@ from connectors.engine import Limits
 from connectors.exchange import OK, Batch, BatchRefused, Outcome
 from connectors.http import told
 from connectors.pace import Clock, Rate
-from connectors.rest import RestConnector
+from connectors.rest import RestConnector, reason_in
 from connectors.secret import Secret
 
 
@@ -70,7 +70,7 @@ class BrazeConnector(RestConnector):
             if not isinstance(error, Mapping):
                 raise BatchRefused("errors_not_told")
             if error.get("input_array") == "attributes" and error.get("index") is not None:
-                refused[int(error["index"])] = "_".join(str(error.get("type") or "refused").lower().split())[:60]
+                refused[int(error["index"])] = reason_in(error.get("type") or "refused")
         return [Outcome("reject", refused[i]) if i in refused else OK for i in range(len(batch.rows))]
 
     def body(self, batch: Batch) -> dict[str, Any]:

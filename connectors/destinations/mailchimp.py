@@ -20,7 +20,7 @@ from connectors.exchange import OK, Batch, Outcome, Place
 from connectors.http import gone, json_of, told
 from connectors.identifiers import normalise_email
 from connectors.pace import Clock, Rate
-from connectors.rest import RestConnector
+from connectors.rest import RestConnector, reason_in
 from connectors.secret import Secret
 
 
@@ -82,7 +82,7 @@ class MailchimpConnector(RestConnector):
         refused: dict[str, str] = {}
         for error in said.get("errors") or []:
             for address in error.get("email_addresses") or []:
-                refused[str(address)] = "_".join(str(error.get("error") or "refused").lower().split())[:60]
+                refused[str(address)] = reason_in(error.get("error") or "refused")
         missing = int(said.get("error_count") or 0) > 0 and not refused
         if missing:
             return [Outcome("unknown", "errors_not_told")] * len(batch.rows)

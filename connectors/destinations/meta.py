@@ -20,7 +20,7 @@ from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, Place,
 from connectors.http import json_of
 from connectors.identifiers import PhoneRule, hash_identifier, meta_city, meta_name, meta_zip, normalise_country
 from connectors.pace import Clock, Rate
-from connectors.rest import JOINT, RestConnector
+from connectors.rest import JOINT, RestConnector, reason_in
 from connectors.secret import Secret
 
 SCHEMA: Final = ("EXTERN_ID", "EMAIL", "PHONE", "FN", "LN", "CT", "ZIP", "COUNTRY")
@@ -115,7 +115,7 @@ class MetaConnector(RestConnector):
             raise BatchRefused("invalid_entries_not_named")
         if sum(r is not None for r in reasons) < invalid:
             return [Outcome("reject", "invalid_entry")]
-        return [OK if r is None else Outcome("reject", _code(r)) for r in reasons]
+        return [OK if r is None else Outcome("reject", reason_in(r)) for r in reasons]
 
     def find_audience(self, name: str) -> str | None:
         """Returns the id of the account's audience of that name."""
@@ -213,7 +213,3 @@ def _values(sample: str) -> tuple[str, ...]:
     except ValueError:
         return ()
     return tuple(str(v) for v in found[: len(SCHEMA)]) if isinstance(found, list) else ()
-
-
-def _code(reason: str) -> str:
-    return "_".join(reason.lower().split())[:60]

@@ -503,6 +503,16 @@ def test_a_body_too_large_is_halved_before_it_leaves() -> None:
     assert (report.ok, max(len(r.raw) for r in fake.seen) <= 1_000) == (6, True)
 
 
+def test_the_words_of_a_refusal_are_kept_without_the_address() -> None:
+    world, clock = WORLDS["mailchimp"], FakeClock()
+    told = {"email_addresses": [PEOPLE[0].email], "error": f"{PEOPLE[0].email} is in a compliance state"}
+    with opened(world, clock) as (fake, destination):
+        fake.handle = lambda r: Answer(200, {"total_added": 0, "errors": [told], "error_count": 1})  # type: ignore[method-assign]
+        ledger = ledger_of(world, PEOPLE[:1])
+        run_once(ledger, destination, clock)
+    assert [m.code for m in ledger.members.values()] == ["<e-mail>_is_in_a_compliance_state"]
+
+
 def test_what_a_dry_run_shows_names_nobody() -> None:
     (batch,) = cut_batches(PLACE, "add", [row_of("klaviyo", p) for p in PEOPLE], 10)
     body = WORLDS["klaviyo"].destination("http://127.0.0.1:1").connect(FakeClock()).body(batch)  # type: ignore[attr-defined]
