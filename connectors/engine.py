@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -307,6 +307,9 @@ class Engine:
                 if settled is None:
                     still.append(receipt)
                     continue
+                if receipt.op == "remove" and settled.verdict == "ok" and settled.code:
+                    # A part of it failed, and of whom is not told. Asking again changes nothing for the others.
+                    settled = replace(settled, verdict="unknown")
                 self.ledger.settle(receipt, settled)
                 report.settled += 1
                 if settled.match_rate:

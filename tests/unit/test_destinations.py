@@ -208,6 +208,34 @@ def test_google_is_asked_until_the_job_ends_and_tells_its_match_rate() -> None:
     assert rates == {"MATCH_RATE_RANGE_71_TO_80"}
 
 
+def test_a_removal_that_google_carried_out_in_part_is_asked_for_again() -> None:
+    world, clock = WORLDS["google"], FakeClock()
+    failed = {"errorCounts": [{"reason": "PROCESSING_ERROR_REASON_INTERNAL_ERROR", "recordCount": "1"}]}
+    status = {"requestStatus": "PARTIAL_SUCCESS", "errorInfo": failed}
+    with opened(world, clock) as (fake, destination):
+        ledger, handle, partial = ledger_of(world, PEOPLE[:2]), fake.handle, ["lost"]
+
+        def run() -> None:
+            for _ in range(6):
+                run_once(ledger, destination, clock, brakes=Brakes(max_removed_share=1))
+                clock.sleep(3600)
+
+        def answer(request: Request) -> Answer:
+            if request.path.endswith(":remove") and "lost" in partial:
+                partial[0] = "told"
+                return Answer(200, {"requestId": "lost"})
+            if request.query.get("requestId") == "lost":
+                return Answer(200, {"requestStatusPerDestination": [status]})
+            return handle(request)
+
+        run()
+        fake.handle = answer  # type: ignore[method-assign]
+        ledger.eligible = {PLACE: [world.wanted(PEOPLE[0])]}
+        run()
+        assert present(fake, world) == world.items(PEOPLE[0])
+    assert sorted(m.status for m in ledger.members.values()) == ["present", "removed"]
+
+
 def test_rows_of_a_job_that_failed_are_sent_again() -> None:
     world, clock = WORLDS["google"], FakeClock()
     ledger = ledger_of(world, PEOPLE[:2])
