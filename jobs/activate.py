@@ -10,12 +10,12 @@ from typing import Any
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 from rich.console import Console
-from rich.table import Table as Grid
 
 from connectors.activation import Activation, ActivationHeld, activation_queue
 from connectors.activation import open_activation as open_for
 from connectors.campaigns import NOT_DUE
 from jobs.context import Job
+from jobs.grids import grid_of
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.frames import frame_of
@@ -78,7 +78,7 @@ def _send(work: Activation, progress: Progress, console: Console) -> None:
     if not reports:
         console.print(_NONE_ACTIVE)
         return
-    grid = Grid("destination", "state", "sent", "ok", "accepted", "refused", "left", "note", box=None, pad_edge=False)
+    grid = grid_of("destination", "state", "sent", "ok", "accepted", "refused", "left", "note")
     problems = []
     for name, r in sorted(reports.items()):
         held = [f"{p.segment_id}: {why}" for p, why in r.held.items()]
@@ -101,9 +101,7 @@ def print_preview(job: Job, console: Console, names: Collection[str], *, validat
     previews = open_activation(job, names, is_preview=True).preview(validate=validate)
     for found in previews:
         console.print(found.destination, style="bold", highlight=False)
-        grid = Grid(
-            "website", "segment", "members", "eligible", "present", "withdraw", "remove", "add", "held", box=None
-        )
+        grid = grid_of("website", "segment", "members", "eligible", "present", "withdraw", "remove", "add", "held")
         for p in found.plans:
             counts = (p.members, p.eligible, p.present, p.withdrawals, p.removals, p.additions)
             why = found.held.get(p.place, "")
@@ -125,7 +123,7 @@ def print_reconciliation(job: Job, console: Console, names: Collection[str]) -> 
     Raises:
         ActivationHeld: they differ.
     """
-    grid = Grid("destination", "website", "segment", "ledger", "there", "missing", "extra", box=None, pad_edge=False)
+    grid = grid_of("destination", "website", "segment", "ledger", "there", "missing", "extra")
     differ = []
     for r in open_activation(job, names).reconcile():
         there = "not told" if r.there is None else f"{r.there:,}"
@@ -147,7 +145,7 @@ def print_reconciliation(job: Job, console: Console, names: Collection[str]) -> 
 
 def print_queue(job: Job, console: Console) -> None:
     """Show the queue: rows per destination, segment and status."""
-    grid = Grid("destination", "website", "segment", "status", "rows", box=None, pad_edge=False)
+    grid = grid_of("destination", "website", "segment", "status", "rows")
     counted = activation_queue(job.lake).groupBy("destination", "website_id", "segment_id", "status").count()
     for r in counted.orderBy("destination", "website_id", "segment_id", "status").collect():
         grid.add_row(*r[:4], f"{r[4]:,}")

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table as Grid
 
 from connectors.campaigns import Campaign, load_campaigns
 from connectors.results import LEAST_OUTCOMES, LEAST_PEOPLE, measure_arms
 from jobs.context import Job
+from jobs.grids import grid_of
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.records import append_rows
@@ -53,7 +53,7 @@ def prepare(job: Job, progress: Progress, console: Console, names: Collection[st
 
 def print_campaigns(job: Job, console: Console) -> None:
     """Show every campaign: where it goes, what is held out, and whether it is due today."""
-    grid = Grid("campaign", "active", "segment", "destination", "held out", "days", "today", box=None, pad_edge=False)
+    grid = grid_of("campaign", "active", "segment", "destination", "held out", "days", "today")
     for c in load_campaigns(job.settings.conf_dir).values():
         due = c.schedule.why_not(job.run.started_at.date()) or "due"
         share = f"{c.holdout.share:.0%}"
@@ -153,7 +153,7 @@ def print_results(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         "95 %",
         "note",
     )
-    grid = Grid(*columns, box=None, pad_edge=False)
+    grid = grid_of(*columns)
     for r in rows:
         people = [f"{r['treated_people']:,}", f"{r['control_people']:,}"]
         waiting = f"{r['waiting_people']:,} still within their {r['outcome_days']} days" if r["waiting_people"] else ""

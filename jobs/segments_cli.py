@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from jobs.grids import grid_of
 from jobs.options import AsOf, DataDir, Force, Target, Var, Verbose, Wait, console, job_of
 from lakehouse.errors import SettingsError
 
@@ -419,4 +420,4 @@ def _to_draw(rows: Sequence[Any], why_not: str) -> None:
 
 
 def _grid(*titles: str) -> Grid:
-    return Grid(*titles, box=None, pad_edge=False, header_style="bold")
+    return grid_of(*titles, header_style="bold")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from datetime import date
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from connectors.brakes import Brakes, PlacePlan
 from connectors.campaigns import Campaign, Schedule, apply_campaigns, load_activation, load_campaigns, not_due
 from connectors.destinations import kinds
 from connectors.exchange import Place, Row, cut_batches, event_id
-from jobs.campaigns import judge
+from jobs.campaigns import judge, print_results
 from lakehouse.errors import SettingsError
 from segments.load import load_segments
 from tests.support.activation import PLACE, WORLDS, Person
@@ -148,3 +150,28 @@ def test_arms_are_judged_by_rate_and_mean_and_by_their_sizes() -> None:
         ("bought", 0, None),
         ("amount", 0, None),
     ]
+
+
+def test_results_lose_no_letter_and_no_digit_on_a_narrow_screen() -> None:
+    row = {
+        "campaign": "cross_sell_yogurt",
+        "website_id": "complete_journey",
+        "metric": "amount",
+        "treated_people": 12345,
+        "control_people": 3045,
+        "waiting_people": 0,
+        "outcome_days": 28,
+        "treated_value": 1234.56,
+        "control_value": 1200.12,
+        "difference": 34.44,
+        "low": -12.34,
+        "high": 81.22,
+        "is_suspect": True,
+    }
+    out = io.StringIO()
+    print_results([row], Console(file=out, width=80))
+    said = out.getvalue()
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    for text in ("cross_s", "ell_yog", "urt", "1,234.", "56", "81.22"):
+        assert text in said
