@@ -18,6 +18,7 @@ from jobs.campaigns_cli import app as campaigns_app
 from jobs.options import AsOf, DataDir, Force, Source, Target, Var, Verbose, Wait, console, errors, job_of
 from jobs.segments_cli import app as segments_app
 from lakehouse.errors import SegmentationError
+from lakehouse.extras import need_extra
 
 app = typer.Typer(
     name="segmentation",
@@ -50,7 +51,17 @@ class Layer(StrEnum):
 
 def main() -> None:
     """Console entry point."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as e:
+        if (e.name or "").split(".")[0] != "pyspark":
+            raise
+        # A cluster brings its own Spark, so that the package does not ask for one.
+        try:
+            need_extra("pyspark", "local", "Running outside Databricks")
+        except SegmentationError as missing:
+            errors.print(f"[bold red]{type(missing).__name__}[/]: {escape(str(missing))}", highlight=False)
+            sys.exit(missing.exit_code)
 
 
 @app.command()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lakehouse.errors import MachineError, SettingsError
+from lakehouse.errors import SettingsError
+from lakehouse.extras import need_extra
 
 
 def draw_sizes(sizes: Sequence[Any], path: Path, title: str) -> None:
@@ -74,10 +75,9 @@ def _figure(width: float, height: float, title: str, path: Path) -> Any:
         raise SettingsError(f"A picture ends in {', '.join(FORMATS)}, not in '{path.suffix}': {path.name}")
     if not path.parent.is_dir():
         raise SettingsError(f"There is no folder {path.parent} to draw {path.name} in")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MachineError("Pictures need matplotlib: uv sync --extra notebooks") from None
+    need_extra("matplotlib", "notebooks", "A picture")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left")

@@ -20,10 +20,10 @@ from pyspark.sql import Column
 from connectors.base import BatchDestination
 from connectors.engine import Connector, Limits
 from connectors.exchange import OK, Batch, Halted, Outcome, Place, RetryLater, Row
-from connectors.extras import need_extra
 from connectors.http import LOOPBACK
 from connectors.pace import Clock
 from connectors.secret import Secret
+from lakehouse.extras import need_extra
 from lakehouse.logs import get_logger
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class KafkaConnector(Connector):
 
     def send(self, batch: Batch) -> Sequence[Outcome]:
         """Produce a record per row and wait until the brokers have answered for each."""
-        need_extra("confluent_kafka", "kafka")
+        need_extra("confluent_kafka", "kafka", "Sending to Kafka")
         from confluent_kafka import KafkaException
 
         self._requests += 1
@@ -153,7 +153,7 @@ class KafkaConnector(Connector):
 
     def listed(self, place: Place) -> Iterator[str]:
         """Yields the id of every member whose newest record is no tombstone; reads the topic from its beginning."""
-        need_extra("confluent_kafka", "kafka")
+        need_extra("confluent_kafka", "kafka", "Sending to Kafka")
         from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         topic = self._topic(place)

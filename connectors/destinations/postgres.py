@@ -16,9 +16,9 @@ from pyspark.sql import Column
 from connectors.base import BatchDestination
 from connectors.engine import Connector, Limits
 from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, Place, RetryLater
-from connectors.extras import need_extra
 from connectors.pace import Clock
 from connectors.secret import Secret
+from lakehouse.extras import need_extra
 
 if TYPE_CHECKING:
     import psycopg
@@ -74,7 +74,7 @@ class PostgresConnector(Connector):
 
     def send(self, batch: Batch) -> Sequence[Outcome]:
         """Stage the batch by COPY and merge it, in one transaction."""
-        need_extra("psycopg", "postgres")
+        need_extra("psycopg", "postgres", "Sending to PostgreSQL")
         import psycopg
         from psycopg import sql
 
@@ -104,7 +104,7 @@ class PostgresConnector(Connector):
 
     def listed(self, place: Place) -> Iterator[str]:
         """Yields the id of every member."""
-        need_extra("psycopg", "postgres")
+        need_extra("psycopg", "postgres", "Sending to PostgreSQL")
         from psycopg import sql
 
         statement = sql.SQL("SELECT DISTINCT member_id FROM {} WHERE website_id = %s AND segment_id = %s AND is_member")

@@ -16,9 +16,9 @@ from pydantic import Field
 from connectors.base import BatchDestination
 from connectors.engine import Connector, Limits
 from connectors.exchange import OK, Batch, Halted, Outcome, RetryLater
-from connectors.extras import need_extra
 from connectors.pace import Clock
 from connectors.secret import Secret
+from lakehouse.extras import need_extra
 
 if TYPE_CHECKING:
     import paramiko
@@ -70,7 +70,7 @@ class SftpConnector(Connector):
 
     def send(self, batch: Batch) -> Sequence[Outcome]:
         """Write one file."""
-        need_extra("paramiko", "sftp")
+        need_extra("paramiko", "sftp", "Sending by SFTP")
         import paramiko
 
         content = self.content(batch)

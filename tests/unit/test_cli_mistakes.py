@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +47,15 @@ def test_options_that_would_do_nothing_or_something_else_are_refused(asked: list
     answer = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
     assert answer.exit_code == 2
     assert said in answer.output
+
+
+def test_without_spark_a_command_says_how_to_get_it(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['pyspark'] = None; from jobs.cli import main; main()"
+    answer = subprocess.run(
+        [sys.executable, "-c", without, "status"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 3, answer.stderr
+    assert "the extra `local` brings" in " ".join(answer.stderr.split())
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])

@@ -594,7 +594,7 @@ def test_a_client_that_is_not_installed_is_asked_for_by_its_extra(
     connector = kinds()[extra].model_validate({"name": "x", "kind": extra, **settings}).connect(FakeClock())  # type: ignore[attr-defined]
     row = Row(sha("a"), "k", sha("e"), {"email_sha256": sha("b")})
     (batch,) = cut_batches(PLACE, "add", [row], 10)
-    with pytest.raises(MachineError, match=f"uv sync --extra {extra}"):
+    with pytest.raises(MachineError, match=rf"the extra `{extra}` brings: `make setup`"):
         connector.send(batch)
 
 
