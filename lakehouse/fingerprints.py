@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,17 +24,25 @@ _RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings", "hold"})
 _OURS = ("pipelines", "features", "models", "segments", "connectors")
 
 
-def step_fingerprint(step: Step, function: Callable[..., object], params: Mapping[str, Any]) -> str:
-    """`<code and declaration>.<parameters>`: the first half changing means a full pass, the second a new run.
+def step_fingerprint(
+    step: Step,
+    function: Callable[..., object],
+    params: Mapping[str, Any],
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """`<code, declaration and settings>.<parameters>`: the first half changing means a full pass, the second a new run.
 
     Code is the producer's module and every module of ours it imports, so a mended helper counts as a change. Of the
-    platform underneath (`lakehouse`) only the declarations of the step's tables count.
+    platform underneath (`lakehouse`) only the declarations of the step's tables count, and of the settings those that
+    the function asks for by name.
     """
     code = hashlib.sha256(code_fingerprint(step.producer.split(":")[0]).encode())
     for t in (*step.outputs, *(table_of(str(r)) for r in step.reads)):
         code.update(repr((t.name, t.kind, t.key, t.columns, [c.spec for c in t.columns])).encode())
     code.update(repr([str(r) for r in step.reads if isinstance(r, Changes) and r.also_before]).encode())
-    values = {n: _plain(params[n]) for n in sorted(keyword_only(function) - _RUN_ONLY) if n in params}
+    asked = keyword_only(function) - _RUN_ONLY
+    code.update(repr(sorted((n, v) for n, v in settings.items() if n in asked)).encode())
+    values = {n: _plain(params[n]) for n in sorted(asked) if n in params}
     said = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     return f"{code.hexdigest()[:16]}.{said.hexdigest()[:16]}"
 

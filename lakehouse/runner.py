@@ -162,7 +162,7 @@ def _run_step(
     try:
         function = step.function()
         asked = keyword_only(function)
-        mark = step_fingerprint(step, function, _from_settings(lake) | dict(run.params))
+        mark = step_fingerprint(step, function, run.params, _from_settings(lake))
         last = None if force else log.last(step.producer)
         same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
         versions = {str(r): v for r in dict.fromkeys(map(str, step.reads)) if (v := lake.version(r)) is not None}
@@ -273,8 +273,8 @@ def _produce(
     return by_name
 
 
-def _from_settings(lake: Lake) -> dict[str, Any]:
-    """Settings that decide what rows say, by name: who asks for one runs again when it is another."""
+def _from_settings(lake: Lake) -> dict[str, str]:
+    """Settings that decide what rows say, by name: who asks for one makes all rows again when it is another."""
     return {"base_currency": lake.settings.base_currency}
 
 

@@ -12,7 +12,7 @@ from lakehouse.declare import Merge, Scd1, Scd2, changes, table
     kind=Merge(),
     key=("transaction_id",),
     producer="pipelines.gold.transactions:build_fact_transactions",
-    reads=(changes("silver.transaction_line"), "gold.ref_exchange_rates"),
+    reads=(changes("silver.transaction_line"), "gold.ref_exchange_rates", changes("gold.ref_exchange_rates")),
     cluster_by=("business_date",),
     change_feed=True,
     owner="sales-data",

@@ -133,6 +133,7 @@ class RefLimits:
     key=("from_currency", "to_currency", "valid_from"),
     producer="pipelines.gold.rates:build_exchange_rates",
     reads=("bronze.raw_exchange_rates",),
+    change_feed=True,
     owner="finance",
 )
 class RefExchangeRates:

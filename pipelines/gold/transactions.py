@@ -15,16 +15,22 @@ _STATUS = {"sale": "posted", "return": "returned", "cancellation": "cancelled", 
 
 
 def build_fact_transactions(
-    line_changes: DataFrame, rates: DataFrame, *, base_currency: str, previous: DataFrame | None = None
+    line_changes: DataFrame,
+    rates: DataFrame,
+    rate_changes: DataFrame,
+    *,
+    base_currency: str,
+    previous: DataFrame | None = None,
 ) -> DataFrame:
     """Changed lines with keys and the amount in the base currency, and lines for which that is another amount by now.
 
-    Of the changed ones a narrow map, no shuffle; of the others a scan of four columns, which finds none as a rule.
+    Of the changed ones a narrow map, no shuffle; the others are only read where a rate of their currency changed.
 
     Args:
         line_changes: Changed rows of `silver.transaction_line`.
         rates: `gold.ref_exchange_rates`, a few hundred rows: they become one array per currency.
-        base_currency: ISO 4217 code of the settings.
+        rate_changes: Its changed rows, also those that are gone.
+        base_currency: ISO 4217 code of the settings; another one is a first run.
         previous: Present content of `gold.fact_transactions`, None on a first run.
 
     Returns:
@@ -61,10 +67,12 @@ def build_fact_transactions(
     )
     if previous is None:
         return made
-    again = previous.join(of_currency, on="currency", how="left").select(
+    currencies = rate_changes.select(F.col(R.from_currency).alias("currency"))
+    maybe = previous.join(F.broadcast(currencies), on="currency", how="left_semi")
+    again = maybe.join(of_currency, on="currency", how="left").select(
         *previous.columns, _in_base(base_currency, T.business_date).alias("_base")
     )
-    # A rate came late or was corrected, or the base is another currency. What changed anyway is made above.
+    # A rate came late or was corrected. What changed anyway is made above.
     moved = again.where(~F.col(T.base_amount).eqNullSafe(F.col("_base"))).join(
         made.select(T.transaction_id), on=str(T.transaction_id), how="left_anti"
     )

@@ -42,12 +42,18 @@ def rate(day: int, value: str, to: str = "EUR") -> dict[str, Any]:
 
 
 def build(
-    spark: SparkSession, lines: list[dict[str, Any]], rates: list[dict[str, Any]], base: str, held: DataFrame | None
+    spark: SparkSession,
+    lines: list[dict[str, Any]],
+    rates: list[dict[str, Any]],
+    held: DataFrame | None = None,
+    *,
+    changed: list[dict[str, Any]] | None = None,
 ) -> DataFrame:
     changes = rows(spark, LINE, lines)
     if not lines:
         changes = changes.withColumn("_deleted", F.lit(False))
-    made = build_fact_transactions(changes, rows(spark, RATE, rates), base_currency=base, previous=held)
+    moved = rows(spark, RATE, rates if changed is None else changed).withColumn("_deleted", F.lit(False))
+    made = build_fact_transactions(changes, rows(spark, RATE, rates), moved, base_currency="EUR", previous=held)
     told = made.collect()
     assert len({r["transaction_id"] for r in told}) == len(told)
     return rows(spark, FACT, [{c: v for c, v in r.asDict().items() if c != "_deleted"} for r in told])
@@ -59,7 +65,7 @@ def amounts(facts: DataFrame) -> dict[int, Decimal | None]:
 
 def test_the_rate_in_force_on_the_business_day_counts(spark: SparkSession) -> None:
     lines = [line(1, 4), line(2, 5), line(3, 9), line(4, 10), line(5, 4, "EUR"), line(6, 9, "USD")]
-    made = build(spark, lines, [rate(5, "0.5"), rate(10, "0.55")], "EUR", None)
+    made = build(spark, lines, [rate(5, "0.5"), rate(10, "0.55")])
     assert amounts(made) == {
         1: None,
         2: Decimal("5.01"),  # 5.005, half away from zero
@@ -72,26 +78,27 @@ def test_the_rate_in_force_on_the_business_day_counts(spark: SparkSession) -> No
 
 def test_a_rate_that_comes_late_or_is_corrected_reaches_lines_that_stay(spark: SparkSession) -> None:
     lines = [line(1, 4), line(2, 5), line(3, 10), line(4, 4, "EUR")]
-    held = build(spark, lines, [rate(5, "0.5"), rate(10, "0.55")], "EUR", None)
+    held = build(spark, lines, [rate(5, "0.5"), rate(10, "0.55")])
     rates = [rate(1, "0.4"), rate(5, "0.6"), rate(10, "0.55")]
     changed = [line(2, 10), line(9, 5)]
-    made = build(spark, changed, rates, "EUR", held)
+    made = build(spark, changed, rates, held, changed=rates[:2])
     assert amounts(made) == {1: Decimal("4.00"), 2: Decimal("5.51"), 9: Decimal("6.01")}
 
 
-def test_another_base_currency_reaches_every_line(spark: SparkSession) -> None:
-    held = build(spark, [line(1, 5), line(2, 5, "EUR"), line(3, 5, "USD")], [rate(5, "0.5")], "EUR", None)
-    made = build(spark, [], [rate(5, "0.5"), rate(5, "0.7", "USD")], "USD", held)
-    assert amounts(made) == {1: Decimal("7.01"), 2: None, 3: Decimal("10.01")}
+def test_a_rate_that_is_gone_leaves_lines_without_an_amount(spark: SparkSession) -> None:
+    held = build(spark, [line(1, 5), line(2, 5, "EUR")], [rate(5, "0.5")])
+    assert amounts(build(spark, [], [], held, changed=[rate(5, "0.5")])) == {1: None}
 
 
-def test_nothing_is_made_again_while_rates_and_base_stay(spark: SparkSession) -> None:
-    held = build(spark, [line(1, 5), line(2, 4)], [rate(5, "0.5")], "EUR", None)
-    assert amounts(build(spark, [], [rate(5, "0.5")], "EUR", held)) == {}
+def test_nothing_is_made_again_while_rates_stay_or_come_to_the_same(spark: SparkSession) -> None:
+    held = build(spark, [line(1, 5), line(2, 4)], [rate(5, "0.5")])
+    assert amounts(build(spark, [], [rate(5, "0.5")], held)) == {}
+    # Those of another rate are not even looked at.
+    assert amounts(build(spark, [], [rate(5, "0.7")], held, changed=[])) == {}
 
 
 def test_a_customer_called_guest_has_an_account_beside_that_of_the_guests(spark: SparkSession) -> None:
-    held = build(spark, [line(1, 5, customer_id="guest"), line(2, 5, customer_id=None)], [], "NZD", None)
+    held = build(spark, [line(1, 5, customer_id="guest"), line(2, 5, customer_id=None)], [])
     booked = {r["transaction_id"]: r["account_id"] for r in held.collect()}
     assert booked == {1: "shop:guest", 2: "shop/guest"}
     source = make_source("x.csv")

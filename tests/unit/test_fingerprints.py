@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 
 from lakehouse.fingerprints import step_fingerprint
-from lakehouse.steps import plan_steps
+from lakehouse.steps import Step, plan_steps
 from segments.language import Segment, feature, in_list
 
 EVALUATION = next(s for s in plan_steps() if s.producer == "segments.evaluation:evaluate_customers")
@@ -27,3 +27,14 @@ def test_a_list_with_other_customers_is_another_definition() -> None:
 def test_what_a_refresh_writes_of_a_definition_counts() -> None:
     for other in ({"name": "Best"}, {"priority": 7}, {"is_active": False}, {"max_change_share": 0.5}):
         assert mark(GOOD) != mark(replace(GOOD, **other))  # type: ignore[arg-type]
+
+
+def test_another_setting_that_a_step_asks_for_means_a_full_pass() -> None:
+    priced = next(s for s in plan_steps() if s.producer == "pipelines.gold.transactions:build_fact_transactions")
+
+    def of(step: Step, base: str) -> list[str]:
+        return step_fingerprint(step, step.function(), {}, {"base_currency": base}).split(".")
+
+    assert of(priced, "EUR") == of(priced, "EUR")
+    assert of(priced, "EUR")[0] != of(priced, "USD")[0]
+    assert of(EVALUATION, "EUR") == of(EVALUATION, "USD")
