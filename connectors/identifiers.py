@@ -40,9 +40,10 @@ def normalise_email(address: Column, rule: EmailRule = "plain") -> Column:
 
 
 def normalise_phone(number: Column, rule: PhoneRule = "e164") -> Column:
-    """Returns a phone number as a destination compares it; null when it holds no digit.
+    """Returns a phone number as a destination compares it; null when it holds no digit, or something that is none.
 
-    The number must carry its country code: none is guessed, because a guess hashes to somebody else.
+    The number must carry its country code: none is guessed, because a guess hashes to somebody else. So would a number
+    without its digits of another script, or with those of an extension.
 
     Args:
         number: Any text.
@@ -52,7 +53,7 @@ def normalise_phone(number: Column, rule: PhoneRule = "e164") -> Column:
     if rule == "digits":
         digits = F.regexp_replace(digits, r"^0+", "")
     written = F.concat(F.lit("+"), digits) if rule == "e164" else digits
-    return F.when(F.length(digits) > 0, written)
+    return F.when((F.length(digits) > 0) & ~number.rlike(r"\p{L}|[\p{Nd}&&[^0-9]]"), written)
 
 
 def normalise_name(name: Column) -> Column:

@@ -42,9 +42,11 @@ def sales(lake: Lake, as_of: date, before: date | None) -> DataFrame:
     lines = lake.read("gold.fact_transactions").where(
         (F.col("business_date") < F.lit(as_of)) & (F.col("txn_type") != "adjustment")
     )
+    # Of known customers as their features count it: a basket of nothing but free lines is no order.
+    is_bought = (F.col("txn_type") == "sale") & (F.col("customer_key").isNull() | F.col("is_valid_purchase"))
     baskets = lines.groupBy("merchant_id", "currency", "business_date", "basket_id").agg(
         F.sum((F.col("amount") * 100).cast("bigint")).alias("cents"),
-        F.max(F.when(F.col("txn_type") == "sale", 1).otherwise(0)).alias("is_order"),
+        F.max(is_bought.cast("int")).alias("is_order"),
         F.max("customer_key").alias("customer_key"),
     )
     is_old = F.col("business_date") < F.lit(before) if before else F.lit(False)

@@ -62,6 +62,8 @@ def test_phone_numbers_keep_their_country_and_get_none(spark: SparkSession) -> N
         ("0049 30 901820", "+004930901820", "4930901820"),
         ("\u0661\u0662", None, None),  # digits of another script are none of E.164's
         ("call me", None, None),
+        ("+44 \u0667\u0669 00 900123", None, None),  # without them it would be another number
+        ("+1-555-0100 ext 5", None, None),
         ("000", "+000", None),
         (None, None, None),
     ]

@@ -42,6 +42,7 @@ def line(basket: str, day: date, amount: str, customer: int | None, kind: str = 
         "txn_type": kind,
         "amount": Decimal(amount),
         "customer_key": customer,
+        "is_valid_purchase": kind == "sale" and customer is not None and Decimal(amount) > 0,
     }
 
 
@@ -81,6 +82,7 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         line("2", date(2024, 1, 31), "20.00", None),
         line("3", date(2024, 2, 10), "40.00", 2),
         line("4", date(2024, 2, 11), "-5.00", 1, "return"),
+        line("7", date(2024, 2, 11), "0.00", 2),  # nothing but a gift: no order, as for features
         line("5", date(2024, 2, 12), "99.00", 1, "adjustment"),
         line("6", date(2024, 3, 1), "1000.00", 3),  # on the day itself: not yet
     ],
