@@ -46,6 +46,7 @@ from pipelines.bronze.records import (
     identity_of,
     landed_row,
     layout_rows,
+    lost_row,
     retry_row,
     with_landed,
     write_records,
@@ -159,8 +160,13 @@ def _commit(
     number = max((r["batch_id"] for r in landed), default=0)
     if plan is not None and any(r["rows_rejected"] for r in landed):
         lake.write(ERRORS, _error_rows(lake, plan, landed), txn=(ERRORS, number))
-    manifest = [*records, *(landed_row(r) for r in landed)]
     lost = [r for r in plan.rows.values() if r["status"] == "refused"] if plan is not None else []
+    codes = {r["record_key"]: "changed_while_read" if r["reason"] == CHANGED else "not_read_whole" for r in lost}
+    manifest = [
+        *records,
+        *(lost_row(r, codes[r["record_key"]]) for r in lost),
+        *(landed_row(r) for r in landed),
+    ]
     if manifest:
         write_records(lake, MANIFEST, {r["record_key"]: r for r in manifest}.values())
     layouts = {k: v for r in landed for k, v in layout_rows(r).items() if k[:3] not in book.layouts}
@@ -178,7 +184,7 @@ def _commit(
                 "run_id": run.run_id,
             }
     for r in lost:
-        refusal = ("changed_while_read" if r["reason"] == CHANGED else "not_read_whole", str(r["reason"]))
+        refusal = (codes[r["record_key"]], str(r["reason"]))
         key = (r["source"], r["feed"], r["file_path"])
         tried[key] = retry_row(book.retries.get(key), run, key, r["payload_hash"], refusal)
     if tried:

@@ -218,6 +218,14 @@ def landed_row(r: Record) -> Record:
     }
 
 
+def lost_row(r: Record, code: str) -> Record:
+    """Row of the manifest for a planned file that turned out not to be readable whole, from its plan row."""
+    counts = ("rows_read", "rows_accepted", "rows_rejected", "checksum_accepted", "checksum_rejected")
+    of_none = {"batch_id": None, "delivery_seq": None, "schema_hash": None}
+    told = {"status_id": "refused", "reason_code": code, "reason": r["reason"]}
+    return landed_row(r | dict.fromkeys(counts, 0)) | of_none | told
+
+
 def manifest_row(run: RunLike, source: Source, feed: Feed, found: Inspection, status: str) -> Record:
     """Row of the manifest for a file that was refused or is known already."""
     code, reason = found.refusal or (None, None)

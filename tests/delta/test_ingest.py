@@ -31,6 +31,7 @@ from pipelines.bronze.records import FeedResult
 from pipelines.bronze.sources import Sources
 from pipelines.bronze.stream import stream_feed
 from pipelines.bronze.uploads import ingest_file
+from pipelines.gold.finance_conf import load_finance
 from tests.support.feeds import make_source, put
 from tests.support.shop import HEADER, Shop, open_shop
 
@@ -74,7 +75,8 @@ def errors(lake: Lake) -> set[tuple[str, str, int]]:
 def run_silver(lake: Lake, shop: Shop) -> None:
     """Conform the sales and reconcile them."""
     steps = [s for s in plan_steps() if s.key in ("silver_conform_transactions", "gold_reconcile_deliveries")]
-    run_steps(lake, steps, Run.begin(as_of=date(2024, 2, 1), sources=sources_of(shop)))
+    configured = {"sources": sources_of(shop), "finance": load_finance(shop.conf)}
+    run_steps(lake, steps, Run.begin(as_of=date(2024, 2, 1), **configured))
 
 
 def test_every_bad_file_or_row_is_named_and_no_good_row_is_lost(lake: Lake, shop: Shop) -> None:
@@ -296,6 +298,8 @@ def test_only_the_file_that_cannot_be_read_is_refused(lake: Lake, shop: Shop, mo
     assert "holds 9 rows but 1 were read" in refused["1.csv"]
     assert "Spark cannot read it" in refused["3.csv.deflate"]
     assert "opens on line 2 is never closed" in refused["6.csv"]
+    told = lake.read("ingest.raw_records").where("status_id = 'refused'").collect()
+    assert {r["file_name"]: r["reason"] for r in told} == refused
     assert receipts(lake) == ["B", "D", "E", "F"]
     (sales / "6.csv").unlink()
     again = land(lake, shop)
