@@ -166,6 +166,7 @@ def test_page_is_well_formed_loads_nothing_and_lets_no_value_become_markup(data:
     assert len(ids) == len(set(ids))
     anchors = {a["href"] for tag, a in reader.seen if tag == "a" and a.get("href")}
     assert {a for a in anchors if a and a[1:] not in ids} == set()
+    assert all(a.get("aria-label") for tag, a in reader.seen if tag == "table")
 
 
 def test_page_says_the_numbers_in_words() -> None:
