@@ -238,7 +238,8 @@ class NodeReader:
         if node is None:
             return None
         value = self.plain(node)
-        if isinstance(value, str) and minimum <= len(value) <= maximum and "\x00" not in value:
+        # Blanks are no name: the segment would stand in lists and reports as an empty cell.
+        if isinstance(value, str) and minimum <= len(value.strip()) and len(value) <= maximum and "\x00" not in value:
             return value
         if value is not BROKEN:
             self.complain(f"text of {minimum} to {maximum} characters is needed here, not {describe(value)}", node)

@@ -202,6 +202,7 @@ def test_a_wrong_condition_is_refused_with_its_reason(condition: str, said: str)
         ("segments: 3", "must be a list of segments"),
         ("segment_id: '../../etc'\nname: x\nrule: {not: {}}", "must be lower-case letters"),
         ("segment_id: s\nname: ''\nrule: {not: {}}", "text of 1 to 255 characters"),
+        ("segment_id: s\nname: ' '\nrule: {not: {}}", "text of 1 to 255 characters"),
         ("name: x", "'segment_id' is missing"),
         ("segment_id: s\nname: S\nrefresh_mode: autto\nrule: {not: {}}", "Did you mean 'auto'?"),
         ("segment_id: s\nname: S\nis_active: maybe\nrule: {not: {}}", "true or false is needed"),
