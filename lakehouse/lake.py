@@ -328,6 +328,7 @@ class Lake:
         *,
         txn: tuple[str, int] | None = None,
         slice_of: Mapping[str, Any] | None = None,
+        is_whole: bool = False,
         audit: Callable[[DataFrame], None] | None = None,
     ) -> WriteResult:
         """Write a frame by the table's kind.
@@ -338,6 +339,8 @@ class Lake:
             txn: Application id and number of this write; an append already made under them is ignored.
             slice_of: Values of a ReplaceSlice table's `by` columns, when the caller knows them; else they are read
                 from the frame.
+            is_whole: Whether the frame is all there is to be, so that rows held whose key it lacks are removed where
+                rows are merged.
             audit: Called with the conformed frame before anything is published; it raises to stop the write.
 
         Raises:
@@ -346,11 +349,11 @@ class Lake:
         t = self.ensure(which)
         rows = self._conform(t, frame)
         if audit is None:
-            return self._write(t, rows, txn, slice_of)
+            return self._write(t, rows, txn, slice_of, is_whole)
         with self.holding() as hold:
             held = hold(rows)
             audit(held.where(~F.col(DELETED)).drop(DELETED) if DELETED in held.columns else held)
-            return self._write(t, held, txn, slice_of)
+            return self._write(t, held, txn, slice_of, is_whole)
 
     def holding(self) -> Hold:
         """What makes frames once that are read several times, for as long as a block runs."""
@@ -406,7 +409,12 @@ class Lake:
                 self.spark.sql(f"DROP TABLE IF EXISTS {place}.{ddl.quote(found['tableName'])}")
 
     def _write(
-        self, t: Table, rows: DataFrame, txn: tuple[str, int] | None, slice_of: Mapping[str, Any] | None
+        self,
+        t: Table,
+        rows: DataFrame,
+        txn: tuple[str, int] | None,
+        slice_of: Mapping[str, Any] | None,
+        is_whole: bool,
     ) -> WriteResult:
         match t.kind:
             case Append():
@@ -422,9 +430,9 @@ class Lake:
                 )
                 return self._insert(t, rows, {"replaceWhere": where}, "overwrite", txn)
             case Merge():
-                return self._merge(t, rows, t.column_names)
+                return self._merge(t, rows, t.column_names, is_whole)
             case Scd1(tracked):
-                return self._merge(t, rows, tracked or t.column_names)
+                return self._merge(t, rows, tracked or t.column_names, is_whole)
             case Scd2():
                 return self._merge(t, rebuild_timeline(self.read(t), rows, t), t.column_names)
 
@@ -484,7 +492,7 @@ class Lake:
                 self._counted[t.name] = (after, known[1] + written)
         return WriteResult(written, after, int(seen.get["checksum"] or 0))
 
-    def _merge(self, t: Table, rows: DataFrame, compared: tuple[str, ...]) -> WriteResult:
+    def _merge(self, t: Table, rows: DataFrame, compared: tuple[str, ...], is_whole: bool = False) -> WriteResult:
         has_deleted = DELETED in rows.columns
         stored = self.count(t)
         if stored == 0:
@@ -493,17 +501,17 @@ class Lake:
         with self.holding() as hold:
             held = hold(rows)
             total = held.agg(F.count(F.lit(1)).alias("rows"), checksum(t).alias("checksum")).collect()[0]
-            if not total["rows"]:
+            if not total["rows"] and not is_whole:
                 return WriteResult(0, self.version(t), 0)
             summed = int(total["checksum"] or 0)
             where = ""
-            if stored > _SMALL and total["rows"] <= _SMALL:
+            if stored > _SMALL and total["rows"] <= _SMALL and not is_whole:
                 found = self._matches(t, held)
                 if found is None:
                     new = held.where(~F.col(DELETED)).drop(DELETED) if has_deleted else held
                     return self._insert(t, new, {}, "append", None)
                 where = found
-            affected = self._run_merge(t, held, compared, has_deleted, where)
+            affected = self._run_merge(t, held, compared, has_deleted, where, is_whole)
             return WriteResult(affected, self.version(t), summed)
 
     def _matches(self, t: Table, rows: DataFrame) -> str | None:
@@ -524,7 +532,13 @@ class Lake:
         )
 
     def _run_merge(
-        self, t: Table, rows: DataFrame, compared: tuple[str, ...], has_deleted: bool, where: str = ""
+        self,
+        t: Table,
+        rows: DataFrame,
+        compared: tuple[str, ...],
+        has_deleted: bool,
+        where: str = "",
+        is_whole: bool = False,
     ) -> int:
         source = f"merge_source_{uuid.uuid4().hex}"
         rows.createOrReplaceTempView(source)
@@ -543,6 +557,8 @@ class Lake:
         columns = ", ".join(q(c) for c in t.column_names)
         values = ", ".join(f"s.{q(c)}" for c in t.column_names)
         clauses.append(f"WHEN NOT MATCHED AND NOT {deleted} THEN INSERT ({columns}) VALUES ({values})")
+        if is_whole:
+            clauses.append("WHEN NOT MATCHED BY SOURCE THEN DELETE")
         try:
             done = self.spark.sql(
                 f"MERGE INTO {self.name(t)} AS t USING {source} AS s ON {on}{where} {' '.join(clauses)}"

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.causes import cause_of, file_of
-from lakehouse.declare import Append, Changes, ReplaceSlice, Table
+from lakehouse.declare import Append, Changes, ReplaceSlice, Table, table_of
 from lakehouse.errors import DeclarationError, SegmentationError, StepFailed
 from lakehouse.fingerprints import keyword_only, step_fingerprint
 from lakehouse.hold import Hold
@@ -67,6 +67,13 @@ class StepResult:
     message: str = ""
     error: Exception | None = None
 
+
+_OF_A_RUN = frozenset({"as_of", "run_id", "started_at"})
+"""Who asks for one of these says what is so at one time, and their tables also hold what was so at others.
+
+Of all others a full pass makes the whole table again, as long as what they read is all still there. What it does not
+make, changed code names otherwise or refuses, or a delivery took away that came since the last pass.
+"""
 
 Progress = Callable[[Step, StepResult | None], None]
 """Called with a step when it starts (None) and when it ends."""
@@ -216,10 +223,11 @@ def _execute(
         news = [f for f, r in zip(frames, step.reads, strict=True) if isinstance(r, Changes) and str(r) in seen]
         known = [n for n, r in zip(held, step.reads, strict=True) if not (isinstance(r, Changes) and str(r) in seen)]
         rows_read = sum(known) + _count_all(news)
+        is_whole = not seen and not asked & _OF_A_RUN and not any(_forgets(lake, str(r)) for r in step.reads)
         # What the step itself reads comes last: a run that dies before that finds it as it was, and repeats the rest.
         own = set(map(str, step.reads))
         for out in sorted(step.outputs, key=lambda o: o.name in own):
-            written = _publish(lake, step, run, out, made[out.name], versions, audit)
+            written = _publish(lake, step, run, out, made[out.name], versions, audit, is_whole=is_whole)
             total += written.rows_written
             ended.append(
                 base
@@ -304,15 +312,30 @@ def _has_slice(lake: Lake, step: Step, last: Mapping[str, Any] | None) -> bool:
     return not rows.limit(1).isEmpty()
 
 
+def _forgets(lake: Lake, name: str) -> bool:
+    """Whether old rows of a table are removed after a time; what was made of them is to stay."""
+    t = table_of(name)
+    return lake.settings.retention_days.get(t.name, t.retention_days) is not None
+
+
 def _publish(
-    lake: Lake, step: Step, run: Run, out: Table, frame: DataFrame, versions: dict[str, int], audit: Audit | None
+    lake: Lake,
+    step: Step,
+    run: Run,
+    out: Table,
+    frame: DataFrame,
+    versions: dict[str, int],
+    audit: Audit | None,
+    *,
+    is_whole: bool = False,
 ) -> WriteResult:
     txn, part = _txn(step, out, versions), _slice(out, run.params)
     if audit is None:
-        return lake.write(out, frame, txn=txn, slice_of=part)
+        return lake.write(out, frame, txn=txn, slice_of=part, is_whole=is_whole)
     try:
         watched = audit.watch(run, out, frame)
-        written = lake.write(out, watched, txn=txn, slice_of=part, audit=audit.before_publish(run, out))
+        gate = audit.before_publish(run, out)
+        written = lake.write(out, watched, txn=txn, slice_of=part, is_whole=is_whole, audit=gate)
     except Exception as e:
         refused = audit.refused(run, out, e)
         if refused is None:

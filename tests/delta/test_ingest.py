@@ -72,11 +72,11 @@ def errors(lake: Lake) -> set[tuple[str, str, int]]:
     return {(Path(r["file_path"]).name, r["reason"], r["row_number"]) for r in lake.read(ERRORS).collect()}
 
 
-def run_silver(lake: Lake, shop: Shop) -> None:
+def run_silver(lake: Lake, shop: Shop, *, force: bool = False) -> None:
     """Conform the sales and reconcile them."""
     steps = [s for s in plan_steps() if s.key in ("silver_conform_transactions", "gold_reconcile_deliveries")]
-    configured = {"sources": sources_of(shop), "finance": load_finance(shop.conf)}
-    run_steps(lake, steps, Run.begin(as_of=date(2024, 2, 1), **configured))
+    offered = {"sources": sources_of(shop), "finance": load_finance(shop.conf)}
+    run_steps(lake, steps, Run.begin(as_of=date(2024, 2, 1), **offered), force=force)
 
 
 def test_every_bad_file_or_row_is_named_and_no_good_row_is_lost(lake: Lake, shop: Shop) -> None:
@@ -343,6 +343,23 @@ def test_bytes_that_others_have_followed_are_left_and_said(lake: Lake, shop: Sho
     changed.write_text(text(line("V")), encoding="utf-8")
     for _ in range(2):
         assert "v.csv" in land(lake, shop).notes[0]
+
+
+def test_a_full_pass_over_a_delivery_that_is_new_loses_what_that_one_replaces(lake: Lake, shop: Shop) -> None:
+    """A release makes the next run a full one, and the files of that day come in the same run."""
+    conf = shop.conf / "sources" / "corner_shop.yml"
+    replaces = "later_delivery_replaces: basket\n  key:\n  - basket_id"
+    conf.write_text(conf.read_text().replace("key:\n  - basket_id", replaces, 1))
+    put(shop.folder / "sales", "s1.csv", text(line("A"), line("A", sku="P02"), line("B")))
+    land(lake, shop)
+    run_silver(lake, shop)
+    put(shop.folder / "sales", "s2.csv", text(line("A", paid="7.90")))
+    land(lake, shop)
+    run_silver(lake, shop, force=True)
+    kept = lake.read("silver.transaction_line").select("basket_id", "product_id", "amount").collect()
+    assert sorted((r[0], r[1], float(r[2])) for r in kept) == [("A", "P01", 7.9), ("B", "P01", 8.9)]
+    (balance,) = lake.read("gold.audit_recon").where("subject = 'transactions'").collect()
+    assert balance["is_balanced"]
 
 
 def test_uploads_take_their_place_by_the_name_they_were_handed_in_under(lake: Lake, shop: Shop, tmp_path: Path) -> None:

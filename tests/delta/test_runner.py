@@ -50,3 +50,68 @@ def test_a_slice_that_is_gone_or_was_empty_is_not_carried_on(lake: Lake, monkeyp
     lake.delete("feature.customer", "as_of = DATE '2024-07-04'")
     run(date(2024, 7, 5))
     assert given[4:] == [True, False]
+
+
+BALANCES = "pipelines.gold.accounts:build_balance_snapshots"
+
+
+def test_a_full_pass_takes_away_what_it_does_not_make_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed code names a thing otherwise, or no longer accepts it: nothing else would ever take the old row away."""
+    step = next(s for s in plan_steps() if s.producer == BALANCES)
+    accounts = ["m:guest", "m:1"]
+    given: list[bool] = []
+
+    def build(facts: DataFrame, changed: DataFrame, *, previous: DataFrame | None) -> DataFrame:
+        given.append(previous is not None)
+        return rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance(a) for a in accounts])
+
+    lake.ensure("gold.fact_transactions")  # nothing is carried on where nothing was read
+    monkeypatch.setattr(Step, "function", lambda self: build)
+
+    def run(**options: bool) -> set[str]:
+        run_steps(lake, [step], Run.begin(), **options)
+        held = lake.read("gold.fact_balance_snapshots").select("account_id").collect()
+        return {r[0] for r in held}
+
+    assert run() == {"m:guest", "m:1"}
+    accounts[:] = ["m/guest", "m:1"]
+    assert run(force=True) == {"m/guest", "m:1"}
+    accounts[:] = ["m:1"]
+    lake.write("gold.fact_transactions", rows(lake.spark, "gold.fact_transactions", [{"transaction_id": 1}]))
+    assert run() == {"m/guest", "m:1"}, "what follows changes says itself what is gone"
+    accounts.clear()
+    assert run(force=True) == set()
+    assert given == [False, False, True, False]
+
+
+def test_a_full_pass_keeps_what_was_so_on_other_days(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = next(s for s in plan_steps() if s.producer == BALANCES)
+
+    def build(facts: DataFrame, changed: DataFrame, *, as_of: date) -> DataFrame:
+        return rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance("m:1") | {"month_end": as_of}])
+
+    monkeypatch.setattr(Step, "function", lambda self: build)
+    for day in (date(2024, 6, 30), date(2024, 7, 31)):
+        run_steps(lake, [step], Run.begin(as_of=day), force=True)
+    assert lake.count("gold.fact_balance_snapshots") == 2
+
+
+def test_a_full_pass_keeps_what_was_made_of_rows_past_their_retention(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = next(s for s in plan_steps() if s.producer == BALANCES)
+    accounts = ["m:1", "m:2"]
+
+    def build(facts: DataFrame, changed: DataFrame, *, previous: DataFrame | None) -> DataFrame:
+        return rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance(a) for a in accounts])
+
+    monkeypatch.setattr(Step, "function", lambda self: build)
+    lake.settings = lake.settings.model_copy(update={"retention_days": {"gold.fact_transactions": 730}})
+    run_steps(lake, [step], Run.begin())
+    accounts.pop()
+    run_steps(lake, [step], Run.begin(), force=True)
+    assert lake.count("gold.fact_balance_snapshots") == 2
+
+
+def _balance(account: str) -> dict[str, object]:
+    return {"account_id": account, "merchant_id": "m", "currency": "EUR", "month_end": date(2024, 6, 30)}
