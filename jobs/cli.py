@@ -121,6 +121,8 @@ def ingest(
         raise typer.BadParameter("--stream is for what lies at the sources' locations; leave it out for one file")
     if file is None and feed is not None:
         raise typer.BadParameter("--feed says what an uploaded file is; give the file, or leave --feed out")
+    if file is not None and not file.is_file():
+        raise typer.BadParameter(f"{file} is not a file")
     with job_of(target, data_dir, None, verbose, wait, source, var) as (job, progress):
         if file is not None:
             from pipelines.bronze.uploads import ingest_file

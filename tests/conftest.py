@@ -25,8 +25,12 @@ if hasattr(time, "tzset"):
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The suite's one classic session, tuned for tiny frames: one core, one shuffle partition, AQE off."""
+    from pyspark.sql import SparkSession
+
     from lakehouse.session import TEST_CONF, SparkSettings, build_session
 
+    # A process has one JVM: its heap, cores and compilers are those of whoever started it.
+    assert SparkSession.getActiveSession() is None, "a test before this one started Spark as the product does"
     settings = SparkSettings(master="local[1]", driver_memory="2g", shuffle_partitions=1, conf=dict(TEST_CONF))
     session = build_session(settings, tmp_path_factory.mktemp("lakehouse"), "segmentation-tests")
     yield session
