@@ -179,8 +179,8 @@ class Delivery(_Declared):
         by: `file`, `sheet` (of a workbook) or `column`.
         column: Delivered column whose values name deliveries, when `by` is `column`.
         order: `arrival` puts later landed files after earlier ones, those of the source's other feeds of the same
-            subject included; `name` orders by the digits in the file name, so that a file which arrives late still
-            takes its place.
+            subject included; `name` orders by the first 15 digits in the file name, each number of at least two, so
+            that a file which arrives late still takes its place.
         values: Order of the values of `column`, first to last; whole numbers order themselves when left out.
     """
 

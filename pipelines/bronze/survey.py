@@ -144,6 +144,7 @@ class Survey:
     retries: list[Record] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     followed: list[str] = field(default_factory=list)
+    tied: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -156,6 +157,8 @@ class Survey:
         notes = tuple(f"{Path(f.inspection.identity.path).name}: {n}" for f in self.files for n in f.inspection.notes)
         if self.followed:
             notes += (followed_note(self.followed),)
+        if self.tied:
+            notes += (_tied_note(self.tied),)
         return FeedResult(
             self.source.name, self.feed.name, refused_files=tuple(self.refused), seconds=self.seconds, notes=notes
         )
@@ -187,6 +190,7 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
     delivered = {r["payload_hash"] for r in known if _is_delivered(r, feed)}
     done = {(r["file_path"], r["payload_hash"]) for r in known if _is_delivered(r, feed) or _is_copy(r, delivered)}
     landed_paths = {r["file_path"] for r in known if r["status_id"] in ACCEPTED}
+    placed = {r["delivery_seq"] // SEQUENCE_STEP: r["file_path"] for r in known if _has_rows(r)}
     newest_at = {r["file_path"]: r for r in sorted(filter(_has_rows, known), key=lambda r: r["delivery_seq"])}
     for path in sorted(paths, key=lambda p: (_natural(p.name), str(p))):
         if not _is_text(path):
@@ -219,6 +223,8 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
             )
             change = "changed" if here.path in landed_paths else "new"
             place = number * SEQUENCE_STEP
+            if by_name and placed.setdefault(number, here.path) != here.path:
+                found.tied.append(f"{path.name} and {Path(placed[number]).name}")
             if by_name and feed.delivery.by == "file":
                 # A file that changed keeps its place among the others, and stands after what it held before.
                 place += sum(1 for r in known if r["file_path"] == here.path and _has_rows(r))
@@ -252,6 +258,15 @@ def followed_note(names: Sequence[str]) -> str:
     return (
         f"{', '.join(names[:5])}{more}: not read, these bytes were delivered before and a later delivery has followed. "
         "To deliver them as the newest, change the file, for example by an empty line at its end."
+    )
+
+
+def _tied_note(pairs: Sequence[str]) -> str:
+    more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+    return (
+        f"{'; '.join(pairs[:5])}{more}: the numbers in their names do not tell which came later, so that nothing tells "
+        "which of two rows about one thing is to count. Number the files within their first 15 digits, or declare "
+        "order: arrival."
     )
 
 
@@ -302,4 +317,5 @@ def _is_text(path: Path) -> bool:
 
 
 def _digits(name: str) -> int:
-    return int("".join(re.findall(r"\d", name))[:15] or 0)
+    """The number a name is placed by: its digits, where 2024-9-30 stands before 2024-10-1."""
+    return int("".join(n.zfill(2) for n in re.findall(r"\d+", name, re.ASCII))[:15] or 0)

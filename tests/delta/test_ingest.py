@@ -170,6 +170,16 @@ def test_a_changed_file_keeps_its_place_before_files_of_later_names(lake: Lake, 
     ]
 
 
+def test_names_stand_in_the_order_of_their_numbers_and_two_that_tell_none_are_named(lake: Lake, shop: Shop) -> None:
+    for name in ("s-2024-9-30.csv", "s-2024-10-1.csv", "a.csv", "b.csv"):
+        put(shop.folder / "sales", name, text(line(name)))
+    (note,) = land(lake, shop).notes
+    assert note.startswith("b.csv and a.csv: the numbers in their names do not tell")
+    placed = {r["basket_id"]: r["delivery_seq"] for r in lake.read(RAW).select("basket_id", "delivery_seq").collect()}
+    assert placed["a.csv"] == placed["b.csv"] < placed["s-2024-9-30.csv"] < placed["s-2024-10-1.csv"]
+    assert land(lake, shop).notes == ()
+
+
 def test_a_file_that_moves_while_it_is_read_leaves_nothing_half_read(
     lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
