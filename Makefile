@@ -27,7 +27,7 @@ run: setup ## run the whole product on demonstration data; ARGS="--help" shows i
 	@$(BIN)/segmentation run $(ARGS)
 
 test: setup ## run every test
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## style, types and layers
 	$(BIN)/ruff check .

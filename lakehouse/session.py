@@ -46,8 +46,6 @@ TEST_CONF: Final[Mapping[str, str]] = {
     "spark.shuffle.compress": "false",
     "spark.shuffle.spill.compress": "false",
     "spark.buffer.pageSize": "1m",
-    # With one tier the JVM reserves 48 MB for compiled code, which a suite fills: then it sweeps and compiles no more.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
 }
 """What makes tiny frames fast and large ones slow. For tests only."""
 
