@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from jobs.campaigns_cli import app as campaigns_app
-from jobs.options import AsOf, DataDir, Force, Source, Target, Var, Verbose, Wait, console, errors, job_of
+from jobs.options import AsOf, DataDir, Force, Source, Target, Var, Verbose, Wait, console, errors, job_of, tell
 from jobs.segments_cli import app as segments_app
 from lakehouse.errors import SegmentationError
 from lakehouse.extras import need_extra
@@ -60,7 +60,7 @@ def main() -> None:
         try:
             need_extra("pyspark", "local", "Running outside Databricks")
         except SegmentationError as missing:
-            errors.print(f"[bold red]{type(missing).__name__}[/]: {escape(str(missing))}", highlight=False)
+            tell(missing)
             sys.exit(missing.exit_code)
 
 
@@ -521,7 +521,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except SegmentationError as e:
-        errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
+        tell(e)
         raise typer.Exit(e.exit_code) from None
 
 

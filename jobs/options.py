@@ -68,7 +68,7 @@ def job_of(
             yield job, progress
     except SegmentationError as e:
         log.error("command failed", extra={"told": True, "error": type(e).__name__, "reason": str(e)})
-        errors.print(f"[bold red]{type(e).__name__}[/]: {escape(str(e))}", highlight=False)
+        tell(e)
         raise typer.Exit(e.exit_code) from None
     except Exception as e:
         from lakehouse.causes import cause_of, file_of, is_of_engine
@@ -80,6 +80,11 @@ def job_of(
         said = f" It stopped at {file}." if file else ""
         errors.print(f"[bold red]The engine failed[/]: {escape(f'{cause}.{said}')}", highlight=False)
         raise typer.Exit(1) from None
+
+
+def tell(error: SegmentationError) -> None:
+    """Print one of our errors as a message."""
+    errors.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -207,12 +207,14 @@ def keep_latest(
         "*", F.lit(1).cast("bigint").alias(count), F.col("row_hash").alias(hashes)
     )
     of_key = Window.partitionBy(*key)
-    told = F.col(said_at) if said_at else F.lit(None).cast("timestamp")
-    newest = of_key.orderBy(F.col("_since").desc(), *newest_first())
+    repeated, order = marked.where(F.col("_again")), newest_first()
+    if said_at:
+        is_told = F.count(said_at).over(of_key) == F.count(F.lit(1)).over(of_key)
+        repeated = repeated.withColumn("_since", F.when(is_told, F.col(said_at)))
+        order = [F.col("_since").desc(), *order]
+    newest = of_key.orderBy(*order)
     several = (
-        marked.where(F.col("_again"))
-        .withColumn("_since", F.when(F.count(told).over(of_key) == F.count(F.lit(1)).over(of_key), told))
-        .select(
+        repeated.select(
             "*",
             F.count(F.lit(1)).over(of_key).alias(count),
             F.bit_xor("row_hash").over(of_key).alias(hashes),
