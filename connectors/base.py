@@ -167,7 +167,7 @@ class FileDestination(DestinationConfig):
 
     Attributes:
         kind: Tells it from other destinations.
-        folder: Where to; relative to the data directory.
+        folder: Where to, relative to the data directory; where the settings put exports when left out.
         location: Where to instead: a place Spark can write to, such as `s3a://bucket/prefix`, `abfss://...`, `gs://...`
             or `file:///...`. Spark must have the store's client and credentials.
         formats: What to write, for each segment.
@@ -175,14 +175,14 @@ class FileDestination(DestinationConfig):
     """
 
     kind: Literal["files"]
-    folder: Path = Path("exports")
+    folder: Path | None = None
     location: str | None = Field(None, pattern=r"^(s3|s3a|abfss|gs|dbfs|file)://[^?#@]+$|^abfss://[^?#]+$")
     formats: tuple[Literal["csv", "parquet", "jsonl"], ...] = Field(("csv", "parquet"), min_length=1)
     max_rows_per_file: int = Field(1_000_000, ge=1)
 
     @model_validator(mode="after")
     def _stays_inside(self) -> Self:
-        if ".." in self.folder.parts:
+        if self.folder and ".." in self.folder.parts:
             raise ValueError("folder must not contain '..'")
         return self
 

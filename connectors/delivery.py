@@ -82,7 +82,7 @@ def export_segments(
         connector = (
             RemoteFileConnector(destination, lake.spark)
             if destination.location
-            else FileConnector(destination, settings.data_dir)
+            else FileConnector(destination, _folder_of(destination, settings))
         )
         exports += connector.deliver(audience, wanted, as_of=as_of, run_id=run_id, started_at=started_at)
         began = [c for c in campaigns if c.destination == destination.name and known.get(c.segment_id) in wanted]
@@ -157,6 +157,12 @@ def _ledger_rows(export: Export, settings: Settings) -> list[dict[str, Any]]:
         }
         for f in export.files
     ]
+
+
+def _folder_of(destination: FileDestination, settings: Settings) -> Path:
+    if destination.folder is not None:
+        return settings.data_dir / destination.folder
+    return settings.exports_dir or settings.data_dir / "exports"
 
 
 def _relative(path: Path | str, data_dir: Path) -> str:

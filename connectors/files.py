@@ -40,16 +40,16 @@ class FileConnector:
 
     Attributes:
         config: Settings of the destination.
-        data_dir: What a relative folder is relative to.
+        folder: Where exports are.
     """
 
     config: FileDestination
-    data_dir: Path
+    folder: Path
 
     @property
     def root(self) -> Path:
         """Folder of the destination."""
-        return self.data_dir.resolve() / self.config.folder / self.config.name
+        return self.folder.resolve() / self.config.name
 
     def deliver(
         self,

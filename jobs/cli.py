@@ -194,7 +194,7 @@ def expand(
     min_score: Annotated[float | None, typer.Option("--min-score", help="Everyone with at least this score.")] = None,
     leave_out: Annotated[
         list[str] | None,
-        typer.Option("--leave-out", help="Segment nobody of may be in it (suppression, holdout); may be repeated."),
+        typer.Option("--leave-out", help="Segment whose members are left out (suppression, holdout); may be repeated."),
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -376,12 +376,15 @@ def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose 
 
 @app.command(hidden=True)
 def docs() -> None:
-    """Write the generated pages: data dictionary, feature catalogue, bundle jobs."""
+    """Write the generated pages: data dictionary, feature catalogue, keys of sources, bundle jobs."""
     from features.catalogue import write_catalogue
     from lakehouse.bundle import write_jobs
     from lakehouse.dictionary import write_dictionary
+    from pipelines.bronze.catalogue import write_sources
 
-    for path in (*write_dictionary(Path("docs")), write_catalogue(Path("docs")), *write_jobs(Path("resources"))):
+    pages = Path("docs")
+    written = (*write_dictionary(pages), write_catalogue(pages), write_sources(pages), *write_jobs(Path("resources")))
+    for path in written:
         console.print(str(path))
 
 

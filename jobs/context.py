@@ -112,7 +112,7 @@ class Job:
             RunLocked: naming the holder, when another run still writes after `lock_wait_seconds`.
         """
         if self.settings.catalog:
-            yield  # the bundle's jobs allow one concurrent run
+            yield  # a job of the bundle runs once at a time, and their schedules lie apart
             return
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         holder = self.settings.data_dir / "_run.json"

@@ -14,6 +14,14 @@ from lakehouse.settings import read_mapping
 
 Privilege = Literal["SELECT", "MODIFY", "CREATE TABLE", "EXECUTE", "READ VOLUME", "WRITE VOLUME"]
 
+MASKS_IN = "gov"
+"""Schema of the functions that mask columns and filter rows."""
+
+MODELS_IN = "feature"
+"""Schema models are registered in."""
+
+_OF_PIPELINE = ("USE SCHEMA", "SELECT", "MODIFY", "CREATE TABLE", "EXECUTE")
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +82,39 @@ class Access(_Strict):
     pii: dict[Pii, PiiRule]
     rows: RowRule
     volumes: tuple[VolumeRule, ...]
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Groups besides the pipeline's that may read anything."""
+        of_volumes = {g for v in self.volumes for g in (*v.readers, *v.writers)}
+        return tuple(sorted({g.group for g in self.grants} | of_volumes))
+
+    def privileges_on(self, schema: str) -> dict[str, tuple[str, ...]]:
+        """What each group may do with a schema, as SQL says it."""
+        models = ("CREATE MODEL",) if schema == MODELS_IN else ()
+        found: dict[str, dict[str, None]] = {self.pipeline_group: dict.fromkeys((*_OF_PIPELINE, *models))}
+
+        def grant(group: str, *privileges: str) -> None:
+            found.setdefault(group, {}).update(dict.fromkeys(("USE SCHEMA", *privileges)))
+
+        for g in self.grants:
+            if schema in g.schema_names:
+                grant(g.group, *g.privileges)
+        for v in self.volumes:
+            if v.schema_name == schema:
+                for group in (*v.readers, *v.writers):
+                    grant(group)
+        if schema == MASKS_IN:
+            # A masked column calls its function with the reader's rights.
+            for group in self.readers:
+                grant(group, "EXECUTE")
+        return {group: tuple(privileges) for group, privileges in found.items()}
+
+    def privileges_on_volume(self, volume: VolumeRule) -> dict[str, tuple[str, ...]]:
+        """What each group may do with a volume."""
+        both = ("READ VOLUME", "WRITE VOLUME")
+        found: dict[str, tuple[str, ...]] = {self.pipeline_group: both, **dict.fromkeys(volume.readers, both[:1])}
+        return found | dict.fromkeys(volume.writers, both)
 
 
 def load_access(conf_dir: Path) -> Access:

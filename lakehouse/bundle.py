@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +205,6 @@ def _job(
         },
         "permissions": [
             {"group_name": access.operators, "level": "CAN_MANAGE_RUN"},
-            {"group_name": access.owners["data-platform"].group, "level": "CAN_VIEW"},
         ],
         "tasks": tasks,
     }
@@ -243,43 +242,42 @@ def _task(key: str, command: tuple[str, ...], variant: Variant, packages: Iterab
 
 
 def _data(access: Access) -> dict[str, Any]:
-    # Not in dev: a development deployment renames its schemas, while the declarations name them plainly. There the
-    # lakehouse creates the schemas it writes to.
+    # Not in dev: a development deployment renames its schemas, while the declarations name them plainly. There they
+    # are made once, by the SQL of `segmentation tables ddl --target unity`.
     return {"targets": {target: {"resources": _schemas_and_volumes(access)} for target in ("staging", "prod")}}
 
 
 def _schemas_and_volumes(access: Access) -> dict[str, Any]:
-    schemas = {}
-    for name, comment in SCHEMAS.items():
-        privileges: dict[str, list[str]] = {
-            access.pipeline_group: ["USE_SCHEMA", "SELECT", "MODIFY", "CREATE_TABLE", "EXECUTE"]
-        }
-        for g in access.grants:
-            if name in g.schema_names:
-                privileges.setdefault(g.group, ["USE_SCHEMA"]).extend(p.replace(" ", "_") for p in g.privileges)
-        schemas[name] = {
+    schemas = {
+        name: {
             "catalog_name": "${var.catalog}",
             "name": name,
             "comment": comment,
-            "grants": [{"principal": g, "privileges": list(dict.fromkeys(p))} for g, p in privileges.items()],
+            "grants": _grants(access.privileges_on(name)),
             "lifecycle": {"prevent_destroy": True},
         }
-    volumes = {}
-    for v in access.volumes:
-        both = ["READ_VOLUME", "WRITE_VOLUME"]
-        granted = (
-            {access.pipeline_group: both} | {g: ["READ_VOLUME"] for g in v.readers} | dict.fromkeys(v.writers, both)
-        )
-        volumes[v.name] = {
+        for name, comment in SCHEMAS.items()
+    }
+    volumes = {
+        v.name: {
             "catalog_name": "${var.catalog}",
             "schema_name": f"${{resources.schemas.{v.schema_name}.name}}",
             "name": v.name,
             "volume_type": "MANAGED",
             "comment": v.comment,
-            "grants": [{"principal": g, "privileges": list(p)} for g, p in granted.items()],
+            "grants": _grants(access.privileges_on_volume(v)),
             "lifecycle": {"prevent_destroy": True},
         }
+        for v in access.volumes
+    }
     return {"schemas": schemas, "volumes": volumes}
+
+
+def _grants(of_groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    return [
+        {"principal": group, "privileges": [p.replace(" ", "_") for p in privileges]}
+        for group, privileges in of_groups.items()
+    ]
 
 
 def _text(content: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ class Settings(BaseModel):
     Attributes:
         target: Name of the target, the stem of the file it came from.
         data_dir: Folder that holds every table as `<schema>/<table>` when there is no catalog.
+        exports_dir: Folder of exported files, where a destination names none; `exports` in `data_dir` when unset.
         catalog: Unity Catalog name; None keeps tables as plain folders under `data_dir`.
         conf_dir: Folder with sources, segments, destinations and quality rules.
         spark: How to get a session.
@@ -43,6 +44,7 @@ class Settings(BaseModel):
 
     target: str = "local"
     data_dir: Path = Path(".lakehouse")
+    exports_dir: Path | None = None
     catalog: str | None = None
     conf_dir: Path = Path("conf")
     spark: SparkSettings = SparkSettings()
@@ -56,11 +58,11 @@ class Settings(BaseModel):
     keep_as_of_days: int = Field(35, ge=1)
     retention_days: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "exports_dir")
     @classmethod
-    def _data_dir_is_a_folder(cls, value: Path) -> Path:
-        there = next((p for p in (value, *value.parents) if p.exists()), value)
-        if there.exists() and not there.is_dir():
+    def _is_a_folder(cls, value: Path | None) -> Path | None:
+        there = next((p for p in (value, *value.parents) if p.exists()), value) if value else None
+        if there and there.exists() and not there.is_dir():
             raise ValueError(f"{there} is not a folder")
         return value
 

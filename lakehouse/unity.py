@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from lakehouse import ddl
-from lakehouse.access import Access, load_access
+from lakehouse.access import MASKS_IN, Access, load_access
 from lakehouse.columns import Pii, strictest
 from lakehouse.ddl import literal, quote
 from lakehouse.declare import SCHEMAS, Table, table_of, tables
@@ -21,7 +21,6 @@ from lakehouse.steps import plan_steps
 Kind = Literal["schema", "function", "table", "constraint", "tag", "mask", "filter", "policy", "volume", "grant"]
 
 REDACTED = "***"
-_MASKS_IN = "gov"
 _FILTER = "may_see_merchant"
 
 
@@ -48,7 +47,7 @@ def render(names: Iterable[str] | None = None, *, catalog: str, conf_dir: Path |
 def plan(names: Iterable[str] | None = None, *, catalog: str, access: Access) -> list[Statement]:
     """The statements in an order in which they can run; each may run again."""
     chosen = [table_of(n) for n in names] if names else list(tables().values())
-    schemas = list(SCHEMAS) if names is None else sorted({t.schema for t in chosen} | {_MASKS_IN})
+    schemas = list(SCHEMAS) if names is None else sorted({t.schema for t in chosen} | {MASKS_IN})
     made = [_schema(catalog, s) for s in schemas]
     made += _functions(catalog, access, chosen)
     for t in chosen:
@@ -171,7 +170,7 @@ def _functions(catalog: str, access: Access, chosen: list[Table]) -> list[Statem
     wanted = {(c.spec.pii, c.spec.type) for t in chosen for c in t.pii_columns if c.spec.pii}
     found = []
     for pii, type_ in sorted(wanted, key=lambda w: (w[0].value, w[1])):
-        name = _name(catalog, _MASKS_IN, mask_name(pii, type_))
+        name = _name(catalog, MASKS_IN, mask_name(pii, type_))
         found.append(
             Statement(
                 "function",
@@ -186,7 +185,7 @@ def _functions(catalog: str, access: Access, chosen: list[Table]) -> list[Statem
             Statement(
                 "function",
                 _FILTER,
-                f"CREATE OR REPLACE FUNCTION {_name(catalog, _MASKS_IN, _FILTER)}(merchant STRING) RETURNS BOOLEAN\n"
+                f"CREATE OR REPLACE FUNCTION {_name(catalog, MASKS_IN, _FILTER)}(merchant STRING) RETURNS BOOLEAN\n"
                 "COMMENT 'Whether a reader may see rows of a merchant.'\n"
                 f"RETURN {filter_body(access)}",
             )
@@ -237,11 +236,11 @@ def _masks(catalog: str, access: Access, t: Table) -> list[Statement]:
     found = []
     for c in t.pii_columns:
         if c.spec.pii:
-            mask = f"SET MASK {_name(catalog, _MASKS_IN, mask_name(c.spec.pii, c.spec.type))}"
+            mask = f"SET MASK {_name(catalog, MASKS_IN, mask_name(c.spec.pii, c.spec.type))}"
             found.append(Statement("mask", t.name, f"ALTER TABLE {_of(catalog, t)} ALTER COLUMN {quote(c)} {mask}"))
     merchant = _merchant_column(access, t)
     if merchant:
-        keep = f"SET ROW FILTER {_name(catalog, _MASKS_IN, _FILTER)} ON ({quote(merchant)})"
+        keep = f"SET ROW FILTER {_name(catalog, MASKS_IN, _FILTER)} ON ({quote(merchant)})"
         found.append(Statement("filter", t.name, f"ALTER TABLE {_of(catalog, t)} {keep}"))
     return found
 
@@ -264,7 +263,7 @@ def _policies(catalog: str, access: Access, t: Table) -> list[Statement]:
                 "policy",
                 t.name,
                 f"CREATE OR REPLACE POLICY {quote(f'{t.short}_{mask_name(pii, type_)}')} ON TABLE {_of(catalog, t)} "
-                f"COLUMN MASK {_name(catalog, _MASKS_IN, mask_name(pii, type_))} {except_pipeline} {matched}",
+                f"COLUMN MASK {_name(catalog, MASKS_IN, mask_name(pii, type_))} {except_pipeline} {matched}",
             )
         )
     merchant = _merchant_column(access, t)
@@ -277,7 +276,7 @@ def _policies(catalog: str, access: Access, t: Table) -> list[Statement]:
                 "policy",
                 t.name,
                 f"CREATE OR REPLACE POLICY {quote(f'{t.short}_{_FILTER}')} ON TABLE {_of(catalog, t)} "
-                f"ROW FILTER {_name(catalog, _MASKS_IN, _FILTER)} {except_pipeline} {matched}",
+                f"ROW FILTER {_name(catalog, MASKS_IN, _FILTER)} {except_pipeline} {matched}",
             )
         )
     return found
@@ -304,24 +303,13 @@ def _grants(catalog: str, access: Access) -> list[Statement]:
         found.append(Statement("grant", about, f"GRANT {', '.join(privileges)} ON {on} TO {quote(group)}"))
 
     grant(("USE CATALOG", "CREATE SCHEMA"), f"CATALOG {quote(catalog)}", catalog, access.pipeline_group)
-    for schema in SCHEMAS:
-        on = f"SCHEMA {_name(catalog, schema)}"
-        grant(("USE SCHEMA", "SELECT", "MODIFY", "CREATE TABLE", "EXECUTE"), on, schema, access.pipeline_group)
-    readers = {g.group for g in access.grants} | {g for v in access.volumes for g in (*v.readers, *v.writers)}
-    for group in sorted(readers):
+    for group in access.readers:
         grant(("USE CATALOG",), f"CATALOG {quote(catalog)}", catalog, group)
-        # A masked column calls its function with the reader's rights.
-        grant(("USE SCHEMA", "EXECUTE"), f"SCHEMA {_name(catalog, _MASKS_IN)}", _MASKS_IN, group)
-    for g in access.grants:
-        for schema in g.schema_names:
-            grant(("USE SCHEMA", *g.privileges), f"SCHEMA {_name(catalog, schema)}", schema, g.group)
+    for schema in SCHEMAS:
+        for group, privileges in access.privileges_on(schema).items():
+            grant(privileges, f"SCHEMA {_name(catalog, schema)}", schema, group)
     for v in access.volumes:
         on, about = f"VOLUME {_name(catalog, v.schema_name, v.name)}", f"{v.schema_name}.{v.name}"
-        grant(("READ VOLUME", "WRITE VOLUME"), on, about, access.pipeline_group)
-        for group in v.readers:
-            grant(("READ VOLUME",), on, about, group)
-        for group in v.writers:
-            grant(("READ VOLUME", "WRITE VOLUME"), on, about, group)
-        for group in dict.fromkeys((*v.readers, *v.writers)):
-            grant(("USE SCHEMA",), f"SCHEMA {_name(catalog, v.schema_name)}", v.schema_name, group)
+        for group, privileges in access.privileges_on_volume(v).items():
+            grant(privileges, on, about, group)
     return found

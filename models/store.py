@@ -413,4 +413,4 @@ def _attempts(client: Any, store: ModelStore) -> list[Attempt]:
 
 def _experiment_name(store: ModelStore, kind: str) -> str:
     name = kind.replace("_", "-")
-    return name if store.folder else f"/Shared/{name}"
+    return name if store.folder else f"/Shared/{store.catalog}-{name}"

@@ -80,7 +80,7 @@ def consents(spark: SparkSession, *granted: str, denied: Sequence[str] = ("bob-2
 def deliver(
     spark: SparkSession, folder: Path, audience: Audience, config: FileDestination = FILES, run_id: str = "run"
 ) -> tuple[Export, ...]:
-    connector: Connector = FileConnector(config, folder)
+    connector: Connector = FileConnector(config, folder / "exports")
     return connector.deliver(audience, [VIP, NEW], as_of=AS_OF, run_id=run_id, started_at=AT)
 
 

@@ -31,7 +31,7 @@ CLUSTER = {"spark_version", "node_type_id", "num_workers", "data_security_mode",
 RUN_IF = {"ALL_SUCCESS", "ALL_DONE", "AT_LEAST_ONE_SUCCESS", "NONE_FAILED", "AT_LEAST_ONE_FAILED", "ALL_FAILED"}
 LEVELS = {"CAN_VIEW", "CAN_MANAGE_RUN", "CAN_MANAGE", "CAN_RUN", "IS_OWNER"}
 PRIVILEGES = {
-    "USE_SCHEMA", "SELECT", "MODIFY", "CREATE_TABLE", "EXECUTE", "READ_VOLUME", "WRITE_VOLUME", "ALL_PRIVILEGES",
+    "USE_SCHEMA", "SELECT", "MODIFY", "CREATE_TABLE", "CREATE_MODEL", "EXECUTE", "READ_VOLUME", "WRITE_VOLUME",
 }  # fmt: skip
 BUILT_IN = {
     "bundle.name",
@@ -89,6 +89,9 @@ def _targets(whole: dict[str, Json]) -> Iterator[str]:
         if t.get("mode") == "production" and not (t.get("run_as") and t.get("workspace", {}).get("root_path")):
             yield f"target {name}: production needs run_as and a root_path"
         yield from _permissions(f"target {name}", t.get("permissions", []))
+        for key, job in whole.get("resources", {}).get("jobs", {}).items():
+            for who in _named(t.get("permissions", [])) & _named(job.get("permissions", [])):
+                yield f"target {name}: {who} is also named in jobs.{key}, and only that entry would count"
 
 
 def _resources(whole: dict[str, Json], root: Path) -> Iterator[str]:
@@ -125,6 +128,10 @@ def _permissions(where: str, permissions: list[Mapping[str, str]]) -> Iterator[s
             yield f"{where}: unknown permission level {p['level']}"
         if not set(p) & {"group_name", "service_principal_name", "user_name"}:
             yield f"{where}: a permission for nobody"
+
+
+def _named(permissions: list[Mapping[str, str]]) -> set[str]:
+    return {v for p in permissions for k, v in p.items() if k != "level"}
 
 
 def _job(where: str, job: Mapping[str, Json], root: Path) -> Iterator[str]:

@@ -17,15 +17,18 @@ import yaml
 from typer.testing import CliRunner
 
 from jobs.flow import run_all
+from lakehouse.access import load_access
 from lakehouse.bundle import AFTER, COMMANDS, render_jobs, stages
 from lakehouse.declare import tables
 from lakehouse.settings import load_settings
 from lakehouse.steps import dependencies, plan_steps
+from lakehouse.unity import plan
 from tests.support.bundle import is_quartz, load_bundle, problems_of
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = load_bundle(ROOT)
 DAILY = BUNDLE["resources"]["jobs"]["segmentation_daily"]
+OPERATORS = load_access(ROOT / "conf").operators
 
 
 def test_the_files_in_resources_are_what_the_declarations_give() -> None:
@@ -84,8 +87,40 @@ def test_each_target_has_settings_for_the_same_catalog() -> None:
     for name, target in BUNDLE["targets"].items():
         settings = load_settings(name, ROOT / "conf")
         assert settings.catalog == target["variables"]["catalog"]
-        assert str(settings.data_dir).startswith(f"/Volumes/{settings.catalog}/")
+        volumes = {f"/Volumes/{settings.catalog}/{v.schema_name}/{v.name}" for v in load_access(ROOT / "conf").volumes}
+        assert {str(settings.data_dir), str(settings.exports_dir)} <= volumes
         assert settings.spark.engine == "databricks"
+
+
+def test_the_bundle_grants_what_the_sql_grants() -> None:
+    made = [s.sql for s in plan(catalog="c", access=load_access(ROOT / "conf")) if s.kind == "grant"]
+    of_sql = {g for g in made if "ON CATALOG" not in g}
+    resources = yaml.safe_load((ROOT / "resources" / "data.yml").read_text(encoding="utf-8"))["targets"]["prod"]
+    of_bundle = set()
+    for kind, named in resources["resources"].items():
+        for spec in named.values():
+            schema = spec.get("schema_name", spec["name"]).removeprefix("${resources.schemas.").removesuffix(".name}")
+            on = f"SCHEMA `c`.`{schema}`" if kind == "schemas" else f"VOLUME `c`.`{schema}`.`{spec['name']}`"
+            for g in spec["grants"]:
+                said = ", ".join(p.replace("_", " ") for p in g["privileges"])
+                of_bundle.add(f"GRANT {said} ON {on} TO `{g['principal']}`")
+    assert of_bundle == of_sql
+    assert any("CREATE MODEL" in g and "`feature`" in g for g in of_sql)
+    assert "GRANT USE SCHEMA, SELECT, EXECUTE ON SCHEMA `c`.`gov` TO `privacy`" in of_sql
+
+
+def test_maintenance_is_over_before_the_daily_run_begins() -> None:
+    """Both jobs write, and nothing else keeps them apart."""
+    rules = yaml.safe_load((ROOT / "conf" / "bundle" / "jobs.yml").read_text(encoding="utf-8"))
+
+    def second_of_day(cron: str) -> int:
+        second, minute, hour = (int(part) for part in cron.split()[:3])
+        return (hour * 60 + minute) * 60 + second
+
+    daily, maintenance = rules["daily"], rules["maintenance"]
+    assert daily["timezone"] == maintenance["timezone"]
+    end = second_of_day(maintenance["cron"]) + maintenance["timeout_seconds"]
+    assert end <= second_of_day(daily["cron"])
 
 
 def broken(change: Callable[[dict[str, Any]], object]) -> list[str]:
@@ -114,6 +149,10 @@ def daily(whole: dict[str, Any]) -> dict[str, Any]:
         (lambda b: b["targets"]["prod"].pop("run_as"), "production needs run_as"),
         (lambda b: b["targets"]["dev"].pop("variables"), "variable catalog has no value"),
         (lambda b: b["variables"]["notify"].pop("description"), "variable notify has no description"),
+        (
+            lambda b: b["targets"]["prod"]["permissions"].append({"group_name": OPERATORS, "level": "CAN_VIEW"}),
+            f"target prod: {OPERATORS} is also named in jobs.segmentation_daily",
+        ),
     ],
 )
 def test_the_check_of_the_bundle_catches(change: Callable[[dict[str, Any]], object], said: str) -> None:

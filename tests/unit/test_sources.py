@@ -10,6 +10,7 @@ import pytest
 
 from lakehouse.errors import SourceError
 from lakehouse.runner import Run
+from pipelines.bronze.catalogue import render_sources
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.samples import GENERATORS
@@ -311,3 +312,10 @@ def test_a_variable_that_no_location_asks_for_is_told(tmp_path: Path) -> None:
     assert load_sources(conf, {"DROP": "/elsewhere"}).source("shop").feeds[0].location == "/elsewhere/*.csv"
     with pytest.raises(SourceError, match=r"variable 'dorp': no location asks for it; known are drop\. Did you mean"):
         load_sources(conf, {"dorp": "/somewhere"})
+
+
+def test_the_page_of_keys_is_up_to_date_and_tells_each_with_its_meaning() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+    assert page == render_sources(), "run `segmentation docs`"
+    keys = [line for line in page.splitlines() if line.startswith("| `")]
+    assert all(len(line.split(" | ")[-1]) > 5 for line in keys)
