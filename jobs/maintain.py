@@ -8,9 +8,10 @@ from typing import Any
 from jobs.context import Job
 from jobs.progress import Progress
 from lakehouse.columns import Column
-from lakehouse.declare import ReplaceSlice, Table, table_of, tables
+from lakehouse.declare import Append, Changes, ReplaceSlice, Table, table_of, tables
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
+from lakehouse.steps import plan_steps
 
 _SMALL_FILES = 16
 """Files below which compacting a table is not worth a commit."""
@@ -53,12 +54,20 @@ def _require_age(t: Table) -> None:
     """Refuse a retention that would do nothing.
 
     Raises:
-        SettingsError: The table's slices are kept by another setting, or nothing in it tells a row's age.
+        SettingsError: The table's slices are kept by another setting, nothing in it tells a row's age, or what was
+            made of its rows would go with them.
     """
     if _is_slices_of_features(t):
         raise SettingsError(f"retention_days: {t.name} keeps slices by keep_as_of_days, and month ends for ever.")
     if _dated(t) is None:
         raise SettingsError(f"retention_days: {t.name} has no column that tells how old a row is, so all are kept.")
+    followers = [s for s in plan_steps() if any(str(r) == t.name and isinstance(r, Changes) for r in s.reads)]
+    if followers and t.retention_days is None and not isinstance(t.kind, Append):
+        made = sorted({o.name for s in followers for o in s.outputs})
+        raise SettingsError(
+            f"retention_days: rows that leave {t.name} would leave {', '.join(made)} as well, which follow its "
+            "changes. Limit how long delivered rows are kept (bronze.raw_...), of which everything else was made."
+        )
 
 
 def _is_slices_of_features(t: Table) -> bool:

@@ -82,3 +82,19 @@ def data_files(folder: Path, version: int | None = None) -> DataFiles | None:
         paths,
         None if None in counts else sum(counts),
     )
+
+
+def keeps_changes(folder: Path, first: int, last: int) -> bool:
+    """Whether every file that tells what some versions of a table changed is still there, and so are their commits."""
+    for version in range(first, last + 1):
+        commit = folder / "_delta_log" / f"{version:020d}.json"
+        if not commit.exists():
+            return False
+        actions = [json.loads(line) for line in commit.read_text(encoding="utf-8").splitlines()]
+        # A commit without files of its own for changes tells them by those it added and removed.
+        told = [a["cdc"] for a in actions if "cdc" in a] or [
+            a[k] for a in actions for k in ("add", "remove") if k in a and a[k]["dataChange"]
+        ]
+        if not all((folder / unquote(f["path"])).exists() for f in told):
+            return False
+    return True

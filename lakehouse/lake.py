@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from lakehouse import ddl
 from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
 from lakehouse.errors import SegmentationError, SettingsError
-from lakehouse.files import DataFiles, data_files
+from lakehouse.files import DataFiles, data_files, keeps_changes
 from lakehouse.frames import frame_of
 from lakehouse.hold import Hold
 from lakehouse.scd import rebuild_timeline
@@ -204,6 +204,9 @@ class Lake:
     ) -> DataFrame:
         """Return rows whose content changed after version `since`, each key once, with `_deleted`.
 
+        Rows of a table that is only appended to do not change: one that was removed is past its retention, or was
+        erased, and what was made of it stays. A table that is replaced names what it held and what it holds.
+
         Args:
             which: A table declared with `change_feed`.
             since: Last version already seen; None asks for the whole table.
@@ -223,6 +226,8 @@ class Lake:
             .option("endingVersion", newest)
         )
         feed = reader.table(self.name(t)) if self.settings.catalog else reader.load(str(self.path(t)))
+        if isinstance(t.kind, Append):
+            feed = feed.where(F.col("_change_type") == "insert")
         if also_before:
             is_gone = F.col("_change_type").isin("update_preimage", "delete")
             return feed.select(*t.column_names, is_gone.alias(DELETED))
@@ -233,6 +238,18 @@ class Lake:
             )
             rows = rows.withColumn("_rank", F.row_number().over(last)).where("_rank = 1")
         return rows.select(*t.column_names, (F.col("_change_type") == "delete").alias(DELETED))
+
+    def tells_changes(self, which: Which, since: int, until: int) -> bool:
+        """Whether what `read_changes` needs for these versions is still there: a vacuum removes it after a week."""
+        t = table_of(which)
+        if since >= until or not t.change_feed:
+            return True
+        if not self.settings.catalog:
+            return keeps_changes(self.path(t), since + 1, until)
+        history = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)}")
+        first = history.where(F.col("version") == since + 1).select("timestamp").collect()
+        # The platform vacuums by itself, and says nowhere what it took.
+        return bool(first) and datetime.now(UTC).replace(tzinfo=None) - first[0]["timestamp"] < _KEPT
 
     def sql(self, query: str) -> DataFrame:
         """Run a query written by a developer; declared tables it names are made known to the session first."""
@@ -434,7 +451,7 @@ class Lake:
             case Scd1(tracked):
                 return self._merge(t, rows, tracked or t.column_names, is_whole)
             case Scd2():
-                return self._merge(t, rebuild_timeline(self.read(t), rows, t), t.column_names)
+                return self._merge(t, rebuild_timeline(self.read(t), rows, t), t.column_names, is_whole)
 
     def _conform(self, t: Table, frame: DataFrame) -> DataFrame:
         given = set(frame.columns)

@@ -124,11 +124,11 @@ def run_steps(
                 if result.status == "failed" and failed is None:
                     failed = result
     log.flush()
+    record_lineage(lake, [r.step for r in results if r.status == "succeeded"], run)
     if failed is not None:
         is_refusal = isinstance(failed.error, SegmentationError)
         advice = "" if is_refusal else " Start the run again to go on from here."
         raise StepFailed(f"Step {failed.step.producer} failed: {failed.message}{advice}", failed.error)
-    record_lineage(lake, [r.step for r in results if r.status == "succeeded"], run)
     return results
 
 
@@ -184,6 +184,8 @@ def _run_step(
             result = StepResult(step, "up to date", time.monotonic() - clock)
         else:
             seen = dict(last["input_versions"]) if last and same_code and goes_on else {}
+            if not _are_told(lake, step, seen, versions):
+                seen = {}
             result = _execute(lake, step, run, log, function, asked, versions, seen, base, mark, clock, audit)
     except Exception as e:
         message = _say(e)
@@ -298,6 +300,12 @@ def _inputs_of(step: Step, versions: Mapping[str, int]) -> dict[str, int]:
     """Versions of what others write: a step that reads its own table must not wake itself."""
     own = {o.name for o in step.outputs}
     return {name: version for name, version in versions.items() if name not in own}
+
+
+def _are_told(lake: Lake, step: Step, seen: Mapping[str, int], versions: Mapping[str, int]) -> bool:
+    """Whether all changes since the last run can still be read; else the step begins anew, as on a first run."""
+    followed = {str(r) for r in step.reads if isinstance(r, Changes)} & set(seen) & set(versions)
+    return all(lake.tells_changes(name, seen[name], versions[name]) for name in followed)
 
 
 def _has_slice(lake: Lake, step: Step, last: Mapping[str, Any] | None) -> bool:

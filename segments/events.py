@@ -117,7 +117,13 @@ def _returns(tables: Tables) -> DataFrame:
 
 
 def _contacts(tables: Tables) -> DataFrame:
-    campaigns = tables[CAMPAIGNS].select(K.merchant_id, K.campaign_id, K.campaign_type, K.starts_on)
+    campaigns = tables[CAMPAIGNS].select(
+        K.merchant_id,
+        K.campaign_id,
+        K.campaign_type,
+        K.starts_on,
+        F.coalesce(K.starts_at, F.col(K.starts_on).cast("timestamp")).alias("at"),
+    )
     # One row per campaign on the right, so a contact stays one event.
     return (
         tables[CONTACTS]
@@ -125,7 +131,7 @@ def _contacts(tables: Tables) -> DataFrame:
         .select(
             N.merchant_id,
             customer_key(),
-            F.col(K.starts_on).cast("timestamp").alias("at"),
+            "at",
             F.col(K.starts_on).alias("day"),
             N.campaign_id,
             K.campaign_type,

@@ -183,6 +183,7 @@ class Campaign:
     campaign_type = text("Type.", optional=True)
     starts_on = day("First day.")
     ends_on = day("Last day, inclusive.")
+    starts_at = instant("When its first day begins in the shop; null in rows from before this was told.", optional=True)
     delivered_count = bigint("Delivered rows this row stands for; 0 when it was derived.")
     delivered_hash = bigint("Exclusive or of their `row_hash`; with the count it proves that none was lost.")
 

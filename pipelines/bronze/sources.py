@@ -511,8 +511,9 @@ class Sources(BaseModel):
         return tuple((s, f) for s in self.sources for f in s.feeds if f.subject == subject)
 
     def of_merchant(self, merchant_id: str) -> tuple[Source, ...]:
-        """Sources that deliver for a merchant."""
-        return tuple(s for s in self.sources if s.merchant_id == merchant_id)
+        """Sources that deliver for a merchant, those that deliver its sales first."""
+        found = [s for s in self.sources if s.merchant_id == merchant_id]
+        return tuple(sorted(found, key=lambda s: not any(f.subject == "transactions" for f in s.feeds)))
 
     def select(self, names: Iterable[str] = ()) -> tuple[Source, ...]:
         """Return the named sources and those that accompany them; all when no name is given.

@@ -109,15 +109,15 @@ def _merchants(sources: Sources) -> list[dict[str, Any]]:
     found = []
     for merchant in sources.merchants:
         of_it = sources.of_merchant(merchant.id)
-        main = next((s for s in of_it if s.merchant is not None and s.merchant.is_complete), of_it[0])
         found.append(
             {
                 "merchant_id": merchant.id,
                 "merchant_name": merchant.name or merchant.id,
                 "country": merchant.country,
                 "category": merchant.category,
-                "currency": main.currency,
-                "time_zone": main.timezone,
+                # Of what it sells: whoever settles its sales may count in another currency.
+                "currency": of_it[0].currency,
+                "time_zone": of_it[0].timezone,
                 "is_sample": all(s.is_sample for s in of_it),
             }
         )

@@ -17,7 +17,13 @@ def conform_campaigns(
 ) -> DataFrame:
     """One row per campaign that changed; the latest delivery wins."""
     latest = _latest("campaigns", raw, raw_changes, sources, previous)
-    conformed = latest.withColumn(Campaign.campaign_type, blank_is_null("campaign_type"))
+    midnight = F.col(Campaign.starts_on).cast("timestamp")
+    begins = rule_book(sources, "campaigns").choose(
+        lambda r: F.to_utc_timestamp(midnight, r.timezone), "timestamp", same=lambda r: r.timezone
+    )
+    conformed = latest.withColumns(
+        {str(Campaign.campaign_type): blank_is_null("campaign_type"), str(Campaign.starts_at): begins}
+    )
     return conformed.select(*Campaign.__table__.column_names)  # type: ignore[attr-defined]
 
 

@@ -124,6 +124,19 @@ def test_scd2_keeps_versions_and_takes_late_and_repeated_rows(lake: Lake) -> Non
     assert timeline(lake)[:2] == [("1", "A", 1, 5, False), ("1", "B", 5, None, True)]
     put(version("1", 3, city="D"))  # what is written last holds now, so what was dated later goes
     assert timeline(lake)[:2] == [("1", "A", 1, 3, False), ("1", "D", 3, None, True)]
+    everyone = rows(lake.spark, which, [version("1", 3, city="D")]).drop(*drop)
+    lake.write(which, everyone, is_whole=True)
+    assert timeline(lake) == [("1", "A", 1, 3, False), ("1", "D", 3, None, True)]
+
+
+def test_rows_taken_out_of_a_table_that_is_only_appended_to_are_no_changes(lake: Lake) -> None:
+    """They are past their retention; what was made of them stays."""
+    raw = "bronze.raw_contact_points"
+    seen = lake.write(raw, rows(lake.spark, raw, [{"customer_id": "1"}, {"customer_id": "2"}])).version
+    lake.delete(raw, "customer_id = '1'")
+    assert lake.read_changes(raw, seen).count() == 0
+    lake.write(raw, rows(lake.spark, raw, [{"customer_id": "3"}]))
+    assert [(r["customer_id"], r["_deleted"]) for r in lake.read_changes(raw, seen).collect()] == [("3", False)]
 
 
 def test_the_past_is_read_by_version_and_by_day(lake: Lake) -> None:

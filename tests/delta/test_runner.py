@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 
 import pytest
 from pyspark.sql import DataFrame
 
+from lakehouse.errors import StepFailed
 from lakehouse.lake import Lake
 from lakehouse.runner import Run, run_steps
 from lakehouse.steps import Step, plan_steps
@@ -53,6 +56,8 @@ def test_a_slice_that_is_gone_or_was_empty_is_not_carried_on(lake: Lake, monkeyp
 
 
 BALANCES = "pipelines.gold.accounts:build_balance_snapshots"
+DAILY = "pipelines.gold.daily:build_daily_sales"
+FACTS = "gold.fact_transactions"
 
 
 def test_a_full_pass_takes_away_what_it_does_not_make_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +116,48 @@ def test_a_full_pass_keeps_what_was_made_of_rows_past_their_retention(
     accounts.pop()
     run_steps(lake, [step], Run.begin(), force=True)
     assert lake.count("gold.fact_balance_snapshots") == 2
+
+
+def test_a_step_begins_anew_where_its_changes_were_vacuumed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that has not run for longer than changes are kept would fail with every run to come."""
+    step = next(s for s in plan_steps() if s.producer == BALANCES)
+    seen: list[tuple[bool, int]] = []
+
+    def build(facts: DataFrame, changed: DataFrame, *, previous: DataFrame | None) -> DataFrame:
+        seen.append((previous is not None, changed.count()))
+        return rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance("m:1")])
+
+    def sell(transaction: int, amount: int) -> None:
+        lake.write(FACTS, rows(lake.spark, FACTS, [{"transaction_id": transaction, "amount": Decimal(amount)}]))
+
+    monkeypatch.setattr(Step, "function", lambda self: build)
+    sell(1, 1)
+    sell(2, 2)
+    run_steps(lake, [step], Run.begin())
+    sell(2, 3)
+    run_steps(lake, [step], Run.begin())
+    sell(1, 4)
+    for told in (lake.path(FACTS) / "_change_data").iterdir():
+        told.unlink()
+    run_steps(lake, [step], Run.begin())
+    sell(2, 5)
+    run_steps(lake, [step], Run.begin())
+    assert seen == [(False, 2), (True, 2), (False, 2), (True, 2)], "as they were and as they are"
+
+
+def test_what_succeeded_beside_a_failure_has_its_lineage(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [s for s in plan_steps() if s.producer in (BALANCES, DAILY)]
+
+    def build(self: Step) -> Callable[..., DataFrame]:
+        if self.producer == DAILY:
+            raise RuntimeError("no")
+        return lambda facts, changed: rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance("m:1")])
+
+    monkeypatch.setattr(Step, "function", build)
+    with pytest.raises(StepFailed):
+        run_steps(lake, sorted(chosen, key=lambda s: s.producer == DAILY), Run.begin())
+    edges = lake.read("gov.stage_lineage").select("downstream").collect()
+    assert {e["downstream"] for e in edges} == {"gold.fact_balance_snapshots"}
 
 
 def _balance(account: str) -> dict[str, object]:

@@ -101,7 +101,11 @@ def test_a_retention_of_no_table_is_refused(lake: Lake) -> None:
     job: Any = SimpleNamespace(lake=lake, settings=settings)
     with pytest.raises(DeclarationError, match="Did you mean"):
         maintain(job, None)  # type: ignore[arg-type]
-    for name, said in (("gold.dim_time", "no column that tells"), ("feature.customer", "keep_as_of_days")):
+    for name, said in (
+        ("gold.dim_time", "no column that tells"),
+        ("feature.customer", "keep_as_of_days"),
+        ("gold.fact_transactions", "would leave .*gold.fact_balance_snapshots"),
+    ):
         job.settings = lake.settings.model_copy(update={"retention_days": {name: 3}})
         with pytest.raises(SettingsError, match=said):
             maintain(job, None)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import pytest
@@ -13,10 +13,12 @@ from pyspark.sql import functions as F
 from lakehouse.columns import Pii
 from lakehouse.declare import table_of
 from lakehouse.tables.silver import SUBJECTS
+from pipelines.silver.campaigns import conform_campaigns
 from pipelines.silver.consents import conform_consents
 from pipelines.silver.rejects import reject_subjects
 from pipelines.silver.rules import FeedRules
 from pipelines.silver.subjects import keep_latest
+from segments.events import EVENTS
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
@@ -83,6 +85,18 @@ def test_what_cannot_be_understood_ends_a_consent(spark: SparkSession) -> None:
     rejected = refused.agg(F.count("*").alias("n"), F.bit_xor("row_hash").alias("h")).collect()[0]
     whole = raw.agg(F.count("*").alias("n"), F.bit_xor("row_hash").alias("h")).collect()[0]
     assert (accepted.n + rejected.n, accepted.h ^ rejected.h) == (whole.n, whole.h)
+
+
+def test_a_contact_happens_when_the_first_day_of_its_campaign_begins_in_the_shop(spark: SparkSession) -> None:
+    """Else what was bought in New York the evening before would be an answer to it."""
+    new_york = FeedRules("crm", "campaigns", "shop", timezone="America/New_York")
+    said = {"source": "crm", "feed": "campaigns", "campaign_id": "c", "starts_on": date(2018, 1, 4)}
+    raw = rows(spark, "bronze.raw_campaigns", [said | {"ends_on": date(2018, 1, 9)}])
+    campaigns = conform_campaigns(raw, raw, sources=(new_york,))
+    contact = [{"merchant_id": "shop", "campaign_id": "c", "customer_id": "1"}]
+    tables = {"silver.campaign": campaigns, "silver.campaign_contact": rows(spark, "silver.campaign_contact", contact)}
+    (found,) = EVENTS["campaign_contact"].build(tables).collect()
+    assert (found["at"], found["day"]) == (datetime(2018, 1, 4, 5), date(2018, 1, 4))
 
 
 def test_what_was_delivered_is_as_personal_as_what_it_holds() -> None:

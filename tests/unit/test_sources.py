@@ -314,6 +314,18 @@ def test_a_variable_that_no_location_asks_for_is_told(tmp_path: Path) -> None:
         load_sources(conf, {"dorp": "/somewhere"})
 
 
+def test_the_sources_of_a_merchant_begin_with_the_one_that_sells(tmp_path: Path) -> None:
+    bank = """
+        description: What the bank paid out.
+        merchant: {id: shop}
+        currency: EUR
+        feeds:
+          - {name: paid, subject: settlements, location: "*.csv", format: csv, columns: {id: {to: settlement_id}}}
+        """
+    sources = load_sources(write(tmp_path, bank=bank, shop=sales()), {})
+    assert [s.name for s in sources.of_merchant("shop")] == ["shop", "bank"]
+
+
 def test_the_page_of_keys_is_up_to_date_and_tells_each_with_its_meaning() -> None:
     page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
     assert page == render_sources(), "run `segmentation docs`"
