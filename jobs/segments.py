@@ -79,8 +79,8 @@ def asked_for(job: Job, segment_ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_file(job: Job, path: Path) -> Segment:
-    """The one definition of a file that is not, or not yet, in `conf/segments`."""
-    content, others = path.read_bytes(), definitions(job)
+    """The one definition of a file that is not, or not yet, in `conf/segments`, which takes it on the same terms."""
+    content, others = path.read_bytes(), load_segments(_folder(job), websites=job.websites)
     found = parse_segments(content, file=path.name, lists=_lists(job), others=others, websites=job.websites)
     if len(found) != 1:
         raise SettingsError(f"{path} holds {len(found)} segments; one is needed here")

@@ -163,9 +163,10 @@ class _Reader(ConditionReader):
             if segment.segment_id in by_id:
                 self.complain(f"is defined twice, first at {by_id[segment.segment_id]}", at)
             by_id.setdefault(segment.segment_id, at)
+        others = tuple(o for o in others if o.segment_id not in by_id)
         for i, (segment, at) in enumerate(self.segments):
             self.segment_id = segment.segment_id
-            for other, _ in self.segments[:i]:
+            for other in (*(s for s, _ in self.segments[:i]), *others):
                 if other.segment_id != segment.segment_id and _share_a_name(segment, other):
                     self.complain(
                         f"has the name '{short(segment.name)}' of segment \"{other.segment_id}\"; "

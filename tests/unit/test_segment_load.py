@@ -306,6 +306,14 @@ def test_guests_have_features_of_their_own() -> None:
     assert "'net_amount' is not a feature" in problems(text.replace("guest", "customer"))[0]
 
 
+def test_a_definition_by_itself_may_not_take_the_name_of_another() -> None:
+    text = "segment_id: {}\nname: Same\nrule: {{feature: frequency, op: at_least, value: 2}}\n"
+    known = parse_segments(text.format("known"), FEATURES)
+    assert parse_segments(text.format("known"), FEATURES, others=known) == known
+    with pytest.raises(DefinitionError, match="has the name 'Same' of segment \"known\""):
+        parse_segments(text.format("new"), FEATURES, others=known)
+
+
 def test_names_are_unique_per_website_and_ids_everywhere(tmp_path: Path) -> None:
     rule = "rule: {feature: frequency, op: at_least, value: 1}"
     (tmp_path / "a.yml").write_text(f"segment_id: one\nname: Same\nwebsite_ids: [a]\n{rule}\n")
