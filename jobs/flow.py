@@ -8,13 +8,16 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import functions as F
+
 from jobs.context import Job
 from jobs.progress import Progress
 from jobs.segment_status import PUBLISHER, Announced, begin_refresh, failures_told, needs_republishing
-from lakehouse.errors import SegmentationError, SourceError
+from lakehouse.errors import SegmentationError, SettingsError, SourceError
 from lakehouse.runner import StepResult, run_steps
 from lakehouse.steps import Step, plan_steps
 from segments.language import ask_for
+from segments.membership import REFRESH
 
 if TYPE_CHECKING:
     from pipelines.bronze.records import FeedResult
@@ -134,6 +137,7 @@ def build_segments(
     from models.training import cluster_models
     from segments.earlier import Earlier
 
+    _require_no_past(job)
     configured = job.configuration["segments"]
     asked = asked_for(job, refresh)
     as_of = job.as_of()
@@ -172,6 +176,7 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
 
     out = Outcome()
     _ = job.configuration  # a mistake in a definition is told before an hour of work, not after
+    _require_no_past(job)
     out.feeds = ingest(job, progress)
     _require_input(job, out)
     out.steps += build_facts(job, progress, force=force)
@@ -185,6 +190,23 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
     out.held = activate_all(activation, progress)
     out.looks_on = bool(activation.destinations) or job.lake.exists("gold.campaign_member")
     return out
+
+
+def _require_no_past(job: Job) -> None:
+    """Refuse a day before the one segments were last made for.
+
+    Membership is what is so now, and its history goes forward: of customers who have not changed since, a past day
+    would be published as the present.
+    """
+    said = job.settings.as_of
+    if not isinstance(said, date) or not job.lake.exists(REFRESH):
+        return
+    newest = job.lake.read(REFRESH).agg(F.max("as_of")).collect()[0][0]
+    if newest is not None and said < newest:
+        raise SettingsError(
+            f"--as-of {said}: segments here are of {newest} already, and membership does not go back. Give a past day "
+            "a folder of its own with --data-dir; `segmentation segments explain` can look at past days here."
+        )
 
 
 def _require_input(job: Job, out: Outcome) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.segments import find_drift
-from lakehouse.errors import RunLocked
+from lakehouse.errors import RunLocked, SettingsError
 from lakehouse.session import TEST_CONF
 from tests.support.flow import Ran, run_shop, run_to_features, start_job
 from tests.support.shop import Shop, open_shop
@@ -89,6 +89,16 @@ def test_a_second_run_finds_nothing_new_and_changes_nothing(shop_run: Ran) -> No
     assert "Nothing new" in again.printed
     assert {n: again.job.lake.version(n) for n in before} == versions
     assert shop.data_dir == again.job.settings.data_dir
+
+
+def test_membership_does_not_go_back_to_a_past_day(shop_run: Ran) -> None:
+    before = shop_run.job.lake.version("gold.customer_membership")
+    settings = shop_run.job.settings
+    shop = Shop(Path(settings.variables["shop"]), settings.conf_dir)
+    assert shop_run.outcome.as_of is not None
+    with pytest.raises(SettingsError, match="folder of its own"):
+        run_shop(shop, settings.data_dir, as_of=shop_run.outcome.as_of - timedelta(days=1))
+    assert shop_run.job.lake.version("gold.customer_membership") == before
 
 
 def test_two_runs_at_once_are_refused_with_the_holder(shop_run: Ran) -> None:
