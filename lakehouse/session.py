@@ -107,6 +107,7 @@ def build_session(spark: SparkSettings, data_dir: Path, app_name: str = "segment
         JarsUnavailable: The jars are not there and cannot be fetched.
     """
     quieten_libraries()
+    _use_utc()
     match spark.engine:
         case "local":
             return _build_local(spark, data_dir, app_name)
@@ -318,7 +319,6 @@ def _build_local(spark: SparkSettings, data_dir: Path, app_name: str) -> SparkSe
     os.environ["JAVA_HOME"] = str(java.home)
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    _use_utc()
     builder = SparkSession.builder.master(spark.master).appName(app_name)
     conf = local_conf(spark, data_dir)
     if "ArchiveClassesAtExit" not in conf["spark.driver.extraJavaOptions"]:
