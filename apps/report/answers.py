@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
 from pyspark.sql import Row
@@ -76,9 +76,7 @@ def merchant(
         rfm_cells=_cells(now),
         rfm_groups=_groups(now, then),
         movement=_movement(moves) if moves else None,
-        cohorts=tuple(
-            CohortCell(r["cohort_month"], r["month_number"], r["customers"], r["active"]) for r in mine("cohorts")
-        ),
+        cohorts=_cohorts(mine("cohorts"), sales, as_of),
         clusters=_clusters(mine("profiles"), mine("traits")),
         missing=empty,
     )
@@ -184,6 +182,27 @@ def _movement(moves: Rows) -> Movement:
 
     flows = tuple(Flow(one(r["from_stage"]), one(r["to_stage"]), r["customers"]) for r in moves)
     return Movement(max(r["from_as_of"] for r in moves), flows)
+
+
+def _cohorts(rows: Rows, sales: Rows, as_of: date) -> tuple[CohortCell, ...]:
+    """A cell for every month since that is over, 0 where nobody of the cohort bought, and for the one still running.
+
+    Months after the retailer's last sale are not known: the day follows the newest sale of any retailer.
+    """
+    last = max((r["last_day"] for r in sales), default=as_of)
+    edge = min(as_of, last + timedelta(days=_PARTIAL_DAYS + 1))
+    active = {(r["cohort_month"], r["month_number"]): r["active"] for r in rows}
+    cells = []
+    for cohort, size in sorted({r["cohort_month"]: r["customers"] for r in rows}.items()):
+        over = _months(cohort, edge)
+        ages = {*range(over), *(age for month, age in active if month == cohort)}
+        cells += [CohortCell(cohort, age, size, active.get((cohort, age), 0), age >= over) for age in sorted(ages)]
+    return tuple(cells)
+
+
+def _months(first: date, last: date) -> int:
+    """Months from that of one day to that of another."""
+    return (last.year - first.year) * 12 + last.month - first.month
 
 
 def _clusters(profiles: Rows, traits: Rows) -> tuple[Cluster, ...]:

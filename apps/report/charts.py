@@ -343,6 +343,7 @@ def retention(cells: Sequence[CohortCell], *, newest: int = 18) -> Markup:
             about = (
                 f"{words.month(cohort)}, {words.several(age, 'month')} later: {words.whole(cell.customers)} of "
                 f"{words.whole(cell.size)} bought ({words.percent(share)})"
+                + (" (month not complete)" if cell.is_partial else "")
             )
             parts.append(
                 f'<g class="mark{thin}"><title>{escape(about)}</title>'

@@ -143,12 +143,16 @@ class Movement:
 
 @dataclass(frozen=True)
 class CohortCell:
-    """Of the customers who first bought in the `cohort` month, how many bought `age` months later."""
+    """Of the customers who first bought in the `cohort` month, how many bought `age` months later.
+
+    `is_partial` marks a month that is not over, or that the data do not cover to its end.
+    """
 
     cohort: date
     age: int
     size: int
     customers: int
+    is_partial: bool = False
 
 
 @dataclass(frozen=True)

@@ -101,10 +101,12 @@ def largest_moves(movement: Movement, most: int = 8) -> list[Flow]:
 
 
 def about_retention(shop: MerchantReport) -> Markup:
-    """The mean way back after one, three, six and twelve months, weighted by cohort size."""
+    """The mean way back after one, three, six and twelve months that are over, weighted by cohort size."""
     sizes: dict[int, int] = defaultdict(int)
     back: dict[int, int] = defaultdict(int)
     for c in shop.cohorts:
+        if c.is_partial:
+            continue
         sizes[c.age] += c.size
         back[c.age] += c.customers
     known = [(a, back[a] / sizes[a]) for a in (1, 3, 6, 12) if sizes[a]]

@@ -8,12 +8,13 @@ from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from apps.report import charts, story, words
-from apps.report.answers import source_notes, source_titles
+from apps.report.answers import merchant, source_notes, source_titles
 from apps.report.data import (
     Cluster,
     ClusterTrait,
@@ -399,6 +400,50 @@ def test_cells_of_small_cohorts_are_outlined_and_keep_the_colour_of_text() -> No
         assert bool(re.search(r'class="i\d cell', svg)) is inked
     assert re.search(r"\.thin > rect \{ fill: none;", CSS)
     assert "opacity" not in "".join(re.findall(r"\.thin[^}]*\}", CSS))
+
+
+def asked(**found: list[dict[str, object]]) -> MerchantReport:
+    names = ("sales", "rfm", "moves", "merchants", "segments", "overlaps", "segment_moves", "cohorts", "profiles")
+    rows: dict[str, Any] = {name: [] for name in (*names, "traits")} | found
+    return merchant("m", rows, date(2024, 4, 1), None, {})
+
+
+def cohort(month: int, age: int, active: int) -> dict[str, object]:
+    return {
+        "merchant_id": "m",
+        "cohort_month": date(2024, month, 1),
+        "month_number": age,
+        "customers": 100,
+        "active": active,
+    }
+
+
+def sold(month: int, first: date, last: date) -> dict[str, object]:
+    sums = {"cents": 100, "cents_before": None, "known_cents": 100, "orders": 1, "orders_before": None, "customers": 1}
+    return {
+        "merchant_id": "m",
+        "currency": "EUR",
+        "month": date(2024, month, 1),
+        "first_day": first,
+        "last_day": last,
+    } | sums
+
+
+def test_a_month_in_which_nobody_of_a_cohort_bought_counts_as_none_and_not_as_unknown() -> None:
+    cohorts = [cohort(1, 0, 100), cohort(1, 1, 20), cohort(2, 0, 100)]
+    shop = asked(cohorts=cohorts, sales=[sold(1, date(2024, 1, 1), date(2024, 3, 31))])
+    # 20 of January's hundred were back in February, none of February's in March: 20 of 200.
+    assert "10% in month 1" in text_of(str(story.about_retention(shop)))
+    cells = [t for t in texts(charts.retention(shop.cohorts)) if t.endswith("%")]
+    assert cells == ["20%", "0%", "0%"]
+
+
+def test_a_month_that_is_not_over_does_not_pull_the_way_back_down() -> None:
+    cohorts = [cohort(1, 0, 100), cohort(1, 1, 20), cohort(1, 2, 3), cohort(2, 0, 100), cohort(2, 1, 2)]
+    sales = [sold(1, date(2024, 1, 1), date(2024, 3, 10))]  # the day follows another retailer's newest sale
+    shop = asked(cohorts=cohorts, sales=sales)
+    assert "20% in month 1" in text_of(str(story.about_retention(shop)))
+    assert "3 of 100 bought (3.0%) (month not complete)" in str(charts.retention(shop.cohorts))
 
 
 def test_what_is_wider_than_the_screen_scrolls_and_fades_out() -> None:
