@@ -79,12 +79,12 @@ def print_summary(told: Told, console: Console, seconds: float, *, nothing_new: 
 
 
 def segment_sizes(job: Job) -> list[dict[str, Any]]:
-    """The newest size of every active segment beside the size before, in order of retailer and priority."""
+    """The newest size of every active segment beside that of the day before, in order of retailer and priority."""
+    from segments.inspect import sizes_beside_previous
+
     lake = job.lake.for_rows(0)
-    by_day = Window.partitionBy("segment_id", "website_id").orderBy("as_of")
     latest = (
-        lake.read("gold.customer_segment_size")
-        .withColumn("before", F.lag("members").over(by_day))
+        sizes_beside_previous(lake.read("gold.customer_segment_size"))
         .withColumn("newest", F.max("as_of").over(Window.partitionBy("website_id")))
         .where(F.col("as_of") == F.col("newest"))
         .join(
@@ -94,7 +94,7 @@ def segment_sizes(job: Job) -> list[dict[str, Any]]:
         .orderBy("website_id", "priority", "segment_id")
     )
     amount = F.col("net_amount").cast("double").alias("net_amount")
-    told = ("website_id", "customers", "name", "members", "share", amount, "value_share", "before")
+    told = ("website_id", "customers", "name", "members", "share", amount, "value_share", "members_before")
     return [r.asDict() for r in latest.select(*told).collect()]
 
 
@@ -121,7 +121,7 @@ def print_segments(sizes: Sequence[Mapping[str, Any]], console: Console) -> None
             f"{r['share']:.1%}" if r["share"] is not None else "",
             f"{r['net_amount']:,.0f}" if r["net_amount"] is not None else "",
             f"{r['value_share']:.1%}" if r["value_share"] is not None else "",
-            "new" if r["before"] is None else f"{r['members'] - r['before']:+,}",
+            "new" if r["members_before"] is None else f"{r['members'] - r['members_before']:+,}",
         )
     console.print(grid)
 

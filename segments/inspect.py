@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.tables.segment import CustomerMembership as M
 from lakehouse.tables.segment import CustomerSegmentHistory as H
 from lakehouse.tables.segment import CustomerSegmentPin as P
+from lakehouse.tables.segment import CustomerSegmentSize as Z
 from lakehouse.tables.silver import Consent
 from segments.catalogue import Feature
 from segments.compile import Compiler, is_true
@@ -132,6 +133,25 @@ def preview_segment(
         )
         .where(F.col("customers") > 0)
         .orderBy(M.website_id)
+    )
+
+
+def sizes_beside_previous(sizes: DataFrame) -> DataFrame:
+    """Sizes with those of the day measured before on the same website.
+
+    Args:
+        sizes: `gold.customer_segment_size`, any days.
+
+    Returns:
+        `sizes` with previous_as_of (the website's day before; null on its first) and members_before (the size on
+        exactly that day; null for a segment that was not measured then, because it is new or was inactive).
+    """
+    day = F.unix_date(Z.as_of)
+    earlier = Window.partitionBy(Z.website_id).orderBy(day).rangeBetween(Window.unboundedPreceding, -1)
+    own = Window.partitionBy(Z.website_id, Z.segment_id).orderBy(Z.as_of)
+    is_next = F.lag(Z.as_of).over(own) == F.col("previous_as_of")
+    return sizes.withColumn("previous_as_of", F.max(Z.as_of).over(earlier)).withColumn(
+        "members_before", F.when(is_next, F.lag(Z.members).over(own))
     )
 
 

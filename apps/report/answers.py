@@ -143,6 +143,7 @@ def _segment_sizes(rows: Rows) -> tuple[SegmentSize, ...]:
             exited=r["exited"],
             status=r["refresh_status"],
             history=tuple((h["as_of"], h["members"]) for h in r["history"][-_DAYS:]),
+            since=r["previous_as_of"],
         )
         for r in sorted(rows, key=lambda r: (r["priority"], r["segment_id"]))
     )

@@ -66,7 +66,7 @@ class Period:
 class SegmentSize:
     """A segment on `as_of`. Shares are parts of all customers and of their net spend; None is unknown.
 
-    `history` holds the members on the days measured, in order.
+    `history` holds the members on the days measured, in order; `since` is the day of `members.previous`.
     """
 
     segment_id: str
@@ -80,6 +80,7 @@ class SegmentSize:
     exited: int
     status: str = "completed"
     history: tuple[tuple[date, int], ...] = ()
+    since: date | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.lake import Lake
-from segments.inspect import flows_between, overlap_segments
+from segments.inspect import flows_between, overlap_segments, sizes_beside_previous
 
 TRAITS: Final = (
     "recency_days",
@@ -72,12 +72,9 @@ def rfm(lake: Lake, as_of: date, before: date | None) -> DataFrame:
 
 
 def segments(lake: Lake, as_of: date) -> DataFrame:
-    """Segments that are in use, with their size on the day, the size before it and all sizes up to it."""
+    """Segments that are in use, with their size on the day, on the day measured before, and all sizes up to it."""
     sizes = lake.read("gold.customer_segment_size").where(F.col("as_of") <= F.lit(as_of))
-    in_time = Window.partitionBy("segment_id", "website_id").orderBy("as_of")
-    with_before = sizes.withColumn("members_before", F.lag("members").over(in_time)).where(
-        F.col("as_of") == F.lit(as_of)
-    )
+    with_before = sizes_beside_previous(sizes).where(F.col("as_of") == F.lit(as_of))
     definitions = (
         lake.read("gold.customer_segment")
         .where("is_active")

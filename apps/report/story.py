@@ -39,7 +39,7 @@ def best_segment(segments: tuple[SegmentSize, ...]) -> SegmentSize | None:
     return max(rated, key=lambda s: (s.value_share or 0) - (s.share or 0), default=None)
 
 
-def about_segments(shop: MerchantReport, since: date | None) -> Markup:
+def about_segments(shop: MerchantReport) -> Markup:
     """How the segments relate to one another and what moved most."""
     said = Markup("A customer can be in several segments, so shares may add up to more than the whole.")
     moved = [s for s in shop.segments if s.members.change]
@@ -50,7 +50,7 @@ def about_segments(shop: MerchantReport, since: date | None) -> Markup:
             most.name,
             words.several(abs(change), "customer"),
             "more" if change > 0 else "fewer",
-            f"on {words.day(since)}" if since else "before",
+            f"on {words.day(most.since)}" if most.since else "before",
         )
     return said
 

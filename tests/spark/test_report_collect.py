@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from pyspark.sql import DataFrame, SparkSession
 from apps.report.collect import collect
 from apps.report.data import Flow, Overlap, Period, Reconciliation, ReportData, SampleNote, SegmentMove
 from apps.report.render import render
+from apps.report.story import about_segments
+from jobs.summary import segment_sizes
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
@@ -127,6 +130,8 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         sized("vip", DAY, 2),
         sized("vip", BEFORE, 1),
         sized("old", DAY, 3),
+        sized("back", DAY, 600),
+        sized("back", date(2024, 1, 1), 100),
         sized("next", DAY, 0),
     ],
     "gold.customer_membership": [
@@ -146,6 +151,7 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         {"segment_id": "next", "name": "Next", "is_active": True, "priority": 3, "refresh_status": "completed"},
         {"segment_id": "vip", "name": "VIP", "is_active": True, "priority": 1, "refresh_status": "completed"},
         {"segment_id": "old", "name": "Old", "is_active": False, "priority": 2, "refresh_status": "completed"},
+        {"segment_id": "back", "name": "Back", "is_active": True, "priority": 4, "refresh_status": "completed"},
     ],
     "gov.fact_data_quality": [
         {
@@ -249,8 +255,19 @@ def test_rfm_cells_and_groups_are_of_the_day_with_the_earlier_day_beside(report:
 
 
 def test_active_segments_come_with_their_size_before(report: ReportData) -> None:
-    vip, _ = report.merchants[0].segments
+    vip = report.merchants[0].segments[0]
     assert (vip.name, vip.members.value, vip.members.previous, vip.entered) == ("VIP", 2, 1, 2)
+
+
+def test_a_segment_that_was_switched_off_is_not_compared_with_a_day_before_that(
+    spark: SparkSession, report: ReportData
+) -> None:
+    shop = report.merchants[0]
+    back = next(s for s in shop.segments if s.segment_id == "back")
+    assert (back.members.value, back.members.previous, back.since) == (600, None, BEFORE)
+    assert "VIP</b> changed most: 1 customer more than on 1 February 2024." in str(about_segments(shop))
+    job: Any = SimpleNamespace(lake=SimpleNamespace(for_rows=lambda _: Frames(spark, CONTENT)))
+    assert {r["name"]: r["members_before"] for r in segment_sizes(job)} == {"VIP": 1, "Next": None, "Back": None}
 
 
 def test_segments_come_with_their_past_their_overlap_and_who_moved_between_them(report: ReportData) -> None:
@@ -258,6 +275,7 @@ def test_segments_come_with_their_past_their_overlap_and_who_moved_between_them(
     assert [(s.segment_id, s.history) for s in shop.segments] == [
         ("vip", ((BEFORE, 1), (DAY, 2))),
         ("next", ((DAY, 0),)),
+        ("back", ((date(2024, 1, 1), 100), (DAY, 600))),
     ]
     assert shop.overlaps == (Overlap("old", "vip", 2, pytest.approx(2 / 3)),)
     assert shop.segment_moves == (SegmentMove("VIP", "Next", 1),)

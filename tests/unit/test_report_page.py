@@ -63,6 +63,7 @@ SHOP = MerchantReport(
             5,
             2,
             history=((BEFORE, 7), (DAY, 10)),
+            since=BEFORE,
         ),
         SegmentSize("asleep", f"Asleep {EVIL}", "", Measure(20), 0.5, None, None, 0, 0, status="error"),
         SegmentSize("new", "Just arrived", "", Measure(4), 0.1, None, None, 4, 0, history=((DAY, 4),)),
