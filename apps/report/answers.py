@@ -114,7 +114,9 @@ def _periods(sales: Rows) -> tuple[Period, ...]:
     for r in sales:
         months[r["month"]].append(r)
     made = []
-    for month, parts in sorted(months.items()):
+    month, newest = min(months), max(months)
+    while month <= newest:
+        parts = months.get(month, [])  # none in a month without a sale, which has its place all the same
         following = date(month.year + month.month // 12, month.month % 12 + 1, 1)
         starts_late, ends_early = (first - month).days, (following - last).days - 1
         made.append(
@@ -126,6 +128,7 @@ def _periods(sales: Rows) -> tuple[Period, ...]:
                 is_partial=max(starts_late, ends_early) > _PARTIAL_DAYS,
             )
         )
+        month = following
     return tuple(made)
 
 

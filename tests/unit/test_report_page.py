@@ -430,6 +430,18 @@ def sold(month: int, first: date, last: date) -> dict[str, object]:
     } | sums
 
 
+def test_months_without_a_sale_have_their_place_between_the_others() -> None:
+    days = date(2023, 11, 1), date(2024, 2, 29)
+    shop = asked(sales=[sold(2, *days), sold(11, *days) | {"month": date(2023, 11, 1)}])
+    assert [(p.month.month, p.revenue, p.orders, p.customers, p.is_partial) for p in shop.periods] == [
+        (11, 1.0, 1, 1, False),
+        (12, 0.0, 0, 0, False),
+        (1, 0.0, 0, 0, False),
+        (2, 1.0, 1, 1, False),
+    ]
+    ET.fromstring(str(charts.sales_by_month(shop.periods, "EUR")))
+
+
 def test_a_month_in_which_nobody_of_a_cohort_bought_counts_as_none_and_not_as_unknown() -> None:
     cohorts = [cohort(1, 0, 100), cohort(1, 1, 20), cohort(2, 0, 100)]
     shop = asked(cohorts=cohorts, sales=[sold(1, date(2024, 1, 1), date(2024, 3, 31))])
