@@ -219,7 +219,8 @@ def overlap(
                 grid.add_row(r["website_id"], r["segment_id"], won, f"{r['members']:,}")
             console.print(grid)
             return
-        pairs = overlap_segments(membership).orderBy("jaccard", ascending=False).collect()
+        alike = overlap_segments(membership)
+        pairs = alike.orderBy(F.desc("jaccard"), "website_id", "segment_a", "segment_b").collect()
         grid = _grid("website", "segment", "and", "both", "jaccard")
         for r in pairs[:rows]:
             grid.add_row(r["website_id"], r["segment_a"], r["segment_b"], f"{r['both']:,}", f"{r['jaccard']:.2f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,14 @@ def test_an_explanation_tells_what_is_published_and_why_it_may_differ(shelf: She
     assert ask("explain", "9", "sleepy").endswith(
         "published: not a member the segment is inactive, so a refresh leaves no one in it, whatever the rule says"
     )
+
+
+def test_pairs_equally_alike_stand_in_the_order_of_their_names(shelf: Shelf, ask: Ask) -> None:
+    ids = ["a", "b", "c", "d", "e"]
+    members = [{"website_id": w, "customer_key": 1, "segment_ids": ids, "is_present": True} for w in ("shop", "inn")]
+    shelf.lake.write("gold.customer_membership", rows(shelf.lake.spark, "gold.customer_membership", members))
+    pairs = [f"{w} {one} {other} 1 1.00" for w in ("inn", "shop") for one, other in combinations(ids, 2)]
+    assert ask("overlap").endswith(" ".join(pairs))
 
 
 def test_members_that_were_kept_stand_for_what_was_published(shelf: Shelf, ask: Ask) -> None:
