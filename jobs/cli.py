@@ -150,7 +150,12 @@ def build(
     var: Var = None,
     force: Force = False,
     layer: Annotated[
-        list[Layer] | None, typer.Option("--layer", help="May be repeated; default bronze, silver, gold.")
+        list[Layer] | None,
+        typer.Option(
+            "--layer",
+            help="May be repeated; default bronze, silver, gold. models and segments are one: either trains and scores "
+            "the models, evaluates the segments and publishes them.",
+        ),
     ] = None,
     wait: Wait = None,
     verbose: Verbose = False,

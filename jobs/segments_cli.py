@@ -41,7 +41,7 @@ def segments(
     as_of: AsOf = None,
     var: Var = None,
     force: Force = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train the cluster models again.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the models again: clusters and outlooks.")] = False,
     refresh: Annotated[
         list[str] | None,
         typer.Option("--refresh", metavar="SEGMENT", help="Manual segment to refresh as well; may be repeated."),

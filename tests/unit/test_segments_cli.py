@@ -18,6 +18,15 @@ def test_the_job_and_the_questions_are_one_command() -> None:
     assert [q for q in QUESTIONS if q not in shown.output] == []
 
 
+def test_the_help_names_all_that_is_done() -> None:
+    def help_of(command: str) -> str:
+        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+        return " ".join(shown.output.replace("│", "").split())
+
+    assert "Train the models again: clusters and outlooks." in help_of("segments")
+    assert "models and segments are one" in help_of("build")
+
+
 def test_an_option_before_a_question_is_refused_and_not_lost() -> None:
     asked = CliRunner().invoke(app, ["segments", "--target", "dev", "list"])
     assert asked.exit_code == 2
