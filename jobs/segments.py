@@ -234,16 +234,18 @@ def sample(job: Job, segment: Segment, count: int) -> list[Any]:
 def diff(job: Job, now: Segment, then: Published) -> list[dict[str, Any]]:
     """Customers per website who are in by both, only by the one, or only by the other definition.
 
-    Each asks for other segments as they are, or were, defined beside it. Where the published definition cannot be told
-    any more, or a refresh was held back, its published members stand for it.
+    Nobody is in by an inactive one. Each asks for other segments as they are, or were, defined beside it. Where the
+    published definition cannot be told any more, or a refresh was held back, its published members stand for it.
     """
     _of_customers(now)
     keys = ["website_id", "customer_key"]
-    answered = _answered(job, {"is_now": now}).select(*keys, "is_now")
+    in_by_now = F.col("is_now") & F.lit(now.is_active)
+    answered = _answered(job, {"is_now": now}).select(*keys, in_by_now.alias("is_now"))
     if then.rules:
         (before,) = (s for s in then.rules if s.segment_id == then.segment_id)
         _of_customers(before)
-        was = _answered(job, {"was_then": before}, then.rules).select(*keys, "was_then")
+        in_by_then = F.col("was_then") & F.lit(before.is_active)
+        was = _answered(job, {"was_then": before}, then.rules).select(*keys, in_by_then.alias("was_then"))
     else:
         is_member = F.array_contains("segment_ids", F.lit(then.segment_id))
         was = job.lake.read("gold.customer_membership").select(*keys, is_member.alias("was_then"))

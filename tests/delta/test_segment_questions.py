@@ -94,6 +94,18 @@ def test_what_was_published_asks_for_segments_as_they_were_published(shelf: Shel
     assert ask("diff", "both").endswith("shop 0 5 0")
 
 
+def test_nobody_is_in_by_a_definition_that_is_inactive(shelf: Shelf, ask: Ask) -> None:
+    idle = OFTEN.replace("name: Often", "name: Often, is_active: false")
+    shelf.publish(OFTEN)
+    shelf.define(idle)
+    assert ask("diff", "often").endswith("shop 0 6 0")
+
+    shelf.publish(idle)
+    assert ask("diff", "often").endswith("shop 0 0 0")
+    shelf.define(OFTEN)
+    assert ask("diff", "often").endswith("shop 6 0 0")
+
+
 def test_what_was_published_may_ask_for_a_segment_that_is_gone(shelf: Shelf, ask: Ask) -> None:
     shelf.publish(HI, BOTH % "hi")
     shelf.define("{segment_id: both, name: Both, rule: {feature: recency_days, op: at_most, value: 9}}")
