@@ -166,7 +166,7 @@ def build(
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         chosen = [x.value for x in layer] if layer else list(flow.FACT_LAYERS)
         if facts := [x for x in chosen if x in flow.FACT_LAYERS]:
-            flow.build(job, progress, facts, force=force)
+            flow.build_facts(job, progress, facts, force=force)
         if "features" in chosen:
             flow.build_features(job, progress, force=force)
         if {"models", "segments"} & set(chosen):

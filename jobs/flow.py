@@ -111,14 +111,16 @@ def build_steps(
         gate.finish()
 
 
-def build_facts(job: Job, progress: Progress, *, force: bool = False) -> list[StepResult]:
-    """Silver and gold: nothing here depends on the day segments are made for."""
+def build_facts(
+    job: Job, progress: Progress, layers: Iterable[str] = FACT_LAYERS, *, force: bool = False
+) -> list[StepResult]:
+    """Silver and gold, or some of `FACT_LAYERS`: nothing here depends on the day segments are made for."""
     from lakehouse.catalogue import record_catalog
 
     with progress.task("govern", "catalogue of tables") as done:
         done("recorded" if record_catalog(job.lake, job.run) else "up to date")
     with failures_told(job, "stale"):
-        return build(job, progress, FACT_LAYERS, force=force)
+        return build(job, progress, layers, force=force)
 
 
 def build_features(job: Job, progress: Progress, *, force: bool = False) -> list[StepResult]:

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from jobs.cli import app
+from jobs.context import Job
 from jobs.maintain import maintain
 from jobs.progress import Progress
 from jobs.segment_status import Announced, begin_refresh, failures_told, needs_republishing
@@ -52,6 +55,28 @@ def test_a_failed_run_leaves_the_members_and_says_so(lake: Lake) -> None:
         "off": ("completed", None, 7),
     }
     assert needs_republishing(lake, [])
+
+
+def test_a_layer_of_facts_that_fails_by_itself_is_told_as_in_a_whole_run(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object, __: object, layers: list[str], **___: object) -> None:
+        raise StepFailed(f"Layer {layers[0]} failed")
+
+    segment = {"segment_id": "a", "refresh_mode": "auto", "is_active": True, "refresh_status": "completed"}
+    lake.write(SEGMENT, rows(lake.spark, SEGMENT, [segment]))
+    job = Job(lake.settings)
+    job.__dict__["lake"] = lake
+    recorded: list[Lake] = []
+    monkeypatch.setattr("jobs.context.Job.start", lambda *_, **__: job)
+    monkeypatch.setattr("lakehouse.catalogue.record_catalog", lambda to, _: recorded.append(to))
+    monkeypatch.setattr("jobs.flow.build", fail)
+
+    ended = CliRunner().invoke(app, ["build", "--layer", "features", "--layer", "silver"])
+
+    assert ended.exit_code == StepFailed.exit_code, ended.output
+    assert states(lake)["a"][:2] == ("stale", "The last run failed: Layer silver failed")
+    assert recorded == [lake]
 
 
 def test_a_refresh_that_was_killed_is_taken_up(lake: Lake) -> None:
