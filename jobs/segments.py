@@ -403,8 +403,12 @@ def refreshed_definitions(job: Job) -> tuple[tuple[Segment, ...], tuple[str, ...
             found[segment_id] = replace(fitting[0], is_active=rows[segment_id]["is_active"])
         else:
             lost.add(segment_id)
-    # Who asks for one that cannot be told cannot be answered either.
-    while missing := {i for i, s in found.items() if not segments_in(s.rule) <= found.keys()}:
+    # Who asks for one that cannot be told, or is not active, cannot be answered either.
+    while missing := {
+        i
+        for i, s in found.items()
+        if s.is_active and any(a not in found or not found[a].is_active for a in segments_in(s.rule))
+    }:
         lost |= missing
         found = {i: s for i, s in found.items() if i not in missing}
     return tuple(found.values()), tuple(sorted(i for i in lost if rows[i]["is_active"]))

@@ -36,7 +36,16 @@ from segments.evaluate import (
 from segments.events import SOURCES, Tables
 from segments.language import Segment, ask_for
 from segments.references import with_referenced
-from segments.rules import Condition, EventCondition, Leaf, Rule, SequenceCondition, canonical, leaves_of
+from segments.rules import (
+    Condition,
+    EventCondition,
+    Leaf,
+    Rule,
+    SequenceCondition,
+    canonical,
+    leaves_of,
+    segments_in,
+)
 from segments.tell import say
 from segments.timelines import RECHECK, Asked, customers_with_changes
 
@@ -253,8 +262,14 @@ def evaluate_changed(
 
 
 def _other_plan(earlier: Earlier, plan: Plan) -> Plan | None:
-    """The plan of the earlier definitions; None when they are the same, or none are known."""
-    before = Plan.of(earlier.read())
+    """The plan of the earlier definitions; None when they are the same, or are not all known.
+
+    One that a limit held back keeps its rule, which may ask for a segment that is inactive or gone since.
+    """
+    known = [s for s in earlier.read() if s.is_active and s.entity == "customer"]
+    if not frozenset().union(*(segments_in(s.rule) for s in known)) <= {s.segment_id for s in known}:
+        return None
+    before = Plan.of(known)
     return before if before.segments and before.definitions != plan.definitions else None
 
 

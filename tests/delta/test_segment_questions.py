@@ -43,6 +43,10 @@ class Shelf:
         """Replace a static list."""
         (self.folder / "lists" / f"{name}.csv").write_text("\n".join(["customer_id", *customer_ids]), encoding="utf-8")
 
+    def version(self, segment_id: str) -> str:
+        """Version of a definition."""
+        return next(s.version for s in load_segments(self.folder) if s.segment_id == segment_id)
+
     def publish(self, *texts: str) -> None:
         """Define, and note the definitions as published."""
         self.define(*texts)
@@ -218,6 +222,18 @@ def test_an_edit_is_no_drift(shelf: Shelf, ask: Ask) -> None:
     wrong = [kept[0] | {"segment_ids": ["often"]}]
     shelf.lake.write("gold.customer_evaluation", rows(spark, "gold.customer_evaluation", wrong))
     assert ask("reconcile", exit_code=6).endswith("shop often: 1 customers drift: 1 segments")
+
+
+def test_a_refresh_that_was_cut_off_asks_for_a_segment_not_published_as_active(shelf: Shelf, ask: Ask) -> None:
+    shelf.publish(OFTEN, BOTH % "often")
+    was = [r.asDict() for r in shelf.lake.read("gold.customer_segment").collect()]
+    was = [r | {"is_active": r["segment_id"] != "often"} for r in was]
+    shelf.lake.write("gold.customer_segment", rows(shelf.lake.spark, "gold.customer_segment", was))
+    refreshed = {"segment_id": "both", "website_id": "shop", "as_of": DAY, "version": shelf.version("both")}
+    frame = rows(shelf.lake.spark, "gold.customer_segment_refresh", [refreshed])
+    shelf.lake.write("gold.customer_segment_refresh", frame, slice_of={"as_of": DAY})
+
+    assert ask("reconcile").startswith("both: left out, for the definition of its last refresh cannot be told")
 
 
 def test_a_day_without_features_is_no_empty_answer(shelf: Shelf, ask: Ask, tmp_path: Path) -> None:

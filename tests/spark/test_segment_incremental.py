@@ -232,6 +232,20 @@ def test_a_changed_definition_is_evaluated_alone_and_equals_everyone_evaluated_b
                 assert mine[column] == row[column], column
 
 
+@pytest.mark.parametrize("what", ["deleted", "inactive"])
+def test_an_earlier_definition_may_ask_for_a_segment_that_is_no_more(spark: SparkSession, what: str) -> None:
+    """A limit kept the rule of the one while the other went: nobody's answers are known to be by these."""
+    world = KeyedWorld(random.Random(0))
+    world.features = {n: {"frequency": n} for n in range(1, 4)}
+    often, also = Segment("often", "O", feature("frequency").at_least(3)), Segment("also", "A", in_segment("often"))
+    kept = Evaluations(spark, world)
+    kept.refresh([often, also], DAY)
+    kept.defined = [also] if what == "deleted" else [replace(often, is_active=False), also]
+
+    assert kept.refresh([replace(also, rule=feature("frequency").at_least(2))], DAY) == 3
+    assert kept.members() == {1: [], 2: ["also"], 3: ["also"]}
+
+
 def test_events_that_only_other_segments_ask_for_are_not_read_for_a_changed_definition(spark: SparkSession) -> None:
     world = KeyedWorld(random.Random(0))
     world.begin(0)
