@@ -44,8 +44,9 @@ def build_customer_segment(
 
     Returns:
         Every defined segment, and those no longer defined as inactive. One website in error makes the segment an
-        error, or stale, and leaves `last_refresh_at` alone. A segment that was published on no website keeps the
-        definition its members are by. States follow one another as `segments.states` says.
+        error, or stale, and leaves `last_refresh_at` alone; a website it does not apply to is asked only about members
+        that a limit kept there. A segment that was published on no website it applies to keeps the definition its
+        members are by. States follow one another as `segments.states` says.
     """
     defined = literal_rows(
         members.agg(F.count(F.lit(1)).alias("_total")).select(),
@@ -75,15 +76,18 @@ def build_customer_segment(
     )
     everyone = members.select(S.segment_id).unionAll(guests.select(S.segment_id))
     counts = everyone.groupBy(S.segment_id).agg(F.count(F.lit(1)).alias("_members"))
+    applies = (F.size(S.website_ids) == 0) | F.array_contains(S.website_ids, F.col(R.website_id))
+    is_error, is_done = (F.col(R.refresh_status) == F.lit(s) for s in ("error", "completed"))
+    # A website that a segment does not apply to has a row all the same, with nobody in it.
+    grade = F.struct(
+        F.when(applies | is_error, F.col(R.refresh_status)).otherwise(F.lit("completed")).alias(R.refresh_status),
+        F.concat_ws(": ", R.website_id, R.message).alias("why"),
+    )
     grades = (
         refreshes.where(F.col(R.as_of) == F.lit(as_of))
+        .join(F.broadcast(defined.select(S.segment_id, S.website_ids)), on=R.segment_id, how="inner")
         .groupBy(R.segment_id)
-        .agg(
-            F.max(F.struct(F.col(R.refresh_status), F.concat_ws(": ", R.website_id, R.message).alias("why"))).alias(
-                "_grade"
-            ),
-            (F.count_if(F.col(R.refresh_status) == F.lit("completed")) == 0).alias("_is_held"),
-        )
+        .agg(F.max(grade).alias("_grade"), (F.count_if(applies & is_done) == 0).alias("_is_held"))
     )
     # "stale" sorts after "error" and "completed", so the maximum is the worst website. Every join is one to one on the
     # segment.
@@ -101,7 +105,7 @@ def build_customer_segment(
     is_new = F.col(f"_was_{S.name}").isNull()
     now = {c: F.when(is_defined, F.col(c)).otherwise(F.col(f"_was_{c}")) for c in content}
     # The members of a website that was published are by the new definition, so it is kept only where there is none.
-    is_kept = is_graded & ~is_guest & ~is_new & F.col("_is_held")
+    is_kept = is_graded & ~is_guest & ~is_new & ~is_completed & F.col("_is_held")
     now |= {c: F.when(is_kept, F.col(f"_was_{c}")).otherwise(now[c]) for c in _DECIDING}
     now[str(S.is_active)] = is_defined & F.coalesce(S.is_active, F.lit(False))
     is_edited = is_new

@@ -103,6 +103,38 @@ def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSessio
     assert now[("often",)]["name"] == "Often"
 
 
+def test_only_websites_a_segment_applies_to_grade_it(spark: SparkSession) -> None:
+    was = Segment("here", "Here", feature("recency_days").at_most(30), website_ids=("a",), max_change_share=0.1)
+    now = replace(was, rule=feature("recency_days").at_most(3))
+    narrowed, nowhere = replace(now, segment_id="narrowed"), replace(now, segment_id="nowhere", website_ids=("c",))
+
+    def publish(**graded: tuple[str, str]) -> dict[str, tuple[str, bool]]:
+        """Of each segment its state and whether it has the new definition, after these refreshes on a and b."""
+        refreshed = [
+            {"segment_id": i, "website_id": website, "as_of": DAY, "refresh_status": status}
+            for i, both in graded.items()
+            for website, status in zip("ab", both, strict=True)
+        ]
+        told = {"is_active": True, "refresh_status": "processing", "version": was.version, "website_ids": ["a"]}
+        published = build_customer_segment(
+            rows(spark, "gold.customer_segment_customer"),
+            rows(spark, "gold.customer_segment_guest"),
+            rows(spark, "gold.customer_segment_refresh", refreshed),
+            rows(spark, "gold.customer_segment", [told | {"segment_id": i, "name": i} for i in graded]),
+            segments=[now, narrowed, nowhere],
+            as_of=DAY,
+            started_at=at(2018, 1, 1),
+        ).collect()
+        return {r.segment_id: (r.refresh_status, r.version != was.version) for r in published if r.segment_id in graded}
+
+    assert publish(
+        here=("error", "completed"),
+        narrowed=("completed", "error"),
+        nowhere=("stale", "completed"),
+    ) == {"here": ("error", False), "narrowed": ("error", True), "nowhere": ("completed", True)}
+    assert publish(here=("completed", "stale")) == {"here": ("completed", True)}
+
+
 def test_a_state_that_may_not_follow_fails_the_write(spark: SparkSession) -> None:
     steps = [(b, a) for b in TRANSITIONS for a in TRANSITIONS]
     frame = spark.createDataFrame([(None, "pending"), *steps], "before string, after string")
