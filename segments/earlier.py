@@ -32,9 +32,10 @@ NOT_KNOWN = Earlier(tuple)
 def is_redefined(segment_id: Column, version: Column, entry_version: Column, earlier: Earlier) -> Column:
     """Whether who leaves a segment now does so by another definition, and not by what they did since.
 
-    Someone can have come in by an older definition and stayed in by the present one: then it is not the definition. A
-    segment whose last refresh did not go well may still have members of the definition before.
+    What counts is the last refresh: someone can have come in by an older definition and stayed in by the present one,
+    or come in by this one, stayed in by another, and gone when it was taken back. A segment whose last refresh did not
+    go well may still have members of the definition before, so theirs is what they came in by.
     """
     pairs = [F.lit(x) for pair in sorted(earlier.versions.items()) for x in pair]
     before = F.try_element_at(F.create_map(*pairs).cast("map<string,string>"), segment_id)
-    return (version != entry_version) & F.coalesce(version != before, F.lit(True))
+    return version != F.coalesce(before, entry_version)

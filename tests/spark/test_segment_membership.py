@@ -101,6 +101,18 @@ def test_who_leaves_a_segment_edited_long_ago_did_something_since(spark: SparkSe
     assert (stay["exit_reason"], stay["exit_detail"]) == ("rule_not_true", "recency_days at_most 20 became false")
 
 
+def test_who_leaves_when_an_edit_is_taken_back_leaves_by_the_definition(spark: SparkSession, tables: Tables) -> None:
+    wider = replace(RECENT, rule=feature("recency_days").at_most(60))
+    tables.refresh(customers(spark, {"recency_days": 5}, {"recency_days": 5}), [RECENT])
+    aged = customers(spark, {"recency_days": 45}, {"recency_days": 5})
+    tables.refresh(aged, [wider], DAY + timedelta(days=40))
+    tables.refresh(aged, [RECENT], DAY + timedelta(days=41))
+    tables.refresh(customers(spark, {"recency_days": 45}, {"recency_days": 31}), [RECENT], DAY + timedelta(days=66))
+
+    left = {(key, reason) for _, key, _, _, reason in tables.stays()}
+    assert left == {(1, "definition_changed"), (2, "rule_not_true")}
+
+
 def test_in_and_out_and_in_again_on_one_day_are_two_stays_and_three_events(spark: SparkSession, tables: Tables) -> None:
     frame = customers(spark, {"recency_days": 5})
     for rule in (RECENT.rule, feature("recency_days").at_most(3), RECENT.rule):
