@@ -81,7 +81,7 @@ def cuts_of(features: DataFrame, rules: Sequence[Rule]) -> tuple[DataFrame | Non
     """A row per website with a column per percentile that rules ask for, its cut point of that day; None without any.
 
     Source: linear interpolation between order statistics, as numpy's default; exact, so that it does not depend on
-    how rows are spread.
+    how rows are spread, and then lowered (top) or raised (bottom) by 1e-12 of itself, so that ties are in.
     """
     asked = dict.fromkeys(c for rule in rules for c in conditions_of(rule) if OPERATORS[c.op].shape == "percent")
     if not asked:
@@ -101,8 +101,13 @@ def with_cuts(features: DataFrame, cuts: DataFrame | None) -> DataFrame:
 
 def _cut_point(condition: Condition) -> Column:
     percent = float(condition.value)  # type: ignore[arg-type]
-    share = (100 - percent if condition.op == "top_percent" else percent) / 100
-    return F.percentile(F.col(f"`{condition.feature}`"), share)
+    is_top = condition.op == "top_percent"
+    share = (100 - percent if is_top else percent) / 100
+    # 0.55 of 100 places is a hair above the 55th, so a cut there would leave those tied at it out. A hair to the other
+    # side lets them in: on the share for a cut at zero, on the cut for one whose neighbour is too near to move it.
+    outward = -1 if is_top else 1
+    cut = F.percentile(F.col(f"`{condition.feature}`"), min(share * (1 + outward * 1e-15), 1.0))
+    return cut + F.abs(cut) * F.lit(outward * 1e-12)
 
 
 def add_events(

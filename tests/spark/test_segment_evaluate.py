@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from segments.catalogue import CUSTOMERS, GROUP, declared_features
 from segments.compile import Compiler
-from segments.evaluate import evaluate_segments, join_features
+from segments.evaluate import add_cuts, evaluate_segments, join_features
 from segments.evaluation import Plan
 from segments.language import Condition, Rule, Segment, all_of, any_of, conditions_of, feature, in_segment
 from segments.operators import OPERATORS
@@ -155,6 +155,40 @@ def test_a_percentile_is_of_the_website_and_ties_are_in(spark: SparkSession) -> 
     found = {s: [r.customer_key for r in rows if s in r.segment_ids] for s in ("top", "low", "rest")}
     # 10 values: the ninetieth percentile is 10, the twentieth 2; of the two others it is 190 and 120.
     assert found == {"top": [9, 10, 13], "low": [1, 2, 3, 12], "rest": [1, 2, 3, 4, 5, 6, 7, 8, 12]}
+
+
+def test_ties_at_a_cut_that_binary_shares_miss_are_in(spark: SparkSession) -> None:
+    """0.55 of 100 places is a hair above the 55th, 0.29 a hair below the 29th."""
+    top = {f: feature(f).top_percent(45) for f in ("frequency", "weekend_share")}
+    low = {f: feature(f).bottom_percent(29) for f in ("recency_days", "monetary_net")}
+
+    def tied(first: int, last: int, at: int, n: int) -> int:
+        """The n-th of 101 values in order, with those from the first to the last the same."""
+        return at if first <= n <= last else at + n - (first if n < first else last)
+
+    places = [{"top": tied(46, 55, 0, n), "low": tied(29, 38, 0, n)} for n in range(101)]
+    frame = customers(
+        spark,
+        *[
+            {
+                "frequency": p["top"],
+                "weekend_share": (p["top"] + 200) / 3,
+                "recency_days": p["low"],
+                "monetary_net": Decimal(10**9) + Decimal(p["low"]) / 100,
+            }
+            for p in places
+        ],
+    )
+    rules = {**top, **low}
+    segments = [Segment(name, name, rule) for name, rule in rules.items()]
+    placed = evaluate_segments(frame, segments, as_of=AS_OF, catalogue=FEATURES).collect()
+    found = {name: sum(name in r.segment_ids for r in placed) for name in rules}
+    assert found == {"frequency": 55, "weekend_share": 55, "recency_days": 39, "monetary_net": 39}
+
+    prepared, names = add_cuts(frame, list(rules.values()))
+    told = [r.asDict() for r in prepared.collect()]
+    seen = [Observed(AS_OF, FEATURES, r, cuts={c: r[name] for c, name in names.cuts.items()}) for r in told]
+    assert {name: sum(explain(rule, o).truth is True for o in seen) for name, rule in rules.items()} == found
 
 
 def test_a_segment_may_ask_for_others_in_any_order(spark: SparkSession) -> None:
