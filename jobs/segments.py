@@ -28,7 +28,7 @@ from segments.evaluation import evaluate_changed
 from segments.events import EVENTS, SOURCES, VISITS
 from segments.guests import build_visitors, preview_guests
 from segments.inspect import answer_customers, preview_segment
-from segments.language import Segment
+from segments.language import Segment, ask_for
 from segments.lists import read_lists
 from segments.load import DefinitionError, load_segments, parse_segments, segment_of_row
 from segments.reference import Finding, Happening, Observed, explain
@@ -140,10 +140,17 @@ def _versions_of_members(job: Job, segment_id: str) -> set[str]:
 
 
 def published_definitions(job: Job) -> tuple[Segment, ...]:
-    """Every definition as last published; none when one of them cannot be told any more."""
+    """Every definition as last refreshed; none when one of them cannot be told any more.
+
+    A manual one that the last refresh was asked for is as one that refreshes by itself, for so it was evaluated.
+    """
     rows = _published_rows(job)
     known = _as_published(job, rows)
-    return tuple(known.values()) if len(known) == len(rows) else ()
+    if len(known) < len(rows):
+        return ()
+    graded = job.lake.for_rows(0).read("gold.customer_segment_refresh")
+    of_last = graded.where(F.col("as_of") == graded.agg(F.max("as_of")).scalar())
+    return ask_for(tuple(known.values()), {r[0] for r in of_last.select("segment_id").distinct().collect()})
 
 
 def _published_rows(job: Job) -> dict[str, Row]:

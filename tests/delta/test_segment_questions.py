@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.context import Job
+from jobs.segments import published_definitions
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
+from segments.evaluation import Plan
+from segments.language import ask_for
 from segments.load import load_segments
 from tests.support.rows import rows
 
@@ -76,10 +79,16 @@ def shelf(lake: Lake, tmp_path: Path) -> Shelf:
 
 
 @pytest.fixture
-def ask(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Runs a question and returns its answer without breaks of lines."""
+def job(lake: Lake, tmp_path: Path) -> Job:
+    """A job over the lakehouse and the folder of definitions."""
     job = Job(Settings(data_dir=lake.settings.data_dir, conf_dir=tmp_path / "conf", as_of=DAY))
     job.__dict__["lake"] = lake
+    return job
+
+
+@pytest.fixture
+def ask(job: Job, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Runs a question and returns its answer without breaks of lines."""
     monkeypatch.setattr("jobs.context.Job.start", lambda *_, **__: job)
 
     def answer(*arguments: str, exit_code: int = 0) -> str:
@@ -222,6 +231,20 @@ def test_an_edit_is_no_drift(shelf: Shelf, ask: Ask) -> None:
     wrong = [kept[0] | {"segment_ids": ["often"]}]
     shelf.lake.write("gold.customer_evaluation", rows(spark, "gold.customer_evaluation", wrong))
     assert ask("reconcile", exit_code=6).endswith("shop often: 1 customers drift: 1 segments")
+
+
+def test_a_manual_segment_asked_for_was_refreshed_as_if_by_itself(shelf: Shelf, job: Job) -> None:
+    """So that the next run, which is not asked for it, knows by what everyone was evaluated."""
+    shelf.publish(OFTEN, HI.replace("name: Hi", "name: Hi, refresh_mode: manual"))
+    assert {s.segment_id: s.refresh_mode for s in published_definitions(job)} == {"often": "auto", "hi": "manual"}
+
+    for day, ids, mode in ((DAY, ("often", "hi"), "auto"), (DAY + timedelta(days=1), ("often",), "manual")):
+        refreshed = [{"segment_id": i, "website_id": "shop", "as_of": day} for i in ids]
+        frame = rows(shelf.lake.spark, "gold.customer_segment_refresh", refreshed)
+        shelf.lake.write("gold.customer_segment_refresh", frame, slice_of={"as_of": day})
+        by = ask_for(load_segments(shelf.folder), ids)
+        assert {s.segment_id: s.refresh_mode for s in by} == {"often": "auto", "hi": mode}
+        assert Plan.of(published_definitions(job)).definitions == Plan.of(by).definitions
 
 
 def test_a_refresh_that_was_cut_off_asks_for_a_segment_not_published_as_active(shelf: Shelf, ask: Ask) -> None:
