@@ -96,7 +96,7 @@ def land_sources(
     results = {s.name: s.result() for s in surveys}
     records = [r for s in surveys for r in s.records]
     retries = [r for s in surveys for r in s.retries]
-    for wave in waves([b for s in surveys for b in s.batches(book)]):
+    for wave in waves([b for s in surveys for b in s.batches()], book):
         plan = Plan(lake, [f.plan for b in wave for f in b.files])
         landed = land_wave(lake, wave, plan, run, results, progress)
         _commit(lake, run, plan, landed, book, records, retries)

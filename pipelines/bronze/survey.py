@@ -111,6 +111,11 @@ class Batch:
     batch_id: int
     files: tuple[File, ...]
 
+    def numbered(self, number: int) -> Batch:
+        """The batch with its number, which its files' rows of the plan carry as well."""
+        files = tuple(replace(f, plan=f.plan | {"batch_id": number}) for f in self.files)
+        return replace(self, batch_id=number, files=files)
+
     @property
     def name(self) -> str:
         """`source.feed`."""
@@ -163,14 +168,14 @@ class Survey:
             self.source.name, self.feed.name, refused_files=tuple(self.refused), seconds=self.seconds, notes=notes
         )
 
-    def batches(self, book: Book) -> list[Batch]:
-        """Batches of up to `MAX_FILES` files, in their order."""
+    def batches(self) -> list[Batch]:
+        """Batches of up to `MAX_FILES` files, in their order; `waves` numbers them."""
         made: list[Batch] = []
         for chunk in (self.files[i : i + MAX_FILES] for i in range(0, len(self.files), MAX_FILES)):
             is_large = self.feed.format == "parquet" and sum(f.inspection.rows or 0 for f in chunk) > LARGE_ROWS
-            number, staging = book.next_batch(), "refused" if is_large else "all"
-            files = tuple(replace(f, plan=f.plan | {"batch_id": number, "staging": staging}) for f in chunk)
-            made.append(Batch(self.source, self.feed, number, files))
+            staging = "refused" if is_large else "all"
+            files = tuple(replace(f, plan=f.plan | {"staging": staging}) for f in chunk)
+            made.append(Batch(self.source, self.feed, 0, files))
         return made
 
 
@@ -290,8 +295,12 @@ def _is_copy(record: Record, delivered: set[str]) -> bool:
     return record["status_id"] == "redelivered" and record["payload_hash"] in delivered
 
 
-def waves(batches: Sequence[Batch]) -> list[list[Batch]]:
-    """Batches side by side, no subject twice in one wave: a subject has one `stg_` table."""
+def waves(batches: Sequence[Batch], book: Book) -> list[list[Batch]]:
+    """Batches side by side, no subject twice in one wave: a subject has one `stg_` table.
+
+    Numbers go up from wave to wave. What is written of a wave is written under its highest number, and Delta takes a
+    lower one than the last for a repeat and ignores it.
+    """
     waves: list[list[Batch]] = []
     for b in batches:
         for wave in waves:
@@ -300,7 +309,7 @@ def waves(batches: Sequence[Batch]) -> list[list[Batch]]:
                 break
         else:
             waves.append([b])
-    return waves
+    return [[b.numbered(book.next_batch()) for b in wave] for wave in waves]
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
