@@ -53,9 +53,9 @@ def conform_transactions(
 
     Which row wins: of rows with the same key (merchant, basket, product, line) the one of the latest delivery, within
     it the last row. The line number is the feed's own, else the occurrence among equal (basket, product) rows of one
-    delivery in file order. The product is no part of the key where the feed declares one without it. Where the feed
-    says a later delivery replaces the basket, every line of an earlier delivery of that basket loses, and those the
-    later one lacks leave the table.
+    delivery in file order. The product is no part of the key where the feed declares one without it; a row without a
+    line number is then refused. Where the feed says a later delivery replaces the basket, every line of an earlier
+    delivery of that basket loses, and those the later one lacks leave the table.
 
     Every row that lost is listed in `superseded` of the line that stands for it (the winner of the same key, or, for
     a replaced basket, the first line of the new one), so rows delivered = lines + entries in `superseded` + rejects,
@@ -278,6 +278,9 @@ def _requirements(book: RuleBook, bounds: Mapping[str, Decimal]) -> dict[str, Co
 def _promised(book: RuleBook) -> dict[str, Column]:
     """What only rows of feeds that say so must satisfy."""
     found = {}
+    if book.any_feed(_is_product_free):
+        # Without the product nothing else tells lines apart, and those without a number would all be line 1.
+        found["missing_line"] = ~book.where(_is_product_free) | F.col("line_id").isNotNull()
     if book.any_feed(lambda r: not r.has_returns):
         found["negative_quantity"] = ~(book.where(lambda r: not r.has_returns) & (F.col("quantity") < 0))
     if book.any_feed(lambda r: not r.has_guests):

@@ -304,6 +304,10 @@ def test_a_line_number_alone_identifies_a_line_where_the_feed_says_so(spark):
         assert sorted((r["product_id"], r["line_number"]) for r in lines) == [("B", 1), ("C", 2)]
         assert len({r["transaction_id"] for r in lines}) == 2
         assert set(accounted(lines, rejects).values()) == {1}
+    blank = [raw(orders, n=1, line_id="1"), raw(orders, n=2, product_id="A"), raw(orders, n=3, product_id="B")]
+    lines, rejects = in_batches(spark, blank, rules=(orders,))
+    assert [r["line_number"] for r in lines] == [1]
+    assert [r["reasons"] for r in rejects] == [["missing_line"]] * 2
 
 
 def test_without_a_key_only_rows_equal_in_every_cell_are_copies(spark):
