@@ -43,12 +43,14 @@ def conform_products(
     """
     book = rule_book(sources, "products")
     delivered = accept(raw_changes, "products", book)
-    described = _described(accept(raw, "products", book), delivered, previous)
+    accepted = accept(raw, "products", book)
     asked = line_changes.select(*_KEY)
     if previous is not None:
-        # A product whose description stays and that was sold again needs nothing.
-        held = previous.where(F.col(P.delivered_count) > 0).select(*_KEY)
+        # A product that is always described with a name and was sold again needs nothing; others take it from lines.
+        nameless = accepted.where(blank_is_null("product_name").isNull()).select(*_KEY).distinct()
+        held = previous.where(F.col(P.delivered_count) > 0).select(*_KEY).join(nameless, on=list(_KEY), how="left_anti")
         asked = asked.join(held, on=list(_KEY), how="left_anti").unionByName(delivered.select(*_KEY))
+    described = _described(accepted, asked, previous)
     sold = _sold(lines, asked, previous)
     # Both sides name a product at most once.
     both = described.join(sold, on=list(_KEY), how="full_outer")

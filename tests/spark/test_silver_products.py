@@ -63,3 +63,10 @@ def test_an_increment_writes_what_changed_and_equals_a_full_build(spark: SparkSe
     assert whole["A"]["product_name"] == "Apple"
     assert whole["A"]["department"] == "d2"
     assert whole["C"]["product_name"] == "Carrot"
+
+    # What was described without a name before it was sold takes the name of its first line.
+    early = conform(spark, [described("F", 1, department="d1")], [described("F", 1, department="d1")], [], [], None)
+    assert early["F"]["product_name"] is None
+    line = [sold(9, "F", "Fig")]
+    late = conform(spark, [described("F", 1, department="d1")], [], line, line, rows(spark, PRODUCT, early.values()))
+    assert late == {"F": early["F"] | {"product_name": "Fig"}}
