@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.settings import read_mapping
 
-LIMITS = ("line_amount", "line_quantity", "settlement_difference")
-"""The bounds that checks use."""
+LIMITS = dict.fromkeys(("line_amount", "line_quantity", "settlement_difference"), 10**12)
+"""The bounds that checks use, and the most each may be: lines hold 18 digits, of which sums need some as well."""
 
 
 class _Declared(BaseModel):
@@ -116,10 +116,13 @@ class Finance(_Declared):
                 )
 
     def _limit_problems(self) -> Iterator[str]:
-        """A bound that no check knows would do nothing, and a check cannot do without its bound."""
+        """A bound that no check knows would do nothing, a check needs its bound, and columns have an end."""
         found = [x.id for x in self.limits]
         yield from (f"limits: '{i}' bounds nothing.{suggest(i, LIMITS)}" for i in found if i not in LIMITS)
         yield from (f"limits: '{i}' is missing" for i in LIMITS if i not in found)
+        for x in self.limits:
+            if x.id in LIMITS and x.maximum > LIMITS[x.id]:
+                yield f"limits: '{x.id}' has a maximum of {x.maximum:,f}; it can be {LIMITS[x.id]:,} at most"
 
     def limit(self, limit_id: str) -> Decimal:
         """The maximum of a limit."""

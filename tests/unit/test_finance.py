@@ -49,6 +49,7 @@ def test_a_fee_may_follow_another_on_the_day_that_one_ends(tmp_path: Path) -> No
         (lambda said: said["fees"].append(fee(currency="eur")), "currency"),
         (lambda said: said["limits"].pop(), "limits: 'settlement_difference' is missing"),
         (lambda said: said["limits"][0].update(id="line_amont"), "Did you mean 'line_amount'?"),
+        (lambda said: said["limits"][0].update(maximum="1e18"), "1,000,000,000,000,000,000; it can be 1,000,000,000,0"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: Callable[[dict[str, Any]], Any], told: str) -> None:
