@@ -127,8 +127,9 @@ def ingest(
         if file is not None:
             from pipelines.bronze.uploads import ingest_file
 
-            chosen = job.sources.source((source or ())[0])
-            results = [ingest_file(job.lake, file, chosen, feed, run=job.run, progress=progress.feed)]
+            known = job.sources
+            chosen = known.source((source or ())[0])
+            results = [ingest_file(job.lake, file, chosen, feed, run=job.run, declared=known, progress=progress.feed)]
         elif stream:
             results = flow.stream(job, progress, source or ())
         else:

@@ -65,7 +65,8 @@ def ingest(job: Job, progress: Progress, names: Iterable[str] = ()) -> list[Feed
 
     chosen = job.sources.select(list(names) or job.settings.sources)
     with progress.task("bronze", "look for new files") as done:
-        results = land_sources(job.lake, [(s, s.feeds) for s in chosen], run=job.run, progress=progress.feed)
+        wanted = [(s, s.feeds) for s in chosen]
+        results = land_sources(job.lake, wanted, run=job.run, declared=job.sources, progress=progress.feed)
         done(f"{sum(r.files_new for r in results)} new files")
     return results
 
@@ -80,9 +81,9 @@ def stream(job: Job, progress: Progress, names: Iterable[str] = ()) -> list[Feed
         for feed in source.feeds:
             progress.feed(f"{source.name}.{feed.name}", None)
             if can_stream(feed):
-                result = stream_feed(job.lake, source, feed, run=job.run)
+                result = stream_feed(job.lake, source, feed, run=job.run, declared=job.sources)
             else:
-                result = land_source(job.lake, source, [feed.name], run=job.run)[0]
+                result = land_source(job.lake, source, [feed.name], run=job.run, declared=job.sources)[0]
             progress.feed(f"{source.name}.{feed.name}", result)
             results.append(result)
     return results

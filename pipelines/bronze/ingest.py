@@ -59,7 +59,13 @@ _log = get_logger(__name__)
 
 
 def land_source(
-    lake: Lake, source: Source, feeds: Iterable[str] | None = None, *, run: RunLike, progress: Progress | None = None
+    lake: Lake,
+    source: Source,
+    feeds: Iterable[str] | None = None,
+    *,
+    run: RunLike,
+    declared: Iterable[Source] = (),
+    progress: Progress | None = None,
 ) -> list[FeedResult]:
     """Land the new files of one source; see `land_sources`.
 
@@ -68,19 +74,33 @@ def land_source(
         source: From `load_sources`.
         feeds: Names of feeds to land; all when None.
         run: Who lands it and since when.
+        declared: All sources there are; those of the same merchant stand in one order with it.
         progress: Told of each feed's start and end.
     """
     chosen = source.feeds if feeds is None else tuple(source.feed(f) for f in feeds)
-    return land_sources(lake, [(source, chosen)], run=run, progress=progress)
+    return land_sources(lake, [(source, chosen)], run=run, declared=declared, progress=progress)
 
 
 def land_sources(
-    lake: Lake, wanted: Sequence[tuple[Source, Sequence[Feed]]], *, run: RunLike, progress: Progress | None = None
+    lake: Lake,
+    wanted: Sequence[tuple[Source, Sequence[Feed]]],
+    *,
+    run: RunLike,
+    declared: Iterable[Source] = (),
+    progress: Progress | None = None,
 ) -> list[FeedResult]:
     """Land the new files of several sources, first finishing what an earlier run left open.
 
     A file is known by its bytes: the same bytes at the same path are not read again, other bytes at a known path are a
     changed file and land as a later delivery, and known bytes at a new path are recorded as delivered again.
+
+    Args:
+        lake: Where tables are.
+        wanted: Sources, each with its feeds to land.
+        run: Who lands them and since when.
+        declared: All sources there are. What arrives stands after what any source of its merchant delivered, also one
+            that is not landed now.
+        progress: Told of each feed's start and end.
 
     Returns:
         One result per feed, in the given order, then one per other feed of which an earlier run had left files open;
@@ -91,7 +111,9 @@ def land_sources(
         SourceError: when files that Spark can read cannot be landed.
     """
     finished = recover(lake, run)
-    book = Book(lake, run, {s.name for s, _ in wanted})
+    merchants = {s.merchant_id for s, _ in wanted}
+    beside = {s.name: s.merchant_id for s in declared if s.merchant_id in merchants}
+    book = Book(lake, run, beside | {s.name: s.merchant_id for s, _ in wanted})
     surveys = [survey(lake, book, source, feed) for source, feeds in wanted for feed in feeds]
     results = {s.name: s.result() for s in surveys}
     records = [r for s in surveys for r in s.records]
@@ -143,7 +165,7 @@ def recover(lake: Lake, run: RunLike) -> list[Record]:
         if files:
             landed += append(lake, plan, files)
     _log.info("open batches found", extra={"files": len(opened), "finished": len(landed)})
-    _commit(lake, run, plan, landed, Book(lake, run, {r["source"] for r in opened}), [], [])
+    _commit(lake, run, plan, landed, Book(lake, run, dict.fromkeys(r["source"] for r in opened)), [], [])
     return landed
 
 

@@ -178,9 +178,10 @@ class Delivery(_Declared):
     Attributes:
         by: `file`, `sheet` (of a workbook) or `column`.
         column: Delivered column whose values name deliveries, when `by` is `column`.
-        order: `arrival` puts later landed files after earlier ones, those of the source's other feeds of the same
-            subject included; `name` orders by the first 15 digits in the file name, each number of at least two, so
-            that a file which arrives late still takes its place.
+        order: `arrival` puts a file after all that landed before it for the same merchant and subject, whichever
+            source or feed delivered it; `name` orders by the first 15 digits in the file name, each number of at
+            least two, so that a file which arrives late still takes its place. Both stand in one order: a file that
+            arrives stands one after the highest number then there, and a name with a higher number stands after it.
         values: Order of the values of `column`, first to last; whole numbers order themselves when left out.
     """
 

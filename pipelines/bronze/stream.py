@@ -7,6 +7,7 @@ rejects and manifest. A micro-batch that is replayed after a crash finds its fil
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -23,7 +24,7 @@ _LISTED = "path string, modificationTime timestamp, length bigint, content binar
 """What Spark tells of a file; a stream wants it said beforehand."""
 
 
-def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> FeedResult:
+def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike, declared: Iterable[Source] = ()) -> FeedResult:
     """Land all files that are there now as a stream (`availableNow`), then stop.
 
     Args:
@@ -31,6 +32,7 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> Feed
         source: Source of the feed.
         feed: Its location is a folder, a glob or one file.
         run: Who lands it.
+        declared: All sources there are, see `land_sources`.
 
     Returns:
         The micro-batches' results, added up.
@@ -39,7 +41,7 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike) -> Feed
 
     def land_noticed(noticed: DataFrame, _: int) -> None:
         if noticed.limit(1).count():
-            results.append(land_source(lake, source, [feed.name], run=run)[0])
+            results.append(land_source(lake, source, [feed.name], run=run, declared=declared)[0])
 
     checkpoint = lake.settings.data_dir.resolve() / "_checkpoints" / source.name / feed.name
     for number, (folder, pattern) in enumerate(_folders(lake, source, feed)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,13 +44,20 @@ _LEAST_BYTES = 10
 
 
 class Book:
-    """What the manifest knows of some sources, and the numbers it gives out."""
+    """What the manifest knows of some sources, and the numbers it gives out.
 
-    def __init__(self, lake: Lake, run: RunLike, sources: set[str]) -> None:
+    Args:
+        lake: Where the manifest is.
+        run: Who asks.
+        sources: Names of the sources, each with its merchant where numbers are asked for.
+    """
+
+    def __init__(self, lake: Lake, run: RunLike, sources: Mapping[str, str | None]) -> None:
         self.run = run
         self._lake = lake.for_rows(0)
         self._next: int | None = None
-        self._numbers: dict[tuple[str, str], int] = {}
+        self._merchants = sources
+        self._numbers: dict[tuple[str | None, str], int] = {}
         self._files: dict[tuple[str, str], list[Record]] = {}
         for r in self._rows(MANIFEST, "source_system_id", sources):
             self._files.setdefault((r["source_system_id"], r["feed"]), []).append(r)
@@ -63,16 +70,25 @@ class Book:
         return self._files.get((source.name, feed.name), [])
 
     def next_number(self, source: Source, feed: Feed) -> int:
-        """The place of the next file in the order of arrival.
+        """The place of the next file in the order of arrival, which `take_number` keeps for it."""
+        return self.take_number(source, feed, self._newest(source, feed) + 1)
 
-        Feeds of a source that deliver the same subject stand in one order, so that one may correct what another said.
-        """
-        of = (source.name, feed.subject)
+    def take_number(self, source: Source, feed: Feed, number: int) -> int:
+        """Return a number and remember it, so that what arrives from now on stands after it."""
+        self._numbers[source.merchant_id, feed.subject] = max(self._newest(source, feed), number)
+        return number
+
+    def _newest(self, source: Source, feed: Feed) -> int:
+        """The highest place taken among all feeds of a merchant and subject: one may correct what another said."""
+        of = (source.merchant_id, feed.subject)
         if of not in self._numbers:
-            beside = [f for f in source.feeds if f.subject == feed.subject and f.delivery.order == "arrival"]
-            given = [r["delivery_seq"] for f in beside for r in self.files(source, f) if r["delivery_seq"] is not None]
-            self._numbers[of] = max(given, default=0) // SEQUENCE_STEP
-        self._numbers[of] += 1
+            given = [
+                r["delivery_seq"]
+                for (name, _), records in self._files.items()
+                for r in records
+                if self._merchants[name] == source.merchant_id and r["subject"] == feed.subject
+            ]
+            self._numbers[of] = max((n for n in given if n is not None), default=0) // SEQUENCE_STEP
         return self._numbers[of]
 
     def next_batch(self) -> int:
@@ -87,7 +103,7 @@ class Book:
         self._next += 1
         return self._next
 
-    def _rows(self, name: str, column: str, sources: set[str], *only: str) -> list[Record]:
+    def _rows(self, name: str, column: str, sources: Collection[str], *only: str) -> list[Record]:
         if not sources or not self._lake.exists(name):
             return []
         rows = self._lake.read(name).where(F.col(column).isin(*sorted(sources)))
@@ -223,9 +239,10 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
             delivered.add(here.sha256)
             by_name = feed.delivery.order == "name"
             # An upload lies in the inbox under a name that begins with its hash.
-            number = (
-                _digits(path.name.removeprefix(f"{here.sha256[:12]}-")) if by_name else book.next_number(source, feed)
-            )
+            if by_name:
+                number = book.take_number(source, feed, _digits(path.name.removeprefix(f"{here.sha256[:12]}-")))
+            else:
+                number = book.next_number(source, feed)
             change = "changed" if here.path in landed_paths else "new"
             place = number * SEQUENCE_STEP
             if by_name and placed.setdefault(number, here.path) != here.path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,14 @@ _NAME_BYTES = 255
 
 
 def ingest_file(
-    lake: Lake, file: Path, source: Source, feed: str | None = None, *, run: RunLike, progress: Progress | None = None
+    lake: Lake,
+    file: Path,
+    source: Source,
+    feed: str | None = None,
+    *,
+    run: RunLike,
+    declared: Iterable[Source] = (),
+    progress: Progress | None = None,
 ) -> FeedResult:
     """Copy an uploaded file to its feed's inbox and land it. The same bytes handed in twice land once.
 
@@ -38,6 +46,7 @@ def ingest_file(
         source: Source it belongs to.
         feed: Feed it belongs to; found by the file's columns when the source has several.
         run: Who lands it.
+        declared: All sources there are, see `land_sources`.
         progress: Told of start and end.
 
     Raises:
@@ -62,8 +71,8 @@ def ingest_file(
     if copied is None or copied.sha256 != found.identity.sha256:
         target.unlink(missing_ok=True)
         raise SourceError(f"{file.name} changed while it was copied; hand it in again.")
-    result = land_source(lake, source, [chosen.name], run=run, progress=progress)[0]
-    known = Book(lake, run, {source.name}).files(source, chosen)
+    result = land_source(lake, source, [chosen.name], run=run, declared=declared, progress=progress)[0]
+    known = Book(lake, run, {source.name: source.merchant_id}).files(source, chosen)
     if was_there and is_followed(known, chosen, found.identity.sha256):
         return replace(result, notes=(*result.notes, followed_note([file.name])))
     if was_there and not result.files_new and not result.refused_files:

@@ -171,6 +171,17 @@ def test_a_changed_file_keeps_its_place_before_files_of_later_names(lake: Lake, 
     ]
 
 
+def test_an_upload_stands_after_what_another_source_of_its_merchant_delivered(lake: Lake, tmp_path: Path) -> None:
+    crm, uploads = (make_source(tmp_path / name, name=name) for name in ("crm", "uploads"))
+    for name in ("a.csv", "b.csv"):
+        put(tmp_path / "crm", name, csv_text(name))
+    land_source(lake, crm, run=Run.begin(), declared=[crm, uploads])
+    put(tmp_path / "uploads", "c.csv", csv_text("c.csv"))
+    land_source(lake, uploads, run=Run.begin(), declared=[crm, uploads])
+    placed = lake.read("bronze.raw_consents").select("customer_id", "delivery_seq").collect()
+    assert {r["customer_id"]: r["delivery_seq"] for r in placed} == {"a.csv": 1000, "b.csv": 2000, "c.csv": 3000}
+
+
 def test_names_stand_in_the_order_of_their_numbers_and_two_that_tell_none_are_named(lake: Lake, shop: Shop) -> None:
     for name in ("s-2024-9-30.csv", "s-2024-10-1.csv", "a.csv", "b.csv"):
         put(shop.folder / "sales", name, text(line(name)))

@@ -288,12 +288,20 @@ def test_the_sales_of_one_merchant_have_one_currency_and_one_zone(tmp_path: Path
     assert "timezone: Europe/Zurich, but sales of 'shop' are in UTC in shop.yml" in str(refused.value)
 
 
-def test_feeds_of_a_source_that_deliver_one_subject_stand_in_one_order(tmp_path: Path) -> None:
+def test_feeds_of_a_merchant_that_deliver_one_subject_stand_in_one_order(tmp_path: Path) -> None:
     text = sales() + sales().partition("feeds:\n")[2].replace("name: sales", "name: corrections")
-    source = load_sources(write(tmp_path, shop=text), {}).source("shop")
-    book = Book(cast("Lake", NoTables()), Run.begin(), {"shop"})
-    found = [book.next_number(source, source.feed(name)) for name in ("sales", "sales", "corrections", "sales")]
-    assert found == [1, 2, 3, 4]
+    sources = load_sources(write(tmp_path, shop=text, uploads=text, other=text.replace("{id: shop", "{id: other")), {})
+    book = Book(cast("Lake", NoTables()), Run.begin(), {s.name: s.merchant_id for s in sources})
+
+    def next_of(name: str, feed: str) -> int:
+        return book.next_number(sources.source(name), sources.source(name).feed(feed))
+
+    assert [next_of("shop", feed) for feed in ("sales", "sales", "corrections", "sales")] == [1, 2, 3, 4]
+    assert [next_of("uploads", "sales"), next_of("other", "sales"), next_of("shop", "sales")] == [5, 1, 6]
+    # A place that a file takes by its name counts as well: what arrives later stands after it.
+    book.take_number(sources.source("shop"), sources.source("shop").feed("sales"), 20240105)
+    book.take_number(sources.source("shop"), sources.source("shop").feed("sales"), 20240104)
+    assert next_of("uploads", "corrections") == 20240106
 
 
 class NoTables:
