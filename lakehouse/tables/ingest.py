@@ -118,8 +118,9 @@ class RefParsingErrors:
     row_number = bigint("Position within the file (or sheet), 1 for the first data row.")
     column_name = text("Declared column at fault; null when the whole row is.", optional=True)
     reason = text(
-        "missing, mistyped, undecodable, ragged (more or fewer cells than the header) or malformed.",
-        values=("missing", "mistyped", "undecodable", "ragged", "malformed"),
+        "missing, mistyped, undecodable, too_many (numbers that name deliveries of a file), ragged (more or fewer "
+        "cells than the header) or malformed.",
+        values=("missing", "mistyped", "undecodable", "too_many", "ragged", "malformed"),
     )
     row_hash = bigint("Hash of the delivered row.")
     batch_id = bigint("Ingest batch.")

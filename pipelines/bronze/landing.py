@@ -215,6 +215,7 @@ def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Reco
             for part in _slices(
                 replace(scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])[0], path=str(copy)),
                 f.inspection,
+                batch.feed,
             )
         ]
         typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
@@ -228,9 +229,12 @@ def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Reco
     return count_large(lake, [f.plan for f in files])
 
 
-def _slices(part: Part, found: Inspection) -> list[Part]:
-    """Spark reads a row group in one task, so a large one is read by several, each taking a span of its rows."""
-    count = max(1, round(found.largest_group / SLICE_ROWS))
+def _slices(part: Part, found: Inspection, feed: Feed) -> list[Part]:
+    """Spark reads a row group in one task, so a large one is read by several, each taking a span of its rows.
+
+    Where the numbers of a file are put in order, all its rows have to be seen.
+    """
+    count = 1 if feed.delivery.is_by_number else max(1, round(found.largest_group / SLICE_ROWS))
     rows = found.rows or 0
     edges = [rows * i // count for i in range(count + 1)]
     return [replace(part, span=(a, b)) for a, b in pairwise(edges)] if count > 1 else [part]

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import reduce
 from pathlib import Path
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructField, StructType
 
@@ -35,6 +35,8 @@ _ROW = "_row"
 _BAD = "_bad"
 _LINE = "_line"
 _NAME = "_name"
+_NUMBER = "_number"
+_PLACE = "_place"
 _ABOUT = {"_file_id": "string", "_file_path": "string", "_delivery": "string", "_delivery_seq": "bigint"}
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 _TEXT = (None, "string", NOTHING)
@@ -176,7 +178,8 @@ def type_rows(
         `parse_errors` is null for an accepted row. A required cell that is blank is `missing:<column>`, one that is
         not of the declared type `mistyped:<column>`, one with bytes outside the encoding `undecodable:<column>`; a
         line with more or fewer cells than the header is `ragged:row`, one that is no JSON object, or that names a
-        declared column twice, `malformed:row`.
+        declared column twice, `malformed:row`; of a file that names more deliveries by number than are told apart each
+        row is `too_many:<column>`.
     """
     landing = table_of(f"bronze.stg_{feed.subject}")
     rows = delivered
@@ -208,6 +211,9 @@ def type_rows(
             refusals.append((present & value.isNull(), f"mistyped:{name}"))
         if part.has_undecodable:
             refusals.append((F.coalesce(F.contains(cell, F.lit(REPLACEMENT)), F.lit(False)), f"undecodable:{name}"))
+    if feed.delivery.is_by_number and (number := _number(feed, part)) is not None:
+        rows = _placed(rows.withColumn(_NUMBER, number))
+        refusals.append((F.col(_NUMBER).isNotNull() & F.col(_PLACE).isNull(), f"too_many:{feed.delivery.column}"))
     errors = _errors(refusals, part)
     out = {f: typed[f] if f in typed else _constant(feed, landing, f) for f in canonical_fields(feed.subject)}
     out |= _origin(source, feed, part, batch_id, loaded_at)
@@ -426,16 +432,45 @@ def _origin(source: Source, feed: Feed, part: Part, batch_id: int, loaded_at: da
 
 def _delivery(feed: Feed, part: Part) -> tuple[Column, Column]:
     base = F.col("_delivery_seq").cast("bigint")
-    cell, _ = _cells(feed, part).get(feed.delivery.column or "", (None, None))
-    if feed.delivery.by != "column" or cell is None:
+    named = _named_delivery(feed, part)
+    if named is None:
         return F.col("_delivery"), base
-    named = _trimmed(cell.cast("string"))
+    place = F.col(_PLACE)
     if feed.delivery.values:
-        rank = F.array_position(F.array(*[F.lit(v) for v in feed.delivery.values]), named)
-    else:
-        rank = F.regexp_replace(named, r"\.0+$", "").try_cast("bigint")
-    within = F.when(rank.between(0, SEQUENCE_STEP - 1), rank).otherwise(0)
-    return F.coalesce(named, "_delivery"), base + F.coalesce(within, F.lit(0))
+        place = F.array_position(F.array(*[F.lit(v) for v in feed.delivery.values]), named)
+    return F.coalesce(named, "_delivery"), base + F.coalesce(place, F.lit(0))
+
+
+def _named_delivery(feed: Feed, part: Part) -> Column | None:
+    cell, _ = _cells(feed, part).get(feed.delivery.column or "", (None, None))
+    return None if cell is None else _trimmed(cell.cast("string"))
+
+
+def _number(feed: Feed, part: Part) -> Column | None:
+    named = _named_delivery(feed, part)
+    return None if named is None else F.regexp_replace(named, r"\.0+$", "").try_cast("bigint")
+
+
+def _placed(rows: DataFrame) -> DataFrame:
+    """Adds `_place`, that of `_number` among those of its file; null without a number, or where there are too many.
+
+    Small numbers are their own place. Others, such as months, are counted; a file is read once more for that, which is
+    cheaper than to sort its rows.
+    """
+    of_file = Window.partitionBy("_file_id")
+    numbers = rows.where(F.col(_NUMBER).isNotNull()).select("_file_id", _NUMBER).distinct()
+    counted = numbers.select(
+        "*",
+        ((F.min(_NUMBER).over(of_file) >= 0) & (F.max(_NUMBER).over(of_file) < SEQUENCE_STEP)).alias("_are_small"),
+        F.row_number().over(of_file.orderBy(_NUMBER)).cast("bigint").alias("_rank"),
+        F.count(F.lit(1)).over(of_file).alias("_count"),
+    )
+    place = F.when(F.col("_are_small"), F.col(_NUMBER)).otherwise(F.col("_rank"))
+    places = counted.where(F.col("_are_small") | (F.col("_count") < SEQUENCE_STEP)).select(
+        "_file_id", _NUMBER, place.alias(_PLACE)
+    )
+    # A number is there once per file, so the join keeps each row once.
+    return rows.join(F.broadcast(places), on=["_file_id", _NUMBER], how="left")
 
 
 def _row_hash(feed: Feed, part: Part) -> Column:

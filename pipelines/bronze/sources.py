@@ -182,13 +182,15 @@ class Delivery(_Declared):
             source or feed delivered it; `name` orders by the first 15 digits in the file name, each number of at
             least two, so that a file which arrives late still takes its place. Both stand in one order: a file that
             arrives stands one after the highest number then there, and a name with a higher number stands after it.
-        values: Order of the values of `column`, first to last; whole numbers order themselves when left out.
+        values: Order of the values of `column`, first to last. When left out, whole numbers order themselves within
+            their file, which may name 999 of them (rows of one that names more are refused); what is no number
+            stands before them.
     """
 
     by: Literal["file", "sheet", "column"] = "file"
     column: str | None = None
     order: Literal["arrival", "name"] = "arrival"
-    values: tuple[str, ...] = ()
+    values: tuple[str, ...] = Field((), max_length=999)
 
     @field_validator("values", mode="before")
     @classmethod
@@ -200,6 +202,11 @@ class Delivery(_Declared):
         if (self.by == "column") != (self.column is not None):
             raise ValueError("column and 'by: column' go together")
         return self
+
+    @property
+    def is_by_number(self) -> bool:
+        """Whether deliveries of one file stand in the order of the numbers in a column."""
+        return self.by == "column" and not self.values
 
 
 class TransactionRules(_Declared):

@@ -215,6 +215,22 @@ def test_a_key_of_json_may_be_spelled_anew_by_any_record(spark: SparkSession, tm
     assert {r.delivery for r in typed(spark, path, format="jsonl", columns=columns, **by_column)[:251]} == {"2"}
 
 
+def test_numbers_that_name_deliveries_stand_in_their_order_however_large(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {"id": {"to": "basket_id"}, "export": {}}
+    by_export = {"subject": "transactions", "columns": columns, "delivery": {"by": "column", "column": "export"}}
+
+    def places(*exports: object) -> list[tuple[str, int, Any]]:
+        cells = "\n".join(f"{n},{e}" for n, e in enumerate(exports))
+        found = typed(spark, put(tmp_path, "a.csv", f"id,export\n{cells}\n"), **by_export)
+        return [(r.delivery, r.delivery_seq, r.parse_errors) for r in found]
+
+    assert places(202402, 202401, "", 202402) == [
+        ("202402", 2, None), ("202401", 1, None), ("a.csv", 0, None), ("202402", 2, None),
+    ]  # fmt: skip
+    assert places(7, "x", "999.0", 0) == [("7", 7, None), ("x", 0, None), ("999.0", 999, None), ("0", 0, None)]
+    assert all(errors == ["too_many:export"] for _, _, errors in places(*range(1, 1001)))
+
+
 def test_numbers_of_java_alone_are_none(spark: SparkSession, tmp_path: Path) -> None:
     cells = {"1.5": 1.5, "-.5": -0.5, "1.": 1.0, "+2e3": 2000.0, " 7 ": 7.0, **dict.fromkeys(("1d", "5.5f", "0x1p3"))}
     cells |= dict.fromkeys(("NaN", "Infinity", "-", ".", "e3"))
