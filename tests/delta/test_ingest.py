@@ -22,6 +22,7 @@ from rich.console import Console
 from jobs.context import Job
 from jobs.summary import print_status
 from lakehouse.declare import table_of
+from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
 from lakehouse.runner import Run, run_steps
 from lakehouse.steps import plan_steps
@@ -316,6 +317,22 @@ def test_large_columnar_files_land_once_without_being_staged(
     )
     summed = {r["payload_hash"]: int(r["checksum_accepted"]) for r in lake.read("ingest.raw_records").collect()}
     assert summed == {r["file_id"]: r["sum"] for r in hashes}
+
+
+def test_of_a_large_batch_nothing_is_kept_when_files_hold_other_rows_than_they_say(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "LARGE_ROWS", 1)
+    source = make_source(tmp_path / "a.parquet", format="parquet")
+    columns = {"id": ["1", "2"], "channel": ["email"] * 2, "status": ["granted"] * 2}
+    pq.write_table(pa.table(columns | {"when": [datetime(2020, 1, 1)] * 2}), tmp_path / "a.parquet")
+    with monkeypatch.context() as patched:
+        patched.setattr(survey, "inspect", lambda *args: replace(preflight.inspect(*args), rows=9))
+        for _ in range(2):
+            with pytest.raises(SourceError, match="hold 9 rows but 2 were read; nothing of the batch was kept"):
+                land_source(lake, source, run=Run.begin())
+    assert lake.count("bronze.raw_consents") == 0
+    assert land_source(lake, source, run=Run.begin())[0].rows_accepted == 2
 
 
 def test_a_failure_of_spark_is_told_by_its_cause_and_without_values(lake: Lake, tmp_path: Path) -> None:
