@@ -171,7 +171,9 @@ def print_status(job: Job, console: Console) -> None:
 
 
 def _print_waiting(lake: Lake, console: Console) -> None:
-    waiting = lake.read("ingest.stage_retries").count() if lake.exists("ingest.stage_retries") else 0
+    """Say how many files wait; those read since, or taken away, are in the table as well."""
+    retries = "ingest.stage_retries"
+    waiting = lake.read(retries).where("status = 'waiting'").count() if lake.exists(retries) else 0
     if waiting:
         console.print(
             f"\n{waiting} refused file(s) wait for a retry: segmentation tables show ingest.stage_retries --rows 20"

@@ -35,7 +35,8 @@ def cause_of(error: Exception) -> str:
 def file_of(error: Exception) -> str | None:
     """The file the engine stopped at, where it names one."""
     found = _FILE.search(str(error)) if is_of_engine(error) else None
-    return re.sub(r"/+", "/", found[1]) if found else None
+    # What follows may be the end of a sentence and not of the name.
+    return re.sub(r"/+", "/", found[1]).rstrip(".:;") if found else None
 
 
 def _named(kind: str, condition: str | None) -> str:

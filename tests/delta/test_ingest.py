@@ -482,7 +482,10 @@ def test_folders_and_files_called_like_patterns_land_as_any_other(lake: Lake, tm
 
 def test_status_tells_of_refused_files_before_anything_is_built(lake: Lake, shop: Shop) -> None:
     put(shop.folder / "sales", "empty.csv", "")
-    assert land(lake, shop).refused_files
+    mended = put(shop.folder / "sales", "mended.csv", "")
+    assert len(land(lake, shop).refused_files) == 2
+    mended.write_text(text(line("A")))
+    assert len(land(lake, shop).refused_files) == 1
     job, said = Job(lake.settings), StringIO()
     job.lake = lake
 

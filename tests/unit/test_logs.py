@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from pyspark.errors import PySparkException
 
+from lakehouse.causes import file_of
 from lakehouse.logs import configure_logs, get_logger, redact
 
 
@@ -41,6 +43,11 @@ def test_what_looks_like_a_person_or_a_secret_is_masked(said: str, shown: str) -
 )
 def test_counts_dates_and_versions_stay_readable(said: str) -> None:
     assert redact(said) == said
+
+
+def test_the_end_of_a_sentence_is_no_part_of_the_file_it_names() -> None:
+    said = PySparkException("[FAILED_READ_FILE] Error while reading file:///data//lake/part-0.parquet. Retry later.")
+    assert file_of(said) == "/data/lake/part-0.parquet"
 
 
 def test_people_get_one_short_line_and_only_when_it_matters(tmp_path: Path) -> None:
