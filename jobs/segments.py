@@ -375,14 +375,15 @@ def pin(
         SettingsError: The website does not know the customer.
     """
     _of_customers(segment)
-    known = job.lake.read("gold.customer_evaluation").where(
-        (F.col("website_id") == F.lit(website_id)) & (F.col("customer_id") == F.lit(customer_id))
-    )
-    found = known.select("customer_key").limit(1).collect()
+    table = "gold.customer_segment_pin"
+    is_customer = (F.col("website_id") == F.lit(website_id)) & (F.col("customer_id") == F.lit(customer_id))
+    known = job.lake.read("gold.customer_evaluation").where(is_customer).select("customer_key")
+    if is_in is None:  # a pin outlives the features of its customer
+        known = known.unionAll(job.lake.read(table).where(is_customer).select("customer_key"))
+    found = known.limit(1).collect()
     if not found:
         raise SettingsError(f"'{website_id}' has no evaluated customer of this number.")
     keys = {"segment_id": segment.segment_id, "website_id": website_id, "customer_key": found[0]["customer_key"]}
-    table = "gold.customer_segment_pin"
     if is_in is None:
         return job.lake.write(table, job.lake.frame(table, [keys]).withColumn("_deleted", F.lit(True)))
     row = {**keys, "customer_id": customer_id, "is_in": is_in, "note": note, "pinned_at": job.run.started_at}

@@ -289,6 +289,16 @@ def test_a_pin_and_its_end_are_told(shelf: Shelf, ask: Ask) -> None:
     assert ask("unpin", *where).startswith("The pin was taken away")
 
 
+def test_the_pin_of_a_customer_without_features_can_be_taken_away(shelf: Shelf, ask: Ask) -> None:
+    shelf.define(OFTEN)
+    pinned = {"segment_id": "often", "website_id": "shop", "customer_key": 99, "customer_id": "99", "is_in": True}
+    shelf.lake.write("gold.customer_segment_pin", rows(shelf.lake.spark, "gold.customer_segment_pin", [pinned]))
+    where = ("99", "often", "--website", "shop")
+    assert "no evaluated customer" in ask("pin", *where, "--out", exit_code=2)
+    assert ask("unpin", *where).startswith("The pin was taken away")
+    assert "no evaluated customer" in ask("unpin", *where, exit_code=2)
+
+
 def test_the_largest_losses_by_priority_come_first(shelf: Shelf, ask: Ask) -> None:
     members = [
         {"website_id": "shop", "customer_key": n, "segment_ids": ["a", "b"][: 1 + n % 3], "primary_segment_id": "a"}
