@@ -46,10 +46,7 @@ def conform_products(
     accepted = accept(raw, "products", book)
     asked = line_changes.select(*_KEY)
     if previous is not None:
-        # A product that is always described with a name and was sold again needs nothing; others take it from lines.
-        nameless = accepted.where(blank_is_null("product_name").isNull()).select(*_KEY).distinct()
-        held = previous.where(F.col(P.delivered_count) > 0).select(*_KEY).join(nameless, on=list(_KEY), how="left_anti")
-        asked = asked.join(held, on=list(_KEY), how="left_anti").unionByName(delivered.select(*_KEY))
+        asked = _again(accepted, line_changes, previous).unionByName(delivered.select(*_KEY))
     described = _described(accepted, asked, previous)
     sold = _sold(lines, asked, previous)
     # Both sides name a product at most once.
@@ -69,6 +66,21 @@ def conform_products(
         F.coalesce(P.delivered_hash, F.lit(0)).alias(P.delivered_hash),
     )
     return with_gone(made, None if previous is None else rows_named(previous, asked, _KEY), _KEY)
+
+
+def _again(accepted: DataFrame, line_changes: DataFrame, previous: DataFrame) -> DataFrame:
+    """Products of changed lines that may be described otherwise now; may hold repeats.
+
+    One that a feed describes and that was sold again needs nothing, unless it has its name from its lines.
+    """
+    is_named = F.col("product_name").isNotNull()
+    held = previous.where(F.col(P.delivered_count) > 0).select(*_KEY, is_named.alias("_has_name"))
+    nameless = accepted.where(blank_is_null("product_name").isNull()).select(*_KEY, F.lit(True).alias("_is_nameless"))
+    # Both name a product once.
+    beside = held.join(nameless.distinct(), on=list(_KEY), how="left")
+    marked = line_changes.select(*_KEY, is_named.alias("_tells")).join(beside, on=list(_KEY), how="left")
+    is_told = F.col("_is_nameless") & (F.col("_tells") | F.col("_has_name"))
+    return marked.where(F.col("_has_name").isNull() | is_told).select(*_KEY)
 
 
 def _described(raw: DataFrame, changed: DataFrame, previous: DataFrame | None) -> DataFrame:
