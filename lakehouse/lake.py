@@ -239,17 +239,27 @@ class Lake:
             rows = rows.withColumn("_rank", F.row_number().over(last)).where("_rank = 1")
         return rows.select(*t.column_names, (F.col("_change_type") == "delete").alias(DELETED))
 
-    def tells_changes(self, which: Which, since: int, until: int) -> bool:
-        """Whether what `read_changes` needs for these versions is still there: a vacuum removes it after a week."""
+    def tells_changes(self, which: Which, since: int, until: int, seen_at: datetime) -> bool:
+        """Whether what `read_changes` needs for these versions is still there: a vacuum removes it after a week.
+
+        Args:
+            which: The table.
+            since: Last version already seen.
+            until: Version to stop at.
+            seen_at: When it was seen, UTC; what changed since is younger.
+        """
         t = table_of(which)
         if since >= until or not t.change_feed:
             return True
         if not self.settings.catalog:
             return keeps_changes(self.path(t), since + 1, until)
-        history = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)}")
-        first = history.where(F.col("version") == since + 1).select("timestamp").collect()
         # The platform vacuums by itself, and says nowhere what it took.
-        return bool(first) and datetime.now(UTC).replace(tzinfo=None) - first[0]["timestamp"] < _KEPT
+        edge = datetime.now(UTC).replace(tzinfo=None) - _KEPT
+        if seen_at > edge:
+            return True
+        history = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)}").where(F.col("version") == since + 1)
+        first = history.select("timestamp").collect()
+        return bool(first) and first[0]["timestamp"] > edge
 
     def sql(self, query: str) -> DataFrame:
         """Run a query written by a developer; declared tables it names are made known to the session first."""

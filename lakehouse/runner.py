@@ -184,7 +184,7 @@ def _run_step(
             result = StepResult(step, "up to date", time.monotonic() - clock)
         else:
             seen = dict(last["input_versions"]) if last and same_code and goes_on else {}
-            if not _are_told(lake, step, seen, versions):
+            if last and not _are_told(lake, step, seen, versions, last["started_at"]):
                 seen = {}
             result = _execute(lake, step, run, log, function, asked, versions, seen, base, mark, clock, audit)
     except Exception as e:
@@ -302,10 +302,10 @@ def _inputs_of(step: Step, versions: Mapping[str, int]) -> dict[str, int]:
     return {name: version for name, version in versions.items() if name not in own}
 
 
-def _are_told(lake: Lake, step: Step, seen: Mapping[str, int], versions: Mapping[str, int]) -> bool:
+def _are_told(lake: Lake, step: Step, seen: Mapping[str, int], versions: Mapping[str, int], seen_at: datetime) -> bool:
     """Whether all changes since the last run can still be read; else the step begins anew, as on a first run."""
     followed = {str(r) for r in step.reads if isinstance(r, Changes)} & set(seen) & set(versions)
-    return all(lake.tells_changes(name, seen[name], versions[name]) for name in followed)
+    return all(lake.tells_changes(name, seen[name], versions[name], seen_at) for name in followed)
 
 
 def _has_slice(lake: Lake, step: Step, last: Mapping[str, Any] | None) -> bool:
