@@ -112,8 +112,8 @@ def land_sources(
     """
     finished = recover(lake, run)
     merchants = {s.merchant_id for s, _ in wanted}
-    beside = {s.name: s.merchant_id for s in declared if s.merchant_id in merchants}
-    book = Book(lake, run, beside | {s.name: s.merchant_id for s, _ in wanted})
+    beside = {s.name: s for s in declared if s.merchant_id in merchants}
+    book = Book(lake, run, beside | {s.name: s for s, _ in wanted})
     surveys = [survey(lake, book, source, feed) for source, feeds in wanted for feed in feeds]
     results = {s.name: s.result() for s in surveys}
     records = [r for s in surveys for r in s.records]

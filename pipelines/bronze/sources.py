@@ -181,7 +181,7 @@ class Delivery(_Declared):
         order: `arrival` puts a file after all that landed before it for the same merchant and subject, whichever
             source or feed delivered it; `name` orders by the first 15 digits in the file name, each number of at
             least two, so that a file which arrives late still takes its place. Both stand in one order: a file that
-            arrives stands one after the highest number then there, and a name with a higher number stands after it.
+            arrives stands between the highest number then there and the next.
         values: Order of the values of `column`, first to last. When left out, whole numbers order themselves within
             their file, which may name 999 of them (rows of one that names more are refused); what is no number
             stands before them.

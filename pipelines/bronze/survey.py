@@ -49,15 +49,15 @@ class Book:
     Args:
         lake: Where the manifest is.
         run: Who asks.
-        sources: Names of the sources, each with its merchant where numbers are asked for.
+        sources: Names of the sources, each with its declaration where places are asked for.
     """
 
-    def __init__(self, lake: Lake, run: RunLike, sources: Mapping[str, str | None]) -> None:
+    def __init__(self, lake: Lake, run: RunLike, sources: Mapping[str, Source | None]) -> None:
         self.run = run
         self._lake = lake.for_rows(0)
         self._next: int | None = None
-        self._merchants = sources
-        self._numbers: dict[tuple[str | None, str], int] = {}
+        self._sources = sources
+        self._places: dict[tuple[str | None, str], set[int]] = {}
         self._files: dict[tuple[str, str], list[Record]] = {}
         for r in self._rows(MANIFEST, "source_system_id", sources):
             self._files.setdefault((r["source_system_id"], r["feed"]), []).append(r)
@@ -69,27 +69,30 @@ class Book:
         """Manifest rows of a feed."""
         return self._files.get((source.name, feed.name), [])
 
-    def next_number(self, source: Source, feed: Feed) -> int:
-        """The place of the next file in the order of arrival, which `take_number` keeps for it."""
-        return self.take_number(source, feed, self._newest(source, feed) + 1)
+    def next_place(self, source: Source, feed: Feed) -> int:
+        """The place after all that are taken, for a file in the order of arrival.
 
-    def take_number(self, source: Source, feed: Feed, number: int) -> int:
-        """Return a number and remember it, so that what arrives from now on stands after it."""
-        self._numbers[source.merchant_id, feed.subject] = max(self._newest(source, feed), number)
-        return number
+        Beside files in the order of names it is not the next whole step, which belongs to the next name, unless files
+        hold several deliveries, which count up within the step.
+        """
+        newest = max(self.places(source, feed), default=0)
+        beside = [f for s in self._beside(source) for f in s.feeds if f.subject == feed.subject]
+        is_named = any(f.delivery.order == "name" for f in beside)
+        if is_named and all(f.delivery.by == "file" for f in beside):
+            return newest + 1
+        return (newest // SEQUENCE_STEP + 1) * SEQUENCE_STEP
 
-    def _newest(self, source: Source, feed: Feed) -> int:
-        """The highest place taken among all feeds of a merchant and subject: one may correct what another said."""
+    def places(self, source: Source, feed: Feed) -> set[int]:
+        """Places taken by the feeds of a merchant and subject, which stand in one order. Add what is taken."""
         of = (source.merchant_id, feed.subject)
-        if of not in self._numbers:
-            given = [
-                r["delivery_seq"]
-                for (name, _), records in self._files.items()
-                for r in records
-                if self._merchants[name] == source.merchant_id and r["subject"] == feed.subject
-            ]
-            self._numbers[of] = max((n for n in given if n is not None), default=0) // SEQUENCE_STEP
-        return self._numbers[of]
+        if of not in self._places:
+            records = [r for s in self._beside(source) for f in s.feeds for r in self.files(s, f)]
+            taken = {r["delivery_seq"] for r in records if r["subject"] == feed.subject}
+            self._places[of] = taken - {None}
+        return self._places[of]
+
+    def _beside(self, source: Source) -> list[Source]:
+        return [s for s in self._sources.values() if s is not None and s.merchant_id == source.merchant_id]
 
     def next_batch(self) -> int:
         """A number that no batch had before."""
@@ -239,17 +242,19 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
             delivered.add(here.sha256)
             by_name = feed.delivery.order == "name"
             # An upload lies in the inbox under a name that begins with its hash.
+            taken = book.places(source, feed)
             if by_name:
-                number = book.take_number(source, feed, _digits(path.name.removeprefix(f"{here.sha256[:12]}-")))
+                number = _digits(path.name.removeprefix(f"{here.sha256[:12]}-"))
+                place = number * SEQUENCE_STEP
+                if placed.setdefault(number, here.path) != here.path:
+                    found.tied.append(f"{path.name} and {Path(placed[number]).name}")
+                if feed.delivery.by == "file" and here.path in newest_at:
+                    # A file that changed keeps its place among the others, and stands after what it held before.
+                    place = max(p for p in {place, *taken} if p // SEQUENCE_STEP == number) + 1
             else:
-                number = book.next_number(source, feed)
+                place = book.next_place(source, feed)
+            taken.add(place)
             change = "changed" if here.path in landed_paths else "new"
-            place = number * SEQUENCE_STEP
-            if by_name and placed.setdefault(number, here.path) != here.path:
-                found.tied.append(f"{path.name} and {Path(placed[number]).name}")
-            if by_name and feed.delivery.by == "file":
-                # A file that changed keeps its place among the others, and stands after what it held before.
-                place += sum(1 for r in known if r["file_path"] == here.path and _has_rows(r))
             row = plan_row(book.run, source, feed, looked, change, place)
             found.files.append(File(looked, row))
     present = {str(p) for p in paths}

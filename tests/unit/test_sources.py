@@ -291,17 +291,27 @@ def test_the_sales_of_one_merchant_have_one_currency_and_one_zone(tmp_path: Path
 def test_feeds_of_a_merchant_that_deliver_one_subject_stand_in_one_order(tmp_path: Path) -> None:
     text = sales() + sales().partition("feeds:\n")[2].replace("name: sales", "name: corrections")
     sources = load_sources(write(tmp_path, shop=text, uploads=text, other=text.replace("{id: shop", "{id: other")), {})
-    book = Book(cast("Lake", NoTables()), Run.begin(), {s.name: s.merchant_id for s in sources})
+    book = Book(cast("Lake", NoTables()), Run.begin(), {s.name: s for s in sources})
 
     def next_of(name: str, feed: str) -> int:
-        return book.next_number(sources.source(name), sources.source(name).feed(feed))
+        of = (sources.source(name), sources.source(name).feed(feed))
+        book.places(*of).add(place := book.next_place(*of))
+        return place
 
-    assert [next_of("shop", feed) for feed in ("sales", "sales", "corrections", "sales")] == [1, 2, 3, 4]
-    assert [next_of("uploads", "sales"), next_of("other", "sales"), next_of("shop", "sales")] == [5, 1, 6]
-    # A place that a file takes by its name counts as well: what arrives later stands after it.
-    book.take_number(sources.source("shop"), sources.source("shop").feed("sales"), 20240105)
-    book.take_number(sources.source("shop"), sources.source("shop").feed("sales"), 20240104)
-    assert next_of("uploads", "corrections") == 20240106
+    assert [next_of("shop", feed) for feed in ("sales", "corrections", "sales")] == [1000, 2000, 3000]
+    assert [next_of("uploads", "sales"), next_of("other", "sales"), next_of("shop", "sales")] == [4000, 1000, 5000]
+
+
+def test_what_arrives_beside_files_in_the_order_of_names_stands_between_them(tmp_path: Path) -> None:
+    named = sales().replace("    columns:", "    delivery: {order: name}\n    columns:")
+    sources = load_sources(write(tmp_path, shop=named, uploads=sales()), {})
+    book = Book(cast("Lake", NoTables()), Run.begin(), {s.name: s for s in sources})
+    uploads = (sources.source("uploads"), sources.source("uploads").feeds[0])
+    taken = book.places(*uploads)
+    taken |= {20240105000, 20240104000}
+    for place in (20240105001, 20240105002):
+        assert book.next_place(*uploads) == place
+        taken.add(place)
 
 
 class NoTables:
