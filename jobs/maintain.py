@@ -51,7 +51,7 @@ def maintain(job: Job, progress: Progress, *, dry_run: bool = False) -> dict[str
 
 
 def _require_age(t: Table) -> None:
-    """Refuse a retention that would do nothing.
+    """Refuse a retention that would do nothing, or more than it says.
 
     Raises:
         SettingsError: The table's slices are kept by another setting, nothing in it tells a row's age, or what was

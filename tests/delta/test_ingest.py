@@ -6,6 +6,8 @@ import gzip
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -217,23 +219,31 @@ def test_a_file_that_moves_while_it_is_read_leaves_nothing_half_read(
     assert receipts(lake) == ["A", "C", "OTHER"]
 
 
+@contextmanager
+def dying(monkeypatch: pytest.MonkeyPatch, name: str, at: int = 1) -> Iterator[None]:
+    """What runs in the block is killed before it writes a table for the `at`-th time."""
+    really, written = Lake.write, Counter[str]()
+
+    def write(self: Lake, which: Any, *args: Any, **kwargs: Any) -> Any:
+        written[table_of(which).name] += 1
+        if written[name] == at:
+            raise KeyboardInterrupt
+        return really(self, which, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def test_a_landing_that_dies_before_any_write_is_finished_by_the_next(
     lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = Lake.write
     tables = ("bronze.stg_transactions", RAW, ERRORS, "ingest.raw_records", "ingest.audit_ingest")
     for n, table in enumerate(tables, 1):
         put(shop.folder / "sales", f"{n}.csv", text(line(f"R{n}"), line("B", paid="x")))
-
-        def die(self: Lake, which: Any, *args: Any, dies: str = table, **kwargs: Any) -> Any:
-            if table_of(which).name == dies:
-                raise KeyboardInterrupt
-            return really(self, which, *args, **kwargs)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Lake, "write", die)
-            with pytest.raises(KeyboardInterrupt):
-                land(lake, shop)
+        with dying(monkeypatch, table):
+            land(lake, shop)
         told = land(lake, shop)
         assert (told.files_new, told.rows_accepted, told.rows_rejected) == (1, 1, 1)
         assert receipts(lake) == [f"R{i}" for i in range(1, n + 1)]
@@ -258,21 +268,10 @@ def test_audit_and_errors_tell_of_every_batch_whichever_feeds_share_a_subject(
     for feed in ("a", "b"):
         put(tmp_path / feed, "x.csv", csv_text(f"{feed}1") + f"{feed}2,email,granted,never\n")
     put(tmp_path / "c", "x.csv", "id,age\nK1,30\n,40\n")
-    really, written = Lake.write, Counter[str]()
-
-    def die(self: Lake, which: Any, *args: Any, **kwargs: Any) -> Any:
-        name = table_of(which).name
-        written[name] += 1
-        # The second wave dies: before it tells of itself, or before its plan is closed.
-        if name == dies and written[name] == {AUDIT: 2, PLAN: 4}[name]:
-            raise KeyboardInterrupt
-        return really(self, which, *args, **kwargs)
-
     if dies:
-        with monkeypatch.context() as patched:
-            patched.setattr(Lake, "write", die)
-            with pytest.raises(KeyboardInterrupt):
-                land_source(lake, source, run=Run.begin())
+        # The second wave dies: before it tells of itself, or before its plan is closed.
+        with dying(monkeypatch, dies, at={AUDIT: 2, PLAN: 4}[dies]):
+            land_source(lake, source, run=Run.begin())
     land_source(lake, source, run=Run.begin())
     for table in (AUDIT, ERRORS):
         assert sorted(r["feed"] for r in lake.read(table).select("feed").collect()) == ["a", "b", "c"]
@@ -290,18 +289,9 @@ def test_large_columnar_files_land_once_without_being_staged(
         when = [datetime(2020, 1, 1)] * 3
         columns = {"id": ids, "channel": ["email"] * 3, "status": ["granted"] * 3, "when": when}
         pq.write_table(pa.table(columns), tmp_path / "in" / f"{name}.parquet")
-    really = Lake.write
-
-    def die(self: Lake, which: Any, *args: Any, **kwargs: Any) -> Any:
-        if table_of(which).name == dies:
-            raise KeyboardInterrupt
-        return really(self, which, *args, **kwargs)
-
     if dies:
-        with monkeypatch.context() as patched:
-            patched.setattr(Lake, "write", die)
-            with pytest.raises(KeyboardInterrupt):
-                land_source(lake, source, run=Run.begin())
+        with dying(monkeypatch, dies):
+            land_source(lake, source, run=Run.begin())
     land_source(lake, source, run=Run.begin())
     held = lake.read("bronze.raw_consents").select("customer_id").collect()
     assert sorted(r[0] for r in held) == ["1", "2", "3", "4", "5"]
