@@ -15,6 +15,10 @@ from lakehouse.declare import ReplaceSlice, Table
 from lakehouse.errors import MigrationRefused
 
 FINGERPRINT = "segmentation.declaration"
+KEY = "segmentation.key"
+"""Table property with the columns that identified a row when it was last brought to its declaration."""
+
+_VECTORS = "delta.enableDeletionVectors"
 
 
 def quote(name: str) -> str:
@@ -53,16 +57,29 @@ def partition_columns(table: Table) -> tuple[str, ...]:
 def properties(table: Table, *, deletion_vectors: bool = False) -> dict[str, str]:
     """Delta table properties a declaration asks for, CHECK constraints and its fingerprint among them."""
     found = {f"delta.constraints.{name}": check for name, check in sorted(table.all_checks.items())}
-    found["delta.enableDeletionVectors"] = str(deletion_vectors).lower()
+    found[_VECTORS] = str(deletion_vectors).lower()
     found["delta.dataSkippingStatsColumns"] = ",".join(_stats_columns(table))
     if table.change_feed:
         found["delta.enableChangeDataFeed"] = "true"
     found[FINGERPRINT] = fingerprint(table)
+    found[KEY] = ",".join(table.key)
     return found
 
 
+def is_as_declared(table: Table, existing_properties: Mapping[str, str], *, deletion_vectors: bool = False) -> bool:
+    """Whether nothing has changed since a table was last brought to its declaration."""
+    wanted = properties(table, deletion_vectors=deletion_vectors)
+    same = all(existing_properties.get(name) == wanted[name] for name in (FINGERPRINT, _VECTORS))
+    return same and not is_key_changed(table, existing_properties)
+
+
+def is_key_changed(table: Table, existing_properties: Mapping[str, str]) -> bool:
+    """Whether other columns identified a row; tables made before that was noted are taken at their word."""
+    return existing_properties.get(KEY, ",".join(table.key)) != ",".join(table.key)
+
+
 def fingerprint(table: Table) -> str:
-    """Hash of all that shows in the stored table: columns, types, comments, checks, layout."""
+    """Hash of all that shows in the stored table: columns, types, comments, checks, layout. The key has its own."""
     said = {
         "columns": [(str(c), c.spec.type, c.spec.optional, c.spec.comment) for c in table.columns],
         "checks": sorted(table.all_checks.items()),
@@ -123,13 +140,16 @@ def plan_migration(
     existing: StructType,
     existing_properties: Mapping[str, str],
     existing_clustering: tuple[str, ...] = (),
+    existing_partitions: tuple[str, ...] = (),
     *,
     deletion_vectors: bool = False,
+    key_holds: bool = True,
 ) -> Migration:
     """Compare a declaration with the stored table and say how to get there.
 
     Additive changes are applied: new optional columns, wider types, comments, null allowed where it was not,
-    constraints, properties and clustering. What would lose or reinterpret data is refused with the reason.
+    constraints, properties, clustering, and another key that tells the stored rows apart (`key_holds`). What would
+    lose or reinterpret data is refused with the reason.
     """
     add: list[str] = []
     refused: list[str] = []
@@ -164,8 +184,16 @@ def plan_migration(
             refused.append(f"column '{gone}' is in the table but no longer declared")
         elif not field.nullable:
             add.append(f"ALTER TABLE {name} ALTER COLUMN {quote(gone)} DROP NOT NULL")
+    if not key_holds:
+        refused.append(f"rows in the table share, or lack, the new key ({', '.join(table.key)})")
     add += _constraint_changes(table, name, existing_properties)
-    if not partition_columns(table) and tuple(existing_clustering) != table.cluster_by:
+    partitions = partition_columns(table)
+    if existing_partitions != partitions:
+        refused.append(
+            f"its files are partitioned by {', '.join(existing_partitions) or 'nothing'} and cannot be by "
+            f"{', '.join(partitions) or 'nothing'} in place"
+        )
+    elif not partitions and tuple(existing_clustering) != table.cluster_by:
         by = f"({', '.join(map(quote, table.cluster_by))})" if table.cluster_by else "NONE"
         add.append(f"ALTER TABLE {name} CLUSTER BY {by}")
     plain = {

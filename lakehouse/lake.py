@@ -14,6 +14,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -328,11 +329,11 @@ class Lake:
         _NAMED[said] = place
 
     def _migrate(self, t: Table) -> None:
-        detail = (
-            self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select("properties", "clusteringColumns").collect()[0]
-        )
+        asked = ("properties", "clusteringColumns", "partitionColumns")
+        detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select(*asked).collect()[0]
         stored = dict(detail["properties"] or {})
-        if stored.get(ddl.FINGERPRINT) == ddl.fingerprint(t):
+        vectors = self.settings.deletion_vectors
+        if ddl.is_as_declared(t, stored, deletion_vectors=vectors):
             return
         plan = ddl.plan_migration(
             t,
@@ -340,11 +341,21 @@ class Lake:
             self.spark.table(self.name(t)).schema,
             stored,
             tuple(detail["clusteringColumns"] or ()),
-            deletion_vectors=self.settings.deletion_vectors,
+            tuple(detail["partitionColumns"] or ()),
+            deletion_vectors=vectors,
+            key_holds=not ddl.is_key_changed(t, stored) or self._key_holds(t),
         )
         plan.require(t.name)
         for statement in plan.statements:
             self.spark.sql(statement)
+
+    def _key_holds(self, t: Table) -> bool:
+        """Whether the declared key tells the stored rows apart."""
+        if not t.key:
+            return True
+        lacks = reduce(lambda a, b: a | b, [F.col(k).isNull() for k in t.key])
+        rows = self.read(t).groupBy(*t.key).agg(F.count(F.lit(1)).alias("rows"))
+        return rows.where(lacks | (F.col("rows") > 1)).limit(1).isEmpty()
 
     # Writing ---------------------------------------------------------------------------------------------------
 

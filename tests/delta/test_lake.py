@@ -16,7 +16,7 @@ from rich.console import Console
 from jobs.context import Job
 from jobs.summary import print_table
 from lakehouse.columns import Column, Spec
-from lakehouse.declare import Append, table_of
+from lakehouse.declare import Append, ReplaceSlice, table_of
 from lakehouse.errors import MigrationRefused, SegmentationError, SettingsError
 from lakehouse.lake import Lake
 from tests.support.rows import rows
@@ -190,6 +190,35 @@ def test_additive_changes_of_a_declaration_are_applied_and_others_refused_with_t
         reopened().ensure(required)
     with pytest.raises(MigrationRefused, match="'merchant_id' is in the table but no longer declared"):
         reopened().ensure(narrower)
+
+
+def test_a_key_that_tells_stored_rows_apart_is_taken_and_another_refused(lake: Lake) -> None:
+    declared = table_of(CONSENT)
+    lake.write(declared, rows(lake.spark, CONSENT, [consent("1", True), consent("2", True)]))
+    wider = replace(declared, key=("customer_id",))
+    Lake(lake.spark, lake.settings).write(wider, rows(lake.spark, CONSENT, [consent("1", False)]))
+    assert stored(lake, CONSENT, "customer_id", "is_granted") == [("1", False), ("2", True)]
+    Lake(lake.spark, lake.settings).ensure(declared)
+    coarser = replace(declared, key=("channel",))
+    with pytest.raises(MigrationRefused, match=r"share, or lack, the new key \(channel\)"):
+        Lake(lake.spark, lake.settings).ensure(coarser)
+    Lake(lake.spark, lake.settings).ensure(declared)
+
+
+def test_files_in_folders_by_a_column_cannot_be_rearranged_in_place(lake: Lake) -> None:
+    declared = table_of(CONSENT)
+    lake.write(declared, rows(lake.spark, CONSENT, [consent("1", True)]))
+    sliced = replace(declared, kind=ReplaceSlice(("channel",)))
+    with pytest.raises(MigrationRefused, match="partitioned by nothing and cannot be by channel in place"):
+        Lake(lake.spark, lake.settings).ensure(sliced)
+
+
+def test_how_rows_are_taken_out_follows_the_settings(lake: Lake) -> None:
+    lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)]))
+    marking = Lake(lake.spark, lake.settings.model_copy(update={"deletion_vectors": True}))
+    marking.ensure(CONSENT)
+    properties = lake.spark.sql(f"SHOW TBLPROPERTIES {lake.name(CONSENT)}").collect()
+    assert {r["key"]: r["value"] for r in properties}["delta.enableDeletionVectors"] == "true"
 
 
 def test_a_retired_column_stays_where_it_was_and_is_null_in_new_rows(lake: Lake) -> None:
