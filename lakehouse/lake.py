@@ -329,12 +329,14 @@ class Lake:
         _NAMED[said] = place
 
     def _migrate(self, t: Table) -> None:
+        vectors = self.settings.deletion_vectors
+        # A look at the details of a table takes a query over its files, at its properties none.
+        said = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(t)}").collect()
+        if ddl.is_as_declared(t, {r["key"]: r["value"] for r in said}, deletion_vectors=vectors):
+            return
         asked = ("properties", "clusteringColumns", "partitionColumns")
         detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select(*asked).collect()[0]
         stored = dict(detail["properties"] or {})
-        vectors = self.settings.deletion_vectors
-        if ddl.is_as_declared(t, stored, deletion_vectors=vectors):
-            return
         plan = ddl.plan_migration(
             t,
             self.name(t),
