@@ -1,4 +1,4 @@
-"""The data files of a small table on this machine, found without a query of the engine's own.
+"""What the log of a table on this machine says, found without a query of the engine's own.
 
 To read a version for the first time Delta runs two queries, which for a thousand rows is most of the work.
 """
@@ -82,6 +82,17 @@ def data_files(folder: Path, version: int | None = None) -> DataFiles | None:
         paths,
         None if None in counts else sum(counts),
     )
+
+
+def table_properties(folder: Path) -> dict[str, str]:
+    """The properties of a table as its log has them; none where that cannot be read here."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return dict(DeltaTable(str(folder)).metadata().configuration)
+    except DeltaError:
+        return {}
 
 
 def keeps_changes(folder: Path, first: int, last: int) -> bool:

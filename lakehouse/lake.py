@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 from lakehouse import ddl
 from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
 from lakehouse.errors import SegmentationError, SettingsError
-from lakehouse.files import DataFiles, data_files, keeps_changes
+from lakehouse.files import DataFiles, data_files, keeps_changes, table_properties
 from lakehouse.frames import frame_of
 from lakehouse.hold import Hold
 from lakehouse.scd import rebuild_timeline
@@ -330,13 +330,15 @@ class Lake:
 
     def _migrate(self, t: Table) -> None:
         vectors = self.settings.deletion_vectors
-        # A look at the details of a table takes a query over its files, at its properties none.
-        said = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(t)}").collect()
-        if ddl.is_as_declared(t, {r["key"]: r["value"] for r in said}, deletion_vectors=vectors):
+        # What the engine says of a table takes it a query over the table's files.
+        noted = {} if self.settings.catalog else table_properties(self.path(t))
+        if ddl.is_as_declared(t, noted, deletion_vectors=vectors):
             return
         asked = ("properties", "clusteringColumns", "partitionColumns")
         detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select(*asked).collect()[0]
         stored = dict(detail["properties"] or {})
+        if ddl.is_as_declared(t, stored, deletion_vectors=vectors):
+            return
         plan = ddl.plan_migration(
             t,
             self.name(t),
