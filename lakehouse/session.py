@@ -346,11 +346,13 @@ def _configure_running(session: SparkSession, spark: SparkSettings) -> SparkSess
 
 
 # Planning a thousand queries is a great deal of code that runs seldom, so that compiling it cost a quarter of a run.
-# With less put into one method Java compiles in half the time; what tasks lose by it is a third of what is gained.
+# With less put into one method Java compiles in half the time; what tasks lose by it is a third of what is gained. A
+# method waits for twice as many calls before it is compiled again; that of a task is noticed by its loops all the same.
 # The sweeper looks for compiled code to drop whenever half a percent of the space has changed. Java 21 has none.
 _JAVA_COMPILER: Final = (
     "-XX:+IgnoreUnrecognizedVMOptions -XX:InlineSmallCode=600 -XX:FreqInlineSize=200 "
-    "-XX:LiveNodeCountInliningCutoff=6000 -XX:SweeperThreshold=10"
+    "-XX:LiveNodeCountInliningCutoff=6000 -XX:SweeperThreshold=10 "
+    "-XX:Tier4InvocationThreshold=10000 -XX:Tier4MinInvocationThreshold=1200 -XX:Tier4CompileThreshold=30000"
 )
 
 

@@ -192,6 +192,24 @@ def test_additive_changes_of_a_declaration_are_applied_and_others_refused_with_t
         reopened().ensure(narrower)
 
 
+def test_a_table_that_has_the_rows_already_is_not_replaced(lake: Lake) -> None:
+    which = "gold.dim_channel"
+
+    def replaced(*channels: dict[str, object]) -> int:
+        return lake.write(which, rows(lake.spark, which, channels), audit=lambda _: None).rows_written
+
+    web, shop = ({"channel_id": c, "channel_name": c, "is_online": None} for c in ("web", "shop"))
+    assert replaced(web, shop) == 2
+    version = lake.version(which)
+    assert replaced(shop, web) == 0
+    assert lake.version(which) == version
+    assert replaced(shop, web, web) == 3
+    assert replaced(shop, web | {"is_online": True}) == 2
+    assert stored(lake, which, "channel_id", "is_online") == [("shop", None), ("web", True)]
+    assert replaced() == 0
+    assert lake.count(which) == 0
+
+
 def test_a_key_that_tells_stored_rows_apart_is_taken_and_another_refused(lake: Lake) -> None:
     declared = table_of(CONSENT)
     lake.write(declared, rows(lake.spark, CONSENT, [consent("1", True), consent("2", True)]))
