@@ -39,7 +39,8 @@ def step_fingerprint(
     code = hashlib.sha256(code_fingerprint(step.producer.split(":")[0]).encode())
     for t in (*step.outputs, *(table_of(str(r)) for r in step.reads)):
         code.update(repr((t.name, t.kind, t.key, t.columns, [c.spec for c in t.columns])).encode())
-    code.update(repr([str(r) for r in step.reads if isinstance(r, Changes) and r.also_before]).encode())
+    followed = [(str(r), r.also_before, table_of(str(r)).change_feed) for r in step.reads if isinstance(r, Changes)]
+    code.update(repr(followed).encode())
     asked = keyword_only(function) - _RUN_ONLY
     code.update(repr(sorted((n, v) for n, v in settings.items() if n in asked)).encode())
     values = {n: _plain(params[n]) for n in sorted(asked) if n in params}

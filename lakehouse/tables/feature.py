@@ -62,7 +62,7 @@ def _visits(days: int) -> str:
         "silver.campaign_contact",
         "silver.coupon_redemption",
         "silver.promotion",
-        changes("silver.promotion"),
+        changes("silver.promotion", also_before=True),
     ),
     cluster_by=("as_of", "customer_key"),
     owner="data-science",

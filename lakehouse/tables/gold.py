@@ -126,6 +126,7 @@ class DimCustomer:
     producer="pipelines.gold.products:build_dim_product",
     reads=("silver.product",),
     owner="merchandising",
+    change_feed=True,
 )
 class DimProduct:
     product_key = bigint("xxhash64(merchant_id, product_id).")

@@ -206,7 +206,6 @@ class CustomerSegmentHistory:
     producer="segments.history:publish_members",
     reads=(changes("gold.customer_segment_history"),),
     cluster_by=("segment_id",),
-    change_feed=True,
     owner="crm-data",
 )
 class CustomerSegmentCustomer:
@@ -289,7 +288,6 @@ class CustomerSegmentSize:
     key=("merchant_id", "visitor_id"),
     producer="segments.guests:build_guest_visits",
     reads=(changes("gold.fact_transactions", also_before=True), "gold.fact_transactions", "gold.guest_visit"),
-    change_feed=True,
     owner="crm-data",
 )
 class GuestVisit:

@@ -176,6 +176,7 @@ class Consent:
     producer="pipelines.silver.campaigns:conform_campaigns",
     reads=("bronze.raw_campaigns", changes("bronze.raw_campaigns")),
     owner="marketing",
+    change_feed=True,
 )
 class Campaign:
     merchant_id = text("Retailer.")
@@ -196,6 +197,7 @@ class Campaign:
     producer="pipelines.silver.campaigns:conform_campaign_contacts",
     reads=("bronze.raw_campaign_contacts", changes("bronze.raw_campaign_contacts")),
     owner="marketing",
+    change_feed=True,
 )
 class CampaignContact:
     merchant_id = text("Retailer.")
@@ -231,6 +233,7 @@ class Coupon:
     producer="pipelines.silver.campaigns:conform_coupon_redemptions",
     reads=("bronze.raw_coupon_redemptions", changes("bronze.raw_coupon_redemptions")),
     owner="marketing",
+    change_feed=True,
 )
 class CouponRedemption:
     merchant_id = text("Retailer.")
@@ -289,6 +292,7 @@ class VisitorEvent:
     producer="pipelines.silver.promotions:conform_promotions",
     reads=("bronze.raw_promotions", changes("bronze.raw_promotions")),
     owner="marketing",
+    change_feed=True,
 )
 class Promotion:
     merchant_id = text("Retailer.")

@@ -6,7 +6,7 @@ import pytest
 
 from lakehouse import declare
 from lakehouse.columns import text
-from lakehouse.declare import Merge, Scd2, table, table_of, tables
+from lakehouse.declare import Changes, Merge, Scd2, table, table_of, tables
 from lakehouse.errors import DeclarationError
 from lakehouse.steps import plan_steps
 
@@ -49,6 +49,12 @@ def test_every_read_is_declared_and_every_producer_resolves() -> None:
         assert callable(step.function())
         for read in step.reads:
             assert str(read) in tables()
+
+
+def test_a_table_tells_its_changes_where_somebody_follows_them_and_nowhere_else() -> None:
+    """Without a feed a follower is given the whole table, without what is gone."""
+    followed = {str(r) for t in tables().values() for r in t.reads if isinstance(r, Changes)}
+    assert {n for n, t in tables().items() if t.change_feed} == followed
 
 
 def test_every_column_points_at_a_column_that_exists() -> None:
