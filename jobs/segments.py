@@ -33,8 +33,9 @@ from segments.lists import read_lists
 from segments.load import DefinitionError, load_segments, parse_segments, segment_of_row
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
-from segments.rules import EventCondition, InSegment, SequenceCondition, leaves_of, segments_in
+from segments.rules import InSegment, segments_in
 from segments.tell import Membership
+from segments.timelines import Asked
 
 NEEDS_REFRESH_AFTER = timedelta(hours=24)
 
@@ -280,25 +281,11 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
     joined = join_features(lake.read("feature.customer"), _more_features(job), needed, as_of=as_of, catalogue=catalogue)
     present, names = add_cuts(joined, rules)
     row = present.where(F.col("customer_key") == F.lit(customer_key)).collect()[0].asDict()
-    events = {leaf.step.event for s in needed for leaf in leaves_of(s.rule) if isinstance(leaf, EventCondition)}
-    events |= {
-        leaf.unless.event
-        for s in needed
-        for leaf in leaves_of(s.rule)
-        if isinstance(leaf, EventCondition) and leaf.unless
-    }
-    events |= {
-        step.event
-        for s in needed
-        for leaf in leaves_of(s.rule)
-        if isinstance(leaf, SequenceCondition)
-        for step in leaf.steps
-    }
     observed = Observed(
         as_of,
         catalogue,
         row,
-        _happenings(job, sorted(events), row["customer_key"]),
+        _happenings(job, sorted(Asked.by(rules).events), row["customer_key"]),
         row["merchant_id"],
         customer_id,
         cuts={c: row[name] for c, name in names.cuts.items()},

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,6 @@ from models.redemption import judge_redemption
 from models.sampling import Campaigns
 from models.segmentation_test import HORIZON, judge_groupings
 
-ADOPTION_HORIZON: Final = 90
 Told = Callable[[str], None]
 
 

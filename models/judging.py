@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -150,9 +149,3 @@ def stability_index(before: NDArray[np.float64], now: NDArray[np.float64], bins:
 def index_of_shares(was: NDArray[np.float64], is_: NDArray[np.float64]) -> float:
     """Returns the population stability index of parts that add up to 1, none of them 0."""
     return float(np.sum((is_ - was) * np.log(is_ / was)))
-
-
-def mean_and_spread(values: Mapping[object, float] | list[float]) -> tuple[float, float]:
-    """Returns mean and sample standard deviation; the latter unknown for one value."""
-    found = np.array(list(values.values()) if isinstance(values, Mapping) else values, dtype=np.float64)
-    return float(np.nanmean(found)), float(np.nanstd(found, ddof=1)) if len(found) > 1 else float("nan")

@@ -61,7 +61,7 @@ def evaluate_segments(
     if Asked.by(rules):
         prepared, names = add_events(prepared, names, rules, events or {}, as_of=as_of)
     prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
-    prepared, names = add_referenced(prepared, names, segments, needed, as_of=as_of, catalogue=catalogue)
+    prepared, names = add_referenced(prepared, names, needed, as_of=as_of, catalogue=catalogue)
     by_id = _by_id(segments)
     places = _places(by_id, names, as_of=as_of, catalogue=catalogue)
     named = [F.col(f"_p{i}") for i in range(len(places))]
@@ -168,7 +168,6 @@ def _branches(rules: Sequence[Rule]) -> list[list[Rule]]:
 def add_referenced(
     features: DataFrame,
     names: Names,
-    segments: Sequence[Segment],
     needed: Sequence[Segment],
     *,
     as_of: date,

@@ -360,7 +360,7 @@ def _evaluate(
     rules = [s.rule for s in plan.needed]
     prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
     answers = [F.col(c) for c in columns.values()]
-    prepared, names = add_referenced(prepared, names, plan.segments, plan.needed, as_of=as_of, catalogue=catalogue)
+    prepared, names = add_referenced(prepared, names, plan.needed, as_of=as_of, catalogue=catalogue)
     found = matches(plan.segments, names, as_of=as_of, catalogue=catalogue)
     return prepared.select(
         F.col("merchant_id").alias(E.website_id),

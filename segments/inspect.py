@@ -54,7 +54,7 @@ def answer_customers(
     if Asked.by(rules):
         prepared, names = add_events(prepared, names, rules, tables, as_of=as_of)
     prepared, names = add_branches(prepared, names, rules, as_of=as_of, catalogue=catalogue)
-    prepared, names = add_referenced(prepared, names, list(segments.values()), needed, as_of=as_of, catalogue=catalogue)
+    prepared, names = add_referenced(prepared, names, needed, as_of=as_of, catalogue=catalogue)
     answers, compiler = [], Compiler(catalogue, as_of, names)
     for name, segment in segments.items():
         answers.append(is_true(compiler.segment(segment)).alias(name))

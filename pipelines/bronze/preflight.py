@@ -141,9 +141,9 @@ def inspect(path: Path, feed: Feed) -> Inspection:
             return Inspection(empty, refusal=("empty_file", "the file is empty (0 bytes)."))
         match feed.format:
             case "parquet":
-                found = _inspect_parquet(path, feed, identity)
+                found = _inspect_parquet(path, feed)
             case "excel":
-                found = _inspect_excel(path, feed, identity)
+                found = _inspect_excel(path, feed)
             case _:
                 found = _inspect_text(path, feed, identity)
         if unchanged(found.identity):
@@ -207,7 +207,7 @@ def match_columns(feed: Feed, headers: Iterable[str]) -> tuple[tuple[ReadColumn,
     return tuple(found), tuple(n for n in feed.columns if n not in taken)
 
 
-def describe_missing(feed: Feed, missing: Sequence[str], columns: Sequence[ReadColumn]) -> str:
+def describe_missing(missing: Sequence[str], columns: Sequence[ReadColumn]) -> str:
     """Name missing columns and, where an undeclared header looks alike, what they may have been renamed to."""
     extra = [c.header for c in columns if c.declared is None]
     renamed = [suggest(m, extra).replace("Did you mean", f"Was '{m}' renamed to") for m in missing]
@@ -251,10 +251,10 @@ def _inspect_text(path: Path, feed: Feed, identity: Identity) -> Inspection:
 def _judge_columns(feed: Feed, found: Inspection) -> Inspection:
     lacking = [m for m in found.missing if feed.columns[m].required]
     if lacking and feed.missing_columns == "refuse_file":
-        return replace(found, refusal=("missing_column", describe_missing(feed, lacking, found.columns)))
+        return replace(found, refusal=("missing_column", describe_missing(lacking, found.columns)))
     notes = list(found.notes)
     if found.missing:
-        notes.append(describe_missing(feed, found.missing, found.columns))
+        notes.append(describe_missing(found.missing, found.columns))
     elif extra := [c.header for c in found.columns if c.declared is None]:
         notes.append(f"undeclared column(s) kept aside: {', '.join(extra)}.")
     return replace(found, notes=tuple(notes))
@@ -425,7 +425,7 @@ def _sniff_json(feed: Feed, head: str) -> tuple[tuple[ReadColumn, ...], tuple[st
     return tuple(ReadColumn(k, feed.declared_name(k)) for k in keys), ()
 
 
-def _inspect_parquet(path: Path, feed: Feed, identity: Identity) -> Inspection:
+def _inspect_parquet(path: Path, feed: Feed) -> Inspection:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -502,7 +502,7 @@ def _spark_type(column: str, arrow: Any, is_instant: bool, is_nanoseconds: bool)
     raise Refused("unsupported_column", f"column '{column}' is of type {arrow}; feeds hold plain values only.")
 
 
-def _inspect_excel(path: Path, feed: Feed, identity: Identity) -> Inspection:
+def _inspect_excel(path: Path, feed: Feed) -> Inspection:
     from openpyxl import load_workbook
 
     known = identify(path)

@@ -244,14 +244,6 @@ class TransactionRules(_Declared):
     amount: Literal["given", "quantity_times_price"] = "given"
     gross: Literal["plus_reductions", "same_as_amount"] = "same_as_amount"
 
-    @property
-    def adjustment_pattern(self) -> str | None:
-        """Regular expression (Java and Python) matching adjustment product codes in upper case, None without any."""
-        if not self.adjustment_products:
-            return None
-        parts = (".*".join(re.escape(part) for part in p.upper().split("*")) for p in self.adjustment_products)
-        return f"^(?:{'|'.join(parts)})$"
-
 
 class Feed(_Declared):
     """One kind of file a source delivers.
@@ -384,11 +376,6 @@ class Feed(_Declared):
     def keeps_payload(self) -> bool:
         """Whether each delivered row is kept as JSON beside its typed columns."""
         return (self.payload or ("columns" if self.format == "parquet" else "text")) == "text"
-
-    @property
-    def required_columns(self) -> tuple[str, ...]:
-        """Delivered names a row must have a value for."""
-        return tuple(n for n, c in self.columns.items() if c.required)
 
     @property
     def fingerprint(self) -> str:

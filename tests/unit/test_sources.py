@@ -14,7 +14,6 @@ from pipelines.bronze.catalogue import render_sources
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.samples import GENERATORS
-from pipelines.bronze.sources import TransactionRules
 from pipelines.bronze.survey import Book
 from pipelines.bronze.time_patterns import pattern_problems
 from tests.support.feeds import make_source, put
@@ -197,18 +196,6 @@ def test_unknown_names_get_a_suggestion() -> None:
         sources.source("complete_jorney")
     with pytest.raises(SourceError, match="Did you mean 'transactions'"):
         sources.source("complete_journey").feed("transaction")
-
-
-def test_adjustment_codes_match_whole_codes_and_stars_match_anything() -> None:
-    pattern = TransactionRules(adjustment_products=("M", "BANK CHARGES", "gift*")).adjustment_pattern
-    assert [bool(re.search(pattern, c)) for c in ("M", "BANK CHARGES", "GIFT_0001", "MUG", "XGIFT")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert TransactionRules().adjustment_pattern is None
 
 
 def test_the_fingerprint_follows_what_decides_how_rows_are_typed() -> None:
