@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from features.rules import load_feature_rules
 from lakehouse.declare import Changes, table_of
 from lakehouse.lake import Lake
+from lakehouse.session import connect_session
 from lakehouse.settings import load_settings
 from lakehouse.steps import Step, plan_steps
 from pipelines.bronze.load_sources import load_sources
@@ -77,3 +82,27 @@ def test_lines_are_conformed_on_connect_as_elsewhere(connect_spark: ConnectSessi
     made = conform(connect_spark, [raw(n=1), raw(n=1, d=2), again, raw(n=3, basket_id=None)])
     assert sorted(r["quantity"] for r in made[LINE]) == [Decimal(3)]
     assert [r["reasons"] for r in made[REJECT]] == [["missing_basket"]]
+
+
+# The session itself, on the same server.
+
+
+@pytest.mark.delta
+def test_connect_writes_and_reads_delta_by_path(connect_spark: ConnectSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "table")
+    connect_spark.createDataFrame(pa.table({"id": [1, 2], "n": [10, 20]})).write.format("delta").save(path)
+    connect_spark.sql(
+        f"MERGE INTO delta.`{path}` t USING (SELECT 2L AS id, 2L AS n) s ON t.id = s.id WHEN MATCHED THEN UPDATE SET *"
+    )
+    assert connect_spark.read.format("delta").load(path).agg(F.sum("n")).collect() == [(12,)]
+
+
+def test_connect_has_the_semantics_of_the_local_engine(connect_spark: ConnectSession) -> None:
+    assert connect_spark.sql("SELECT current_timezone()").collect() == [("UTC",)]
+    assert not hasattr(connect_spark, "_jvm")
+
+
+def test_a_classic_session_works_after_a_connect_session(connect_address: str, spark: SparkSession) -> None:
+    with connect_session(connect_address) as remote:
+        assert remote.range(3).agg(F.sum("id")).collect() == [(3,)]
+    assert spark.range(3).agg(F.sum("id")).collect() == [(3,)]

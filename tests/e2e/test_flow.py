@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -17,8 +15,8 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.segments import find_drift
 from lakehouse.errors import RunLocked, SettingsError
-from lakehouse.session import TEST_CONF
 from tests.support.flow import Ran, run_shop, run_to_features, start_job
+from tests.support.notebooks import ROOT, pictures, run_notebooks, text_of
 from tests.support.shop import Shop, open_shop
 from tests.support.state import state
 
@@ -167,7 +165,6 @@ def test_a_manual_segment_is_filled_when_asked_for_and_then_keeps_its_members(
     frequent = shop_run.job.lake.read("feature.customer").where("frequency >= 3").collect()
     filled = ("manual", "completed", {r["customer_key"] for r in frequent})
     assert filled[2]
-    assert refresh() == ("manual", "pending", set())
     assert refresh("--refresh", "chosen", "--refresh", "champions") == filled
     assert find_drift(start_job(shop, data_dir)).count() == 0
     assert refresh() == filled
@@ -184,36 +181,18 @@ def run_shop_again(ran: Ran) -> Ran:
 
 # Notebooks: run from top to bottom on the lakehouse the product made, and show no customer.
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ON_REAL_DATA = ("clustering_choice", "lookalike_expansion", "customer_lifetime_value")  # test_model_notebooks.py
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in ON_REAL_DATA], ids=lambda p: p.stem)
-def test_notebook_runs(path: Path, shop_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra: uv sync --extra notebooks")
-    data_dir = shop_run.job.settings.data_dir
-    monkeypatch.setenv("SEGMENTATION_DATA_DIR", str(data_dir))
-    spark = {"master": "local[2]", "driver_memory": "1g", "shuffle_partitions": 2, "conf": dict(TEST_CONF)}
-    monkeypatch.setenv("SEGMENTATION_SPARK", json.dumps(spark))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    notebook = nbformat.read(path, as_version=4)
-    # Started where a person opens it: in its own folder.
-    runner = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    )
-    runner.execute()
-    shown = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
-    assert sum("image/png" in o.get("data", {}) for o in shown) >= 2
-    assert not [o for o in shown if _text(o).count("@example.")]
+def test_notebooks_run(shop_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [p.stem for p in NOTEBOOKS if p.stem not in ON_REAL_DATA]
+    for name, shown in run_notebooks(names, shop_run.job.settings.data_dir, monkeypatch).items():
+        assert pictures(shown) >= 2, name
+        assert not [o for o in shown if text_of(o).count("@example.")], name
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_is_kept_without_outputs(path: Path) -> None:
     code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
     assert not [c for c in code if c.outputs or c.execution_count]
-
-
-def _text(output: Any) -> str:
-    return str(output.get("text", "")) + "".join(str(v) for k, v in output.get("data", {}).items() if "text" in k)

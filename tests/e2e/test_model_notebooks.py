@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -13,13 +11,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse.declare import table_of
 from lakehouse.lake import Lake
-from lakehouse.session import TEST_CONF
 from lakehouse.settings import Settings
+from tests.support.notebooks import pictures, run_notebooks, text_of
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 NAMES = ("clustering_choice", "lookalike_expansion", "customer_lifetime_value")
 
 
@@ -55,21 +52,10 @@ def journey(spark: SparkSession, complete_journey: Path, tmp_path_factory: pytes
 
 
 def test_model_notebooks_run_on_real_customers(journey: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra: uv sync --extra notebooks")
-    monkeypatch.setenv("SEGMENTATION_DATA_DIR", str(journey))
-    spark = {"master": "local[2]", "driver_memory": "1g", "shuffle_partitions": 2, "conf": dict(TEST_CONF)}
-    monkeypatch.setenv("SEGMENTATION_SPARK", json.dumps(spark))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    books = {name: nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4) for name in NAMES}
-    # One after the other in one kernel, so that the session starts once.
-    whole = nbformat.v4.new_notebook(cells=[c for b in books.values() for c in b.cells])
-    resources = {"metadata": {"path": str(ROOT / "notebooks")}}
-    nbclient.NotebookClient(whole, timeout=600, kernel_name="python3", resources=resources).execute()
-    for name, book in books.items():
-        shown = [o for c in book.cells if c.cell_type == "code" for o in c.outputs]
-        assert sum("image/png" in o.get("data", {}) for o in shown) >= 3, name
-    said = "".join(str(o.get("text", "")) for c in whole.cells if c.cell_type == "code" for o in c.outputs)
+    books = run_notebooks(NAMES, journey, monkeypatch)
+    for name, shown in books.items():
+        assert pictures(shown) >= 3, name
+    said = "".join(text_of(o) for shown in books.values() for o in shown)
     assert "customers of complete_journey" in said
     assert "R2 of later spend: " in said  # there are stable clusters
 

@@ -4,7 +4,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 from pyspark.sql import functions as F
@@ -13,7 +12,6 @@ from lakehouse.session import SparkSettings, default_driver_memory, local_conf
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-    from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 pytestmark = pytest.mark.spark
 
@@ -134,30 +132,3 @@ class TestTwoJarsCarry:
         from pyspark.errors.exceptions import captured as spark_captured
 
         assert spark_captured.convert_exception.__module__ == captured.__name__
-
-
-@pytest.mark.connect
-@pytest.mark.delta
-def test_connect_writes_and_reads_delta_by_path(connect_spark: ConnectSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "table")
-    rows = connect_spark.createDataFrame(pa.table({"id": [1, 2], "n": [10, 20]}))
-    rows.write.format("delta").save(path)
-    connect_spark.sql(
-        f"MERGE INTO delta.`{path}` t USING (SELECT 2L AS id, 2L AS n) s ON t.id = s.id WHEN MATCHED THEN UPDATE SET *"
-    )
-    assert connect_spark.read.format("delta").load(path).agg(F.sum("n")).collect() == [(12,)]
-
-
-@pytest.mark.connect
-def test_connect_has_the_semantics_of_the_local_engine(connect_spark: ConnectSession) -> None:
-    assert connect_spark.sql("SELECT current_timezone()").collect() == [("UTC",)]
-    assert not hasattr(connect_spark, "_jvm")
-
-
-@pytest.mark.connect
-def test_a_classic_session_works_after_a_connect_session(connect_address: str, spark: SparkSession) -> None:
-    from lakehouse.session import connect_session
-
-    with connect_session(connect_address) as remote:
-        assert remote.range(3).agg(F.sum("id")).collect() == [(3,)]
-    assert spark.range(3).agg(F.sum("id")).collect() == [(3,)]
