@@ -45,7 +45,9 @@ class TransactionLine:
     source = text("Source that delivered the winning row.")
     feed = text("Feed of the source that delivered it.")
     delivery_seq = bigint("Delivery order of the winning row; a later delivery replaces an earlier one.")
-    delivery_id = bigint("xxhash64(file_id, delivery) of the winning row; with row_number it leads to the raw row.")
+    delivery_id = bigint(
+        "xxhash64(source, feed, file_id, delivery) of the winning row; with row_number it leads to the raw row."
+    )
     row_number = bigint("Position of the winning row within its file.")
     row_hash = bigint("Hash of the delivered row that won.")
     superseded = column(

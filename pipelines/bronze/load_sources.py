@@ -110,6 +110,7 @@ def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], 
                 problems.append(f"{path.name}: merchant '{m.id}' is described differently in {other}.")
             described[m.id] = (path, m)
     problems += _money_problems(found)
+    problems += _key_problems(found)
     resolved: list[Source] = []
     for path, source in found:
         m = source.merchant
@@ -136,6 +137,26 @@ def _money_problems(found: list[tuple[Path, Source]]) -> list[str]:
                 problems.append(
                     f"{path.name}: {name}: {own}, but sales of '{source.merchant_id}' are in {theirs} in {where.name}. "
                     "One merchant has one; give the other shop a merchant of its own."
+                )
+    return problems
+
+
+def _key_problems(found: list[tuple[Path, Source]]) -> list[str]:
+    """A line of one feed is that of another when their keys are equal, which two sorts of keys never are."""
+    problems = []
+    first: dict[tuple[str, str], tuple[str, bool]] = {}
+    for path, source in found:
+        for feed in source.feeds:
+            if not source.merchant_id or feed.subject != "transactions":
+                continue
+            own = not feed.key or "product_id" in feed.key
+            numbers = (source.merchant_id, feed.rules.basket_prefix)
+            where, theirs = first.setdefault(numbers, (f"feed '{feed.name}' of {path.name}", own))
+            if own != theirs:
+                problems.append(
+                    f"{path.name}: feed '{feed.name}': key: lines of '{source.merchant_id}' are told apart "
+                    f"{'with' if own else 'without'} product_id here, but not in {where}. "
+                    "Give both feeds the same key, or one of them a retailer or basket_prefix of its own."
                 )
     return problems
 

@@ -202,9 +202,21 @@ def match_columns(feed: Feed, headers: Iterable[str]) -> tuple[tuple[ReadColumn,
             raise Refused("ambiguous_column", f"headers '{taken[declared]}' and '{name}' both stand for '{declared}'.")
         if declared is not None:
             taken[declared] = name
-        repeated = sum(1 for c in found if c.header == name or c.header.startswith(f"{name} ("))
+        # The engine tells columns apart without regard to capitals.
+        own = name.lower()
+        repeated = sum(1 for c in found if c.header.lower() == own or c.header.lower().startswith(f"{own} ("))
         found.append(ReadColumn(f"{name} ({repeated + 1})" if repeated else name, declared))
     return tuple(found), tuple(n for n in feed.columns if n not in taken)
+
+
+def _require_told_apart(names: Sequence[str]) -> None:
+    """Columns of a file that the engine reads by their names, without regard to capitals."""
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(name.lower(), name)) != name:
+            raise Refused(
+                "ambiguous_column", f"columns '{other}' and '{name}' differ in capitals only; give one another name."
+            )
 
 
 def describe_missing(missing: Sequence[str], columns: Sequence[ReadColumn]) -> str:
@@ -289,6 +301,8 @@ def _read_text(blocks: Iterator[bytes], feed: Feed) -> _Text:
                 decoded = incremental.decode(block)
             except UnicodeDecodeError:
                 raise Refused("undecodable", f"the file says it is {encoding} but is not valid {encoding}.") from None
+            except UnicodeError:
+                raise Refused("undecodable", _unmarked(encoding)) from None
             text.lines += decoded.count("\n")
             text.scan.feed(decoded)
             continue
@@ -303,12 +317,20 @@ def _read_text(blocks: Iterator[bytes], feed: Feed) -> _Text:
         text.scan.feed(incremental.decode(b"", final=True))
     except UnicodeDecodeError:
         raise Refused("truncated", f"the file ends in the middle of a {encoding} character.") from None
+    except UnicodeError:
+        raise Refused("undecodable", _unmarked(encoding)) from None
     text.scan.finish()
     if rest := b"".join(pending):
         _check_lines(text, rest)
         text.lines += 1
     text.head = bytes(head).decode(encoding, errors="replace")
     return text
+
+
+def _unmarked(encoding: str) -> str:
+    return (
+        f"it is declared {encoding} but does not begin with a byte order mark; declare {encoding}-le or {encoding}-be."
+    )
 
 
 def _record_scan(feed: Feed) -> RecordScan:
@@ -367,7 +389,7 @@ def _plain_bytes(path: Path, digest: Any) -> Iterator[bytes]:
             while data:
                 if inflate.eof:
                     if not data.strip(b"\0"):
-                        break
+                        raise Refused("corrupt_gzip", "zeros follow its gzip content; compress the file again.")
                     inflate = zlib.decompressobj(wbits=31)
                 # Bounded output: a small archive of a huge file must not fill the memory.
                 out = inflate.decompress(data, _CHUNK)
@@ -448,6 +470,7 @@ def _inspect_parquet(path: Path, feed: Feed) -> Inspection:
     int96 = {physical.column(i).path for i in range(len(physical)) if physical.column(i).physical_type == "INT96"}
     try:
         columns, missing = match_columns(feed, stored.names)
+        _require_told_apart(stored.names)
         typed = tuple(
             replace(
                 c,

@@ -209,6 +209,12 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
     except SourceError as e:
         found.refused.append((feed.location, str(e)))
         return found
+    except (OSError, ValueError) as e:
+        why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        found.refused.append(
+            (feed.location, f"its location cannot be looked through ({why}); correct it, or who may read it")
+        )
+        return found
     known = book.files(source, feed)
     known_paths = {r["file_path"] for r in known}
     delivered = {r["payload_hash"] for r in known if _is_delivered(r, feed)}

@@ -107,7 +107,7 @@ def _typed(raw: DataFrame, book: RuleBook, acceptable: Mapping[str, Column]) -> 
         _or_zero("discount_amount").alias("discount_amount"),
         _or_zero("coupon_amount").alias("_coupon"),
         _or_zero("coupon_match_amount").alias("_match"),
-        F.xxhash64("file_id", "delivery").alias("delivery_id"),
+        F.xxhash64("source", "feed", "file_id", "delivery").alias("delivery_id"),
     )
     added = F.col("amount") + F.col("discount_amount") + F.col("_match")
     with_reductions = book.where(lambda r: r.has_reductions)
@@ -363,10 +363,13 @@ def _redelivered_baskets(raw: DataFrame, known: DataFrame | None, basket: Column
     """Buckets of baskets that more than one delivery names; None when there can be none."""
     found: list[DataFrame] = []
     if book.any_feed(_replaces_baskets):
+        # Whatever feed of the retailer delivered it before.
+        retailers = {r.merchant_id for r in book.rules if _replaces_baskets(r)}
+        replacing = F.when(book.where(_replaces_baskets), F.col("delivery_seq"))
         spans = (
-            raw.where(book.where(_replaces_baskets))
+            raw.where(book.where(lambda r: r.merchant_id in retailers))
             .groupBy(basket.alias("_basket"))
-            .agg(F.min("delivery_seq").alias("_first"), F.max("delivery_seq").alias("_last"))
+            .agg(F.min("delivery_seq").alias("_first"), F.max(replacing).alias("_last"))
         )
         found.append(spans.where("_first < _last").select(_bucket(F.col("_basket")).alias("_basket_bucket")))
     if known is not None:
@@ -398,7 +401,7 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
     key = (*basket, product, "line_number")
     in_basket, in_line = Window.partitionBy(*basket), Window.partitionBy(*key)
     whole = book.where(_replaces_baskets)
-    newest = F.when(whole, F.max(F.when(whole, F.col("delivery_seq"))).over(in_basket))
+    newest = F.max(F.when(whole, F.col("delivery_seq"))).over(in_basket)
     rows = doubtful.withColumn("_newest", newest).withColumn("_replaced", F.col("delivery_seq") < F.col("_newest"))
     rows = rows.withColumn("_replaced", F.coalesce("_replaced", F.lit(False)))
 
@@ -433,8 +436,8 @@ def _resolve(doubtful: DataFrame, book: RuleBook) -> DataFrame:
     # came in the same batch; rows that lost within the newest delivery are listed on the line itself.
     rows = rows.withColumn("_older", F.when(F.col("_newest").isNotNull(), _entries("<")).otherwise(none))
     rows = rows.withColumn("_same", F.when(F.col("_newest").isNotNull(), _entries(">=")).otherwise(F.col("_lost")))
-    first_line = in_basket.orderBy(F.desc(F.col("_wins") & whole), "product_id", "line_number")
-    is_first = F.col("_wins") & whole & (F.row_number().over(first_line) == 1)
+    first_line = in_basket.orderBy(F.desc("_wins"), F.desc(whole), "product_id", "line_number")
+    is_first = F.col("_wins") & F.col("_newest").isNotNull() & (F.row_number().over(first_line) == 1)
     rows = rows.withColumn("_is_first", is_first).withColumn(
         "_older", F.flatten(F.collect_list("_older").over(in_basket))
     )

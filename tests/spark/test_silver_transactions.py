@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -34,7 +35,9 @@ WHOLESALE = FeedRules(
     default_channel="online",
 )
 FIRST_STANDS = FeedRules("log", "lines", "log", later_delivery="none", key=LINE_KEY)
-RULES = (POS, REPEATS, WHOLESALE, FIRST_STANDS)
+TILL = FeedRules("till", "lines", "shop")
+FIXES = FeedRules("fixes", "lines", "shop", later_delivery="basket")
+RULES = (POS, REPEATS, WHOLESALE, FIRST_STANDS, TILL, FIXES)
 LINE, REJECT = "silver.transaction_line", "silver.transaction_reject"
 
 
@@ -293,6 +296,33 @@ def same(a, b):
         return sorted(repr(sorted((k, v) for k, v in r.items())) for r in found)
 
     return plain(a) == plain(b)
+
+
+@pytest.mark.parametrize("splits", [[2], [1, 1]])
+@pytest.mark.parametrize("repeats_are_lines", [True, False])
+def test_the_same_file_in_two_feeds_counts_once(spark, splits, repeats_are_lines):
+    feeds = [replace(TILL, feed=feed, repeats_are_lines=repeats_are_lines) for feed in ("a", "b")]
+    batches = [
+        [
+            raw(feed, n=n, d=d, file_id="bytes", delivery="s.csv", basket_id=basket, row_hash=int(basket[1:]))
+            for n, basket in enumerate(("b1", "b1", "b2"), start=1)
+        ]
+        for d, feed in enumerate(feeds, start=1)
+    ]
+    if splits == [2]:
+        batches = [[*batches[0], *batches[1]]]
+    lines, rejects = in_batches(spark, *batches, rules=tuple(feeds))
+    assert sorted(r["basket_id"] for r in lines) == (["b1", "b1", "b2"] if repeats_are_lines else ["b1", "b2"])
+    assert accounted(lines, rejects) == Counter(r["row_hash"] for b in batches for r in b)
+
+
+def test_a_basket_is_replaced_whichever_feed_of_the_retailer_delivered_it(spark):
+    first = [raw(TILL, n=1, product_id="P1"), raw(TILL, n=2, product_id="P2")]
+    fixed, late = [raw(FIXES, n=1, d=2, product_id="P3")], [raw(TILL, n=1, d=3, product_id="P4")]
+    for batches in ([first, fixed, late], [first + fixed + late], [fixed, first + late], [late, fixed, first]):
+        lines, rejects = in_batches(spark, *batches, rules=(TILL, FIXES))
+        assert sorted(r["product_id"] for r in lines) == ["P3", "P4"]
+        assert accounted(lines, rejects) == Counter(r["row_hash"] for r in first + fixed + late)
 
 
 def test_a_line_number_alone_identifies_a_line_where_the_feed_says_so(spark):

@@ -43,6 +43,7 @@ def refusal(path: Path, **feed: object) -> tuple[str, str]:
         ),
         ("a.csv.gz", gzip.compress(b"x" * 99, mtime=0)[:20] + b"garbage!" * 9, "corrupt_gzip", "damaged"),
         ("a.csv", gzip.compress(b"x", mtime=0), "unnamed_gzip", "does not end in .gz"),
+        ("a.csv.gz", gzip.compress(csv_text("1").encode(), mtime=0) + b"\0" * 600, "corrupt_gzip", "zeros follow"),
         ("a.csv", csv_text("1").replace(",", ";").encode(), "wrong_delimiter", "semicolon"),
         ("a.csv", csv_text("1").replace(",", "\t").encode(), "wrong_delimiter", "tab"),
         ("a.csv", b"\n\n  \n", "no_header", "blank cells only"),
@@ -191,6 +192,27 @@ def test_marks_and_wide_encodings_are_noticed(tmp_path: Path, encoding: str, fou
     found = look(put(tmp_path, "a.csv", csv_text("é", "2").encode(encoding)))
     assert (found.refusal, found.encoding, found.lines) == (None, found_as, 3)
     assert [c.declared for c in found.columns] == ["id", "channel", "status", "when"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_wide_file_without_the_mark_its_encoding_asks_for_is_told_what_to_declare(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = put(tmp_path, "a.csv", csv_text("1").encode(f"{encoding}-le"))
+    code, reason = refusal(path, options={"encoding": encoding})
+    assert code == "undecodable"
+    assert f"declare {encoding}-le or {encoding}-be" in reason
+
+
+def test_headers_that_differ_in_capitals_only_are_told_apart_or_refused(tmp_path: Path) -> None:
+    found = look(put(tmp_path, "a.csv", f"{HEADER},Note,note\n"))
+    assert [c.header for c in found.columns if c.declared is None] == ["Note", "note (2)"]
+    columns = {"id": ["1"], "when": ["2020-01-01"], "Note": ["a"], "note": ["b"]}
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert refusal(tmp_path / "a.parquet", format="parquet") == (
+        "ambiguous_column",
+        "columns 'Note' and 'note' differ in capitals only; give one another name.",
+    )
 
 
 def test_renamed_missing_and_extra_columns(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -14,7 +15,7 @@ from pipelines.bronze.catalogue import render_sources
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.samples import GENERATORS
-from pipelines.bronze.survey import Book
+from pipelines.bronze.survey import Book, survey
 from pipelines.bronze.time_patterns import pattern_problems
 from tests.support.feeds import make_source, put
 
@@ -88,6 +89,42 @@ def test_every_problem_of_every_file_is_reported_with_a_suggestion(tmp_path: Pat
         "fifth.yml: merchant 'shp' needs a name and a country",
     ):
         assert wanted in said
+
+
+def test_feeds_of_one_retailer_tell_lines_apart_in_one_way(tmp_path: Path) -> None:
+    text = """
+        description: Two tills.
+        merchant: {id: shop, name: Shop, country: GB}
+        currency: GBP
+        feeds:
+          - name: till
+            subject: transactions
+            location: x
+            format: csv
+            columns: &columns {receipt: {to: basket_id}, n: {to: line_id}, sku: {to: product_id}}
+            key: [basket_id, line_id]
+          - name: web
+            subject: transactions
+            location: x
+            format: csv
+            columns: *columns
+            key: [basket_id, product_id, line_id]
+            RULES
+    """
+    load_sources(write(tmp_path / "prefixed", a=text.replace("RULES", "transactions: {basket_prefix: W}")))
+    with pytest.raises(SourceError, match="feed 'web': key: lines of 'shop' are told apart with product_id here"):
+        load_sources(write(tmp_path / "mixed", a=text.replace("RULES", "")))
+
+
+@pytest.mark.parametrize("name", ["**.csv", "x" * 300 + ".csv"])
+def test_a_location_that_cannot_be_looked_through_keeps_no_other_feed_out(tmp_path: Path, name: str) -> None:
+    location = f"{tmp_path}/{name}"
+    source = make_source(location)
+    lake = cast("Lake", SimpleNamespace(settings=SimpleNamespace(conf_dir=CONF, data_dir=tmp_path)))
+    book = Book(cast("Lake", NoTables()), Run.begin(), {"shop": source})
+    ((told, why),) = survey(lake, book, source, source.feeds[0]).refused
+    assert told == location
+    assert "cannot be looked through" in why
 
 
 @pytest.mark.parametrize(
