@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -15,6 +16,9 @@ from lakehouse.tables.segment import CustomerSegmentHistory as H
 from segments.earlier import NOT_KNOWN, Earlier, is_redefined
 from segments.language import Segment
 from segments.membership import BARRED, PINNED, PROMOTED
+
+if TYPE_CHECKING:
+    from lakehouse.settings import Settings
 
 
 def record_history(
@@ -131,17 +135,22 @@ def publish_members(changed: DataFrame, *, started_at: datetime) -> DataFrame:
     return entered.unionByName(removed, allowMissingColumns=True)
 
 
-def emit_events(changed: DataFrame, guests_changed: DataFrame, events: DataFrame, *, as_of: date) -> DataFrame:
+def emit_events(
+    changed: DataFrame, guests_changed: DataFrame, events: DataFrame, *, started_at: datetime, settings: Settings
+) -> DataFrame:
     """One event per entry and exit not yet recorded; an event already there is left as it is, processed or not.
 
     Args:
         changed: Changed rows of `gold.customer_segment_history`.
         guests_changed: Changed rows of `gold.customer_segment_guest_history`.
         events: `gold.customer_segment_event` as published.
-        as_of: Day of the run; older entries and exits than events are kept for are not brought back.
+        started_at: When the run started, UTC; what was recorded before `maintain` keeps events for is not brought back.
+        settings: How long that is, where not as declared.
     """
-    kept_days = E.__table__.retention_days or 0  # type: ignore[attr-defined]
-    edge = F.lit(as_of - timedelta(days=kept_days))
+    # By the clock and by when it was recorded, as `maintain` counts: days of delivered data can lag behind, or stand.
+    kept = E.__table__.retention_days  # type: ignore[attr-defined]
+    kept_days = min(kept, settings.retention_days.get(E.__table__.name, kept))  # type: ignore[attr-defined]
+    edge = F.lit(started_at - timedelta(days=kept_days))
     who: list[str] = [E.customer_key, E.customer_id, E.visitor_id]
     of_customers = changed.select(*_STAY, E.customer_key, E.customer_id, F.lit(None).cast("string").alias(E.visitor_id))
     of_guests = guests_changed.withColumn(H.entry_reason, F.lit("rule_true")).select(
@@ -156,7 +165,7 @@ def emit_events(changed: DataFrame, guests_changed: DataFrame, events: DataFrame
         details = F.struct(F.col(version).alias("version"), F.col(reason).alias("reason"), F.col(run).alias("run_id"))
         # The hash passes over null, so a customer and a visitor stand in the same place.
         moment = [F.col(c) for c in (H.segment_id, H.website_id, H.customer_key, E.visitor_id)] + [F.lit(kind)]
-        return stays.where(F.col(day) > edge).select(
+        return stays.where(F.col(at) >= edge).select(
             F.xxhash64(*moment, day, at).alias(E.event_id),
             H.segment_id,
             H.website_id,

@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from lakehouse.settings import Settings
 from segments.definitions import build_customer_segment
 from segments.history import emit_events, publish_members, record_history
 from segments.inspect import beaten_segments, flows_between, overlap_segments
@@ -142,6 +143,25 @@ def test_a_processed_event_stays_processed_and_old_ones_do_not_come_back(spark: 
     assert tables.events() == {("recent", 1, "segment_exited", DAY + timedelta(days=26))}
 
 
+def test_an_event_acted_on_does_not_come_back_where_the_newest_day_is_long_ago(
+    spark: SparkSession, tables: Tables
+) -> None:
+    """`maintain` counts by the clock."""
+    frame = customers(spark, {"recency_days": 5})
+    tables.refresh(frame, [RECENT])
+    tables.content["gold.customer_segment_event"].clear()
+    tables.seen.clear()
+    tables.refresh(frame, [RECENT], lag=timedelta(days=31))
+    assert tables.events() == set()
+
+
+def test_an_entry_that_a_later_run_records_is_told_however_old_its_day(spark: SparkSession, tables: Tables) -> None:
+    frame = customers(spark, {"recency_days": 5})
+    tables.refresh(frame, [RECENT], stop_after=1)
+    tables.refresh(frame, [RECENT], DAY + timedelta(days=40))
+    assert tables.events() == {("recent", 1, "segment_entered", DAY)}
+
+
 def test_a_missing_feature_day_and_an_older_day_move_no_one(spark: SparkSession, tables: Tables) -> None:
     frame = customers(spark, {"recency_days": 5})
     tables.refresh(frame, [RECENT])
@@ -234,7 +254,8 @@ def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None
             history,
             rows(spark, GUEST_HISTORY, [{"_deleted": False}]),
             rows(spark, "gold.customer_segment_event"),
-            as_of=DAY,
+            started_at=at(2018, 1, 1),
+            settings=Settings(),
         ),
     }
     for name, out in made.items():

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
+from lakehouse.settings import Settings
 from segments.earlier import Earlier
 from segments.evaluation import evaluate_changed
 from segments.events import SOURCES
@@ -81,10 +82,11 @@ class Tables:
         run_id: str = "run",
         stop_after: int = 9,
         is_full: bool = False,
+        lag: timedelta = timedelta(),
     ) -> list[int]:
         """Run the steps in order; `stop_after` is where a kill strikes. Returns the rows each step wrote."""
         self.runs += 1
-        now = at(as_of.year, as_of.month, as_of.day, 6) + timedelta(seconds=self.runs)
+        now = at(as_of.year, as_of.month, as_of.day, 6) + lag + timedelta(seconds=self.runs)
         features = features.withColumn("as_of", F.lit(as_of))
         history, event = "gold.customer_segment_history", "gold.customer_segment_event"
         tables = {name: self.read(name) for name in SOURCES}
@@ -144,7 +146,7 @@ class Tables:
         if stop_after < 4:
             return written
         stays = [self.changes(history, event), self.changes(GUEST_HISTORY, event)]
-        written.append(self.write(event, emit_events(*stays, self.read(event), as_of=as_of)))
+        written.append(self.write(event, emit_events(*stays, self.read(event), started_at=now, settings=Settings())))
         self.done(history, event)
         self.done(GUEST_HISTORY, event)
         return written
