@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lakehouse.columns import Pii
-from lakehouse.declare import SCHEMAS, tables
+from lakehouse.declare import ASIDE, SCHEMAS, tables
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.settings import read_mapping
 
@@ -35,7 +35,10 @@ class OwnerRule(_Strict):
 
 
 class GrantRule(_Strict):
-    """Privileges of one group on schemas; `*` is all of them. USE CATALOG and USE SCHEMA follow by themselves."""
+    """Privileges of one group on schemas. USE CATALOG and USE SCHEMA follow by themselves.
+
+    `*` is all schemas but the one where the pipeline holds frames aside, which nobody else reads.
+    """
 
     group: str
     schemas: Literal["*"] | tuple[str, ...]
@@ -44,7 +47,7 @@ class GrantRule(_Strict):
     @property
     def schema_names(self) -> tuple[str, ...]:
         """The schemas by name."""
-        return tuple(SCHEMAS) if self.schemas == "*" else tuple(self.schemas)
+        return tuple(s for s in SCHEMAS if s != ASIDE) if self.schemas == "*" else tuple(self.schemas)
 
 
 class PiiRule(_Strict):
@@ -121,7 +124,8 @@ def load_access(conf_dir: Path) -> Access:
     """Read `bundle/access.yml`.
 
     Raises:
-        SettingsError: listing every problem: unknown keys or schemas, owners and classes without a rule.
+        SettingsError: listing every problem: unknown keys or schemas, owners and classes without a rule, and grants on
+            what is the pipeline's alone.
     """
     path = conf_dir / "bundle" / "access.yml"
     try:
@@ -134,6 +138,8 @@ def load_access(conf_dir: Path) -> Access:
     problems += [f"pii class '{p.value}' has no rule" for p in Pii if p not in access.pii]
     used = [s for g in access.grants if g.schemas != "*" for s in g.schemas] + [v.schema_name for v in access.volumes]
     problems += [f"there is no schema '{s}'.{suggest(s, SCHEMAS)}" for s in dict.fromkeys(used) if s not in SCHEMAS]
+    if ASIDE in used:
+        problems.append(f"schema '{ASIDE}' is for the pipeline alone: what is in it has no masks")
     if problems:
         raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}")
     return access

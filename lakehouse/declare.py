@@ -26,7 +26,11 @@ SCHEMAS: dict[str, str] = {
     "cost": "The record of cost: usage, prices, allocations.",
     "campaign": "Campaign tests, variations, recommendations and their results.",
     "success": "Customer health, churn and feedback.",
+    "aside": "What a running step holds for a while, without masks; for the pipeline alone.",
 }
+
+ASIDE = "aside"
+"""Schema without declared tables, of which `*` in `access.yml` says nothing."""
 
 
 @dataclass(frozen=True)

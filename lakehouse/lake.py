@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
 from lakehouse import ddl
-from lakehouse.declare import SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
+from lakehouse.declare import ASIDE, SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
 from lakehouse.errors import SegmentationError, SettingsError
 from lakehouse.files import DataFiles, data_files, keeps_changes, table_properties
 from lakehouse.frames import frame_of
@@ -46,7 +46,7 @@ FEW_ROWS = 100_000
 _KEPT = timedelta(days=7)
 """How long Delta keeps files that no newest version needs."""
 
-_ASIDE = "_held_"
+_HELD = "_held_"
 """How the names of tables begin that hold a frame for a while."""
 
 _SMALL = 2_000_000
@@ -295,7 +295,7 @@ class Lake:
                 self._migrate(t)
             else:
                 if self.settings.catalog:
-                    self._schema(t)
+                    self._schema(t.schema)
                 self.spark.sql(
                     ddl.create_statement(t, self.name(t), None, deletion_vectors=self.settings.deletion_vectors)
                 )
@@ -307,15 +307,14 @@ class Lake:
         with self._lock:
             return self._table_locks.setdefault(t.name, threading.Lock())
 
-    def _schema(self, t: Table) -> None:
+    def _schema(self, schema: str) -> str:
+        """Create a schema, once per process; returns its quoted name."""
+        name = ".".join(ddl.quote(p) for p in (self.settings.catalog, schema) if p)
         with self._lock:
-            if t.schema in self._schemas:
-                return
-            prefix = f"{ddl.quote(self.settings.catalog)}." if self.settings.catalog else ""
-            self.spark.sql(
-                f"CREATE SCHEMA IF NOT EXISTS {prefix}{ddl.quote(t.schema)} COMMENT {ddl.literal(SCHEMAS[t.schema])}"
-            )
-            self._schemas.add(t.schema)
+            if schema not in self._schemas:
+                self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {name} COMMENT {ddl.literal(SCHEMAS[schema])}")
+                self._schemas.add(schema)
+        return name
 
     def _register(self, t: Table) -> None:
         """Let `schema.table` mean this lakehouse's table; of two opened by one session, the one that asked last."""
@@ -323,7 +322,7 @@ class Lake:
         said = (self._session, t.name)
         if self.settings.catalog or _NAMED.get(said) == place:
             return
-        self._schema(t)
+        self._schema(t.schema)
         name = f"{ddl.quote(t.schema)}.{ddl.quote(t.short)}"
         self.spark.sql(f"DROP TABLE IF EXISTS {name}")
         self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {ddl.literal(place)}")
@@ -415,12 +414,13 @@ class Lake:
         return Hold(self._write_aside)
 
     def _write_aside(self, frame: DataFrame) -> tuple[DataFrame, Callable[[], object]]:
-        short = f"{_ASIDE}{datetime.now(UTC):%Y%m%d}_{uuid.uuid4().hex}"
+        short = f"{_HELD}{datetime.now(UTC):%Y%m%d}_{uuid.uuid4().hex}"
         if not self.settings.catalog:
             folder = self.settings.data_dir.resolve() / "_spark" / short
             frame.write.format("delta").save(str(folder))
             return self.spark.read.format("delta").load(str(folder)), lambda: rmtree(folder, ignore_errors=True)
-        name = ".".join(ddl.quote(p) for p in (self.settings.catalog, "ingest", short))
+        # Nothing masks it, so nobody but the pipeline may read it, also where a run that dies leaves it.
+        name = f"{self._schema(ASIDE)}.{ddl.quote(short)}"
         frame.write.format("delta").saveAsTable(name)
         return self.spark.read.table(name), lambda: self.spark.sql(f"DROP TABLE IF EXISTS {name}")
 
@@ -452,14 +452,14 @@ class Lake:
 
     def sweep(self) -> None:
         """Drop frames that runs which died before today's held aside."""
-        today = f"{_ASIDE}{datetime.now(UTC):%Y%m%d}"
+        today = f"{_HELD}{datetime.now(UTC):%Y%m%d}"
         if not self.settings.catalog:
-            for folder in (self.settings.data_dir.resolve() / "_spark").glob(f"{_ASIDE}*"):
+            for folder in (self.settings.data_dir.resolve() / "_spark").glob(f"{_HELD}*"):
                 if folder.name < today:
                     rmtree(folder, ignore_errors=True)
             return
-        place = f"{ddl.quote(self.settings.catalog)}.{ddl.quote('ingest')}"
-        for found in self.spark.sql(f"SHOW TABLES IN {place} LIKE '{_ASIDE}*'").select("tableName").collect():
+        place = self._schema(ASIDE)
+        for found in self.spark.sql(f"SHOW TABLES IN {place} LIKE '{_HELD}*'").select("tableName").collect():
             if found["tableName"] < today:
                 self.spark.sql(f"DROP TABLE IF EXISTS {place}.{ddl.quote(found['tableName'])}")
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
+from pyspark.errors import PySparkException
 
 from lakehouse.access import load_access
 from lakehouse.declare import table_of, tables
 from lakehouse.errors import SettingsError
+from lakehouse.lake import Lake
+from lakehouse.settings import Settings
 from lakehouse.steps import plan_steps
 from lakehouse.unity import Statement, plan, render, table_tags
 
@@ -106,6 +110,26 @@ def test_grants_follow_access_and_open_the_way_to_the_schema(statements: list[St
     assert "GRANT READ VOLUME ON VOLUME `shop``s`.`gold`.`exports` TO `marketing`" in grants
 
 
+def test_what_is_held_aside_is_for_the_pipeline_alone(statements: list[Statement]) -> None:
+    """Frames in it have neither tags nor masks."""
+    ran: list[str] = []
+    session, frame = MagicMock(), MagicMock()
+    session.sql.side_effect = lambda sql: ran.append(sql) or MagicMock()
+    frame.persist.side_effect = PySparkException("[NOT_SUPPORTED_WITH_SERVERLESS] PERSIST TABLE")
+    lake = Lake(session, Settings(catalog="shop`s"))
+    with lake.holding() as hold:
+        hold(frame)
+    (held,) = frame.write.format.return_value.saveAsTable.call_args.args
+    lake.sweep()
+
+    place = held.rsplit(".", 1)[0]
+    granted = [s.sql for s in statements if s.kind == "grant" and f" ON SCHEMA {place} " in s.sql]
+    assert [g.split(" TO ")[1] for g in granted] == [f"`{ACCESS.pipeline_group}`"]
+    assert f"DROP TABLE IF EXISTS {held}" in ran
+    assert any(sql.startswith(f"SHOW TABLES IN {place} ") for sql in ran)
+    assert [sql.split(" COMMENT")[0] for sql in ran if "CREATE" in sql] == [f"CREATE SCHEMA IF NOT EXISTS {place}"]
+
+
 def test_every_merchant_that_delivers_has_readers() -> None:
     sources = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in (CONF / "sources").glob("*.yml")]
     delivering = {s["merchant"]["id"] for s in sources if s.get("merchant")}
@@ -123,10 +147,15 @@ def test_one_table_brings_its_schema_and_functions_but_no_grants() -> None:
 def test_access_names_every_problem_at_once(tmp_path: Path) -> None:
     content = yaml.safe_load((CONF / "bundle" / "access.yml").read_text(encoding="utf-8"))
     del content["owners"]["finance"], content["pii"]["quasi"]
-    content["grants"].append({"group": "g", "schemas": ["glod"], "privileges": ["SELECT"]})
+    content["grants"].append({"group": "g", "schemas": ["glod", "aside"], "privileges": ["SELECT"]})
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "access.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(SettingsError) as raised:
         load_access(tmp_path)
-    for part in ("owner 'finance' is not described", "pii class 'quasi' has no rule", "'glod'. Did you mean 'gold'?"):
+    for part in (
+        "owner 'finance' is not described",
+        "pii class 'quasi' has no rule",
+        "'glod'. Did you mean 'gold'?",
+        "schema 'aside' is for the pipeline alone",
+    ):
         assert part in str(raised.value)
