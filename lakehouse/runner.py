@@ -269,7 +269,9 @@ def _produce(
     offered |= {"settings": lake.settings, "hold": hold}
     if "previous" in asked:
         first = step.outputs[0]
-        offered["previous"] = lake.read(first) if seen and lake.exists(first) else None
+        # Of rows that have left nothing but what was made of them tells which of those still there they stand beside.
+        goes_on = seen or any(isinstance(table_of(r).kind, Append) and _forgets(lake, r) for r in step.reads)
+        offered["previous"] = lake.read(first) if goes_on and lake.exists(first) else None
     lacking = asked - set(offered)
     if lacking:
         raise DeclarationError(f"{step.producer} asks for {', '.join(sorted(lacking))}, which this run does not offer.")

@@ -8,7 +8,8 @@ from lakehouse.declare import Merge, Replace, changes, table
 _FACTS = "gold.fact_transactions"
 _REGISTERS = "pipelines.gold.registers:build_registers"
 RECONCILED = (
-    "bronze.raw_transactions",
+    "ingest.raw_records",
+    "gold.audit_txn_ingest",
     "silver.transaction_line",
     "silver.transaction_reject",
     "silver.subject_reject",
@@ -346,6 +347,7 @@ class AuditTxnIngest:
     batch_id = bigint("Ingest batch.")
     row_count = bigint("Rows landed.")
     checksum = column("decimal(38,0)", "Sum of `row_hash`; independent of order.")
+    delivered_hash = bigint("Exclusive or of `row_hash`.", optional=True)
     first_sold_at = instant("Earliest sale, UTC; null when no row has a time.", optional=True)
     last_sold_at = instant("Latest sale, UTC.", optional=True)
     loaded_at = instant("When the batch was read, UTC.")
@@ -362,7 +364,7 @@ class AuditTxnIngest:
 class AuditRecon:
     subject = text("What the rows are about.")
     merchant_id = text("Retailer they are about; `all` of exchange rates.")
-    delivered_rows = bigint("Rows in bronze.")
+    delivered_rows = bigint("Rows that landed in bronze, also where they are past their retention.")
     accepted_rows = bigint("Rows standing in silver.")
     duplicate_rows = bigint("Rows that a standing row stands for besides its own.")
     rejected_rows = bigint("Rows refused in silver.")

@@ -104,6 +104,7 @@ def audit_transaction_ingest(raw_changes: DataFrame) -> DataFrame:
         F.min(I.batch_id).alias(I.batch_id),
         F.count(F.lit(1)).alias(I.row_count),
         exact_sum(F.col("row_hash")).alias(I.checksum),
+        F.bit_xor("row_hash").alias(I.delivered_hash),
         F.min("sold_at").alias(I.first_sold_at),
         F.max("sold_at").alias(I.last_sold_at),
         F.min(I.loaded_at).alias(I.loaded_at),

@@ -114,11 +114,23 @@ def _transactions(tables: dict[str, DataFrame], sources: Any) -> DataFrame:
     )
     return union_all(
         [
-            _delivered(tables["bronze.raw_transactions"], "transactions", sources),
+            *_landed(tables, sources),
             _part(accounted, "transactions"),
             _rejected(tables["silver.transaction_reject"], "transactions", sources),
         ]
     )
+
+
+def _landed(tables: dict[str, DataFrame], sources: Any) -> list[DataFrame]:
+    """Delivered lines, which may have left: as counted when they landed, and hashed when they were first read."""
+    of_it = (F.col("subject") == F.lit("transactions")) & (F.col("rows_accepted") > 0)
+    counted = tables["ingest.raw_records"].where(of_it).withColumnRenamed("source_system_id", "source")
+    each = ["source", "feed"]
+    parts = [
+        counted.groupBy(*each).agg(F.sum("rows_accepted").alias("delivered")),
+        tables["gold.audit_txn_ingest"].groupBy(*each).agg(F.bit_xor("delivered_hash").alias("delivered_xor")),
+    ]
+    return [_part(_with_merchant(p, "transactions", sources), "transactions") for p in parts]
 
 
 def _delivered(raw: DataFrame, subject: str, sources: Any) -> DataFrame:
