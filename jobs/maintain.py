@@ -55,19 +55,31 @@ def _require_age(t: Table) -> None:
 
     Raises:
         SettingsError: The table's slices are kept by another setting, nothing in it tells a row's age, or what was
-            made of its rows would go with them.
+            made of its rows would go with them, or be made again without them.
     """
     if _is_slices_of_features(t):
         raise SettingsError(f"retention_days: {t.name} keeps slices by keep_as_of_days, and month ends for ever.")
     if _dated(t) is None:
         raise SettingsError(f"retention_days: {t.name} has no column that tells how old a row is, so all are kept.")
-    followers = [s for s in plan_steps() if any(str(r) == t.name and isinstance(r, Changes) for r in s.reads)]
-    if followers and t.retention_days is None and not isinstance(t.kind, Append):
-        made = sorted({o.name for s in followers for o in s.outputs})
+    if t.retention_days is None and (made := _made_of_all(t)):
+        free = [n for n, d in tables().items() if isinstance(d.kind, Append) and d.change_feed and not _made_of_all(d)]
         raise SettingsError(
-            f"retention_days: rows that leave {t.name} would leave {', '.join(made)} as well, which follow its "
-            "changes. Limit how long delivered rows are kept (bronze.raw_...), of which everything else was made."
+            f"retention_days: rows that leave {t.name} would leave {', '.join(made)} as well, made of all of it or "
+            f"told of what leaves it. Delivered rows may leave {', '.join(free)}, which is only followed."
         )
+
+
+def _made_of_all(t: Table) -> list[str]:
+    """Names of tables that would say something else once old rows of a table are gone.
+
+    Who follows rows that are only added is not told of one that is gone. Of slices a reader takes those it is about.
+    """
+
+    def misses(read: str) -> bool:
+        follows = isinstance(read, Changes)
+        return read == t.name and not isinstance(t.kind, Append if follows else ReplaceSlice)
+
+    return sorted({o.name for s in plan_steps() if any(map(misses, s.reads)) for o in s.outputs} - {t.name})
 
 
 def _is_slices_of_features(t: Table) -> bool:

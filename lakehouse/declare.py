@@ -283,8 +283,8 @@ def table_of(which: str | type | Table) -> Table:
 def landing(subject: str, fields: Mapping[str, Column], *, comment: str, owner: str = "data-platform") -> None:
     """Declare `bronze.stg_<subject>` and `bronze.raw_<subject>` for one subject a feed may deliver.
 
-    `stg_` holds the batch being landed, good rows and bad, so a file is parsed once; `raw_` keeps every good row for
-    ever. `fields` are the canonical fields; all may be null here, for what a value must be is silver's business.
+    `stg_` holds the batch being landed, good rows and bad, so a file is parsed once; `raw_` keeps every good row.
+    `fields` are the canonical fields; all may be null here, for what a value must be is silver's business.
     """
     canonical = {n: c.with_(optional=True, check=None, values=()) for n, c in fields.items()}
     # What was delivered is as personal as anything it was taken apart into.

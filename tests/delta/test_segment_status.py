@@ -123,17 +123,25 @@ def test_a_refresh_is_announced_once_and_only_when_something_is_written() -> Non
 
 def test_a_retention_of_no_table_is_refused(lake: Lake) -> None:
     settings = lake.settings.model_copy(update={"retention_days": {"gold.customer_segment_histroy": 3}})
-    job: Any = SimpleNamespace(lake=lake, settings=settings)
+    job: Any = SimpleNamespace(lake=lake, settings=settings, audit_log=AuditLog(lake))
     with pytest.raises(DeclarationError, match="Did you mean"):
         maintain(job, None)  # type: ignore[arg-type]
     for name, said in (
         ("gold.dim_time", "no column that tells"),
         ("feature.customer", "keep_as_of_days"),
         ("gold.fact_transactions", "would leave .*gold.fact_balance_snapshots"),
+        (
+            "bronze.raw_visitor_events",
+            "would leave .*silver.visitor_event .* Delivered rows may leave bronze.raw_transac",
+        ),
+        ("bronze.raw_exchange_rates", "would leave .*gold.ref_exchange_rates"),
+        ("ingest.raw_records", "would leave .*gold.audit_recon"),
     ):
         job.settings = lake.settings.model_copy(update={"retention_days": {name: 3}})
         with pytest.raises(SettingsError, match=said):
             maintain(job, None)  # type: ignore[arg-type]
+    job.settings = lake.settings.model_copy(update={"retention_days": {"bronze.raw_transactions": 400}})
+    assert maintain(job, None, dry_run=True) == {}  # type: ignore[arg-type]
 
 
 def test_whoever_acts_on_events_marks_them(lake: Lake) -> None:
