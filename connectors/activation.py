@@ -240,7 +240,7 @@ class Activation:
 
     def ledger(self, destination: BatchDestination, audience: Audience | None = None) -> DeltaLedger:
         """Returns the ledger of a destination for this run, over the audience that is eligible now."""
-        inactive = inactive_segments(self.lake, destination.chosen_segments)
+        inactive = inactive_segments(self.lake)
         chosen = [s for s in destination.chosen_segments if s not in inactive]
         known = published_segments(self.lake, chosen)
         names = {s: known[s].name for s in (chosen if destination.chosen_segments else known)}

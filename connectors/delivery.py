@@ -7,6 +7,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from connectors.audience import plan_audience
@@ -51,7 +52,8 @@ def export_segments(
 ) -> tuple[Export, ...]:
     """Export the published members of active segments as files and record each in `gold.segment_export`.
 
-    Destinations that take additions and removals are `connectors.activation`'s.
+    Files that hold members of a segment that was switched off since, on the same day, are emptied. Destinations that
+    take additions and removals are `connectors.activation`'s.
 
     Rerun with the same members it writes nothing; killed anywhere, the next run completes it.
 
@@ -65,19 +67,21 @@ def export_segments(
         destinations: Only these destinations; empty means every active one.
 
     Raises:
-        SettingsError: A destination or segment named does not exist or is not active.
+        SettingsError: A destination or segment named here does not exist or is not active, or a destination names a
+            segment that does not exist.
     """
     declared, campaigns = load_activation(settings.conf_dir)
     chosen = [d for d in choose_destinations(declared, destinations) if isinstance(d, FileDestination)]
-    known = published_segments(lake, {*segments, *(s for d in chosen for s in d.segments)})
-    members = lake.read("gold.customer_segment_customer")
+    inactive = inactive_segments(lake)
+    known = published_segments(lake, {*segments, *(s for d in chosen for s in d.segments if s not in inactive)})
+    members = lake.read("gold.customer_segment_customer").where(F.col("segment_id").isin([*known]))
     customers, consents = lake.read("gold.dim_customer"), lake.read("silver.consent")
     suppressions = lake.read("gold.activation_suppression")
     exports: list[Export] = []
     for destination in chosen:
         waiting = not_due(campaigns, destination.name, started_at.date())
-        asked = set(segments) or set(destination.segments) or set(known)
-        wanted = [known[s] for s in sorted(asked - set(waiting))]
+        asked = set(segments) or set(destination.segments) or {*known, *inactive}
+        wanted = [(known | inactive)[s] for s in sorted(asked - set(waiting))]
         audience = plan_audience(members, customers, consents, suppressions, destination=destination, as_of=as_of)
         connector = (
             RemoteFileConnector(destination, lake.spark)
@@ -100,8 +104,7 @@ def published_segments(lake: Lake, asked: Collection[str]) -> dict[str, Exported
     Raises:
         SettingsError: one of those asked for is not among them.
     """
-    active = lake.read("gold.customer_segment").where(F.col(S.is_active)).orderBy(S.segment_id)
-    known = {r[0]: ExportedSegment(*r) for r in active.select(S.segment_id, S.name, S.version).collect()}
+    known = _segments(lake, F.col(S.is_active))
     unknown = sorted(set(asked) - set(known))
     if unknown:
         raise SettingsError(
@@ -112,10 +115,9 @@ def published_segments(lake: Lake, asked: Collection[str]) -> dict[str, Exported
     return known
 
 
-def inactive_segments(lake: Lake, asked: Collection[str]) -> set[str]:
-    """Returns those asked for that are published as inactive: they have no members, which is no mistake of naming."""
-    rows = lake.read("gold.customer_segment").where(~F.col(S.is_active) & F.col(S.segment_id).isin(list(asked)))
-    return {r[0] for r in rows.select(S.segment_id).distinct().collect()}
+def inactive_segments(lake: Lake) -> dict[str, ExportedSegment]:
+    """Returns the segments published as inactive by id: they have no members, which is no mistake of naming."""
+    return _segments(lake, ~F.col(S.is_active))
 
 
 def choose_destinations(declared: tuple[DestinationConfig, ...], asked: Collection[str]) -> list[DestinationConfig]:
@@ -132,6 +134,11 @@ def choose_destinations(declared: tuple[DestinationConfig, ...], asked: Collecti
             f"Destinations are {', '.join(active) or 'none'}; each is a file in conf/destinations."
         )
     return [active[name] for name in (sorted(asked) or sorted(active))]
+
+
+def _segments(lake: Lake, which: Column) -> dict[str, ExportedSegment]:
+    found = lake.read("gold.customer_segment").where(which).orderBy(S.segment_id)
+    return {r[0]: ExportedSegment(*r) for r in found.select(S.segment_id, S.name, S.version).collect()}
 
 
 def _ledger_rows(export: Export, settings: Settings) -> list[dict[str, Any]]:

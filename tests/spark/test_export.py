@@ -373,6 +373,40 @@ def test_exports_are_written_down(spark: SparkSession, tmp_path: Path) -> None:
         export("four", destinations=["file"])
 
 
+@pytest.mark.slow
+def test_a_segment_that_is_switched_off_empties_its_files_of_the_day_and_ends_no_run(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    folder = tmp_path / "conf" / "destinations"
+    folder.mkdir(parents=True)
+    (folder / "all.yml").write_text("kind: files\nformats: [csv]\n")
+    (folder / "bucket.yml").write_text(f"kind: files\nformats: [csv]\nlocation: {tmp_path.as_uri()}\nsegments: [vip]\n")
+    (folder / "named.yml").write_text("kind: files\nformats: [csv]\nsegments: [vip]\n")
+    settings = Settings(data_dir=tmp_path / "lake", conf_dir=tmp_path / "conf", parallel_steps=1)
+    lake = Lake(spark, settings)
+    lake.write("silver.consent", consents(spark, "ann-1"))
+    people = customers(spark).where("customer_sk = 1").drop("customer_sk", "valid_to", "is_current")
+    lake.write("gold.dim_customer", people)
+    lake.write("gold.customer_segment_customer", members(spark, ("vip", 1)))
+
+    def export(*, is_active: bool) -> list[tuple[str, int, bool]]:
+        said = {"segment_id": "vip", "name": "VIP", "version": "v1", "is_active": is_active}
+        lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", [said]))
+        exports = export_segments(lake, settings, as_of=AS_OF, run_id="run", started_at=AT)
+        return [(e.destination, e.eligible, e.is_new) for e in exports]
+
+    assert export(is_active=True) == [("all", 1, True), ("bucket", 1, True), ("named", 1, True)]
+    # Members that are not taken away yet leave no more either.
+    assert export(is_active=False) == [("all", 0, True), ("named", 0, True)]
+    assert export(is_active=False) == [("all", 0, False), ("named", 0, False)]
+    written = [p.read_text("utf-8") for p in tmp_path.rglob("*.csv")]
+    assert written == ["member_id,email_sha256,phone_sha256\n"] * 2
+
+    (folder / "named.yml").write_text("kind: files\nsegments: [vpi]\n")
+    with pytest.raises(SettingsError, match="No active segment is published as vpi"):
+        export(is_active=True)
+
+
 def test_files_where_only_spark_can_write_are_told_by_a_manifest_that_comes_last(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
