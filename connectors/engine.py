@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from connectors.brakes import Brakes, PlacePlan
 from connectors.exchange import (
@@ -32,6 +32,8 @@ from lakehouse.logs import get_logger
 
 log = get_logger(__name__)
 T = TypeVar("T")
+
+_SWITCHED_OFF: Final = Halted("switched_off")
 
 
 def understand(ask: Callable[..., T], *said: Any) -> T:
@@ -150,7 +152,7 @@ class Engine:
         clock: Time.
         brakes: What stops a run.
         patience: How long a batch is tried.
-        is_stopped: Asked before every window; the kill switch.
+        is_stopped: Asked before every batch; the kill switch.
         settle_seconds: How long to wait, after sending, for jobs to end.
         progress: Told of rows done and planned.
     """
@@ -170,7 +172,7 @@ class Engine:
         """Bring the destination to who is eligible now; running twice sends nothing the second time."""
         report = RunReport()
         if self.is_stopped():
-            report.state, report.code = "stopped", "switched_off"
+            report.state, report.code = "stopped", _SWITCHED_OFF.code
             return report
         self.ledger.begin()
         self._settle(report, 0.0)
@@ -203,19 +205,24 @@ class Engine:
         total = sum(p.withdrawals + p.removals + p.additions for p in report.plans)
         limits = self.connector.limits
         for window in self.ledger.windows(lane, places, limit=limits.rows, batches=limits.window):
-            if self.is_stopped():
-                report.state, report.code = "stopped", "switched_off"
-                return False
-            self.ledger.sending(window)
-            done = [o for batch in window for o in self._deliver(batch)]
-            self.ledger.record(done)
-            _count(report, done)
-            if self.progress:
-                self.progress(report.planned, total)
+            if not self._is_over():
+                self.ledger.sending(window)
+                done = [o for batch in window for o in self._deliver(batch)]
+                self.ledger.record(done)
+                _count(report, done)
+                if self.progress:
+                    self.progress(report.planned, total)
             if self._end is not None:
-                report.state, report.code = "halted", self._end.code
+                report.state = "stopped" if self._end is _SWITCHED_OFF else "halted"
+                report.code = self._end.code
                 return False
         return True
+
+    def _is_over(self) -> bool:
+        """Whether nothing more may be sent: the destination halted, or the switch was thrown."""
+        if self._end is None and self.is_stopped():
+            self._end = _SWITCHED_OFF
+        return self._end is not None
 
     def _deliver(self, batch: Batch) -> list[RowOutcome]:
         """Send a batch to its end: retried while it makes sense, halved while it is refused as a whole."""
@@ -235,7 +242,7 @@ class Engine:
             waiting = [batch.only(rest)] if rest else []
         while waiting:
             part = waiting.pop()
-            if self._end is not None or part.place in self._halted:
+            if part.place in self._halted or self._is_over():
                 note(part, [Outcome("retry", "not_reached")] * len(part.rows))
                 continue
             try:

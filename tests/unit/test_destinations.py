@@ -453,13 +453,15 @@ def test_brakes_hold_removals_and_additions_but_never_a_withdrawal() -> None:
         assert run_once(ledger, destination, clock, brakes=Brakes(1.0)).held == {PLACE: "segment_empty"}
 
 
-def test_the_switch_stops_a_run_between_windows() -> None:
+def test_the_switch_stops_a_run_between_two_batches() -> None:
     world, clock = WORLDS["meta"], FakeClock()
     ledger = ledger_of(world)
     with opened(world, clock) as (fake, destination):
-        report = run_once(ledger, destination, clock, rows=1, is_stopped=lambda: len(fake.seen) >= 2)
-        assert (report.state, report.ok, len(fake.seen)) == ("stopped", 2, 2)
-        assert run_once(ledger, destination, clock).ok == 4
+        for sent in (2, 3):  # at the end of a window, and within one
+            report = run_once(ledger, destination, clock, rows=1, is_stopped=lambda n=sent: len(fake.seen) >= n)
+            assert (report.state, report.code, len(fake.seen)) == ("stopped", "switched_off", sent)
+        assert run_once(ledger, destination, clock).ok == 3
+    assert present(fake, world) == {i for p in PEOPLE for i in world.items(p)}
 
 
 def test_names_that_hint_at_health_or_money_are_flagged() -> None:
