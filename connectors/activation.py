@@ -152,10 +152,9 @@ class Activation:
         report = engine.run()
         if report.state == "done":
             record_sizes(self.lake, destination, connector, report, run_id=self.run_id, clock=self.clock)
-            # Of a campaign that was held back, nobody has been sent: it begins with a run that sends.
-            held = {p.segment_id for p in report.held}
-            began = [c for c in self.campaigns if c.destination == name and c.segment_id not in held]
-            assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id)
+            sent = {p.place.segment_id for p in report.plans if p.place not in report.held}
+            began = [c for c in self.campaigns if c.destination == name and c.segment_id in sent]
+            assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id, held=report.held)
             forget_erased(self.lake, name, as_of=self.as_of, run_id=self.run_id, recorded_at=self.started_at)
         return report
 

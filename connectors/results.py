@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Final
 
@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from connectors.audience import Audience, member_id
 from connectors.campaigns import Campaign
+from connectors.exchange import Place
 from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
@@ -25,7 +26,15 @@ LEAST_OUTCOMES: Final = 5
 approximation)."""
 
 
-def assign_arms(lake: Lake, audience: Audience, campaigns: Sequence[Campaign], *, as_of: date, run_id: str) -> None:
+def assign_arms(
+    lake: Lake,
+    audience: Audience,
+    campaigns: Sequence[Campaign],
+    *,
+    as_of: date,
+    run_id: str,
+    held: Collection[Place] = (),
+) -> None:
     """Record the arm of everyone who is new in a campaign; whoever is in it already keeps arm and day.
 
     An arm is what the draw says of a person who may leave, whether or not the destination could use them: a comparison
@@ -37,6 +46,7 @@ def assign_arms(lake: Lake, audience: Audience, campaigns: Sequence[Campaign], *
         campaigns: Those whose audience was brought up to date.
         as_of: Day of the membership.
         run_id: Run.
+        held: Audiences held back: nobody was sent, so there a campaign begins with a run that sends.
 
     Raises:
         SettingsError: a campaign that has begun has another holdout now.
@@ -53,7 +63,8 @@ def assign_arms(lake: Lake, audience: Audience, campaigns: Sequence[Campaign], *
             )
     found = None
     for c in campaigns:
-        made = plan_arms(audience.frame, c, as_of=as_of, run_id=run_id)
+        waits = [p.website_id for p in held if p.segment_id == c.segment_id]
+        made = plan_arms(audience.frame.where(~F.col("website_id").isin(waits)), c, as_of=as_of, run_id=run_id)
         found = made if found is None else found.unionByName(made)
     assert found is not None  # noqa: S101 - there is a campaign
     key = [str(k) for k in table_of(A).key]

@@ -385,6 +385,42 @@ def test_a_campaign_keeps_its_arms_and_counts_what_they_buy_afterwards(
     assert measure_arms(*read, days={"autumn": 10}, as_of=jan[12]).collect() == []
 
 
+def test_a_campaign_begins_on_each_website_with_the_run_that_sends_there(
+    shop: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
+) -> None:
+    _, plain, clock = meta
+    zoe = {"merchant_id": "club", "customer_key": 6, "customer_id": "zoe"}
+    at = {"valid_from": AT, "email": "zoe@x.example"}
+    person = rows(shop.spark, "gold.dim_customer", [zoe | at]).drop("customer_sk", "valid_to", "is_current")
+    shop.write("gold.dim_customer", person)
+    choice = {"merchant_id": "club", "customer_id": "zoe", "channel": "ads", "is_granted": True, "changed_at": AT}
+    shop.write("silver.consent", rows(shop.spark, "silver.consent", [choice]))
+    there = {"segment_id": "vip", "website_id": "club", "customer_key": 6, "customer_id": "zoe"}
+
+    def keep_zoe(is_member: bool) -> None:
+        made = [there | {"_deleted": not is_member}]
+        shop.write("gold.customer_segment_customer", rows(shop.spark, "gold.customer_segment_customer", made))
+
+    said = {"name": "spring", "segment": "vip", "destination": "meta", "holdout": {"share": 0.01, "salt": "a"}}
+    campaign = Campaign.model_validate(said)
+    (made,) = apply_campaigns([plain], [campaign])
+    assert isinstance(made, BatchDestination)
+    put_in_segment(shop, [], gone=(1, 2, 3, 4, 5))
+    keep_zoe(True)
+    assert activation(shop, made, clock, "before").run()["meta"].ok == 1
+
+    # Nobody of the club is in the segment any more, which a brake holds; the shop's people come.
+    keep_zoe(False)
+    put_in_segment(shop, [1, 2, 3, 4, 5])
+    (preview,) = activation(shop, made, clock, "look", is_confirmed=False).preview()
+    assert preview.held == {Place("club", "vip"): "segment_empty"}
+    work = activation(shop, made, clock, "one", is_confirmed=False, campaigns=[campaign])
+    report = work.run()["meta"]
+    assert (report.ok, report.held) == (4, preview.held)
+    arms = {(r.website_id, r.member_id): r.run_id for r in shop.read("gold.campaign_member").collect()}
+    assert arms == {("shop", member(n)): "one" for n in ("ann", "bob", "cy", "dee")}
+
+
 def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_path: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, width=140)
