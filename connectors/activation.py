@@ -21,12 +21,12 @@ from connectors.audiences import (
 )
 from connectors.base import BatchDestination
 from connectors.brakes import Brakes, PlacePlan
-from connectors.campaigns import Campaign, load_activation, not_due
+from connectors.campaigns import NOT_DUE, Campaign, load_activation, not_due
 from connectors.delivery import choose_destinations, inactive_segments, published_segments
 from connectors.delta_ledger import DeltaLedger, open_ledger
 from connectors.engine import Connector, Engine, understand
 from connectors.erasure import forget_erased
-from connectors.exchange import LANES, Batch, BatchRefused, Halted, Place, RetryLater
+from connectors.exchange import Batch, BatchRefused, Halted, Place, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock, Patience, SystemClock
 from connectors.rest import redact
@@ -57,7 +57,7 @@ class Preview:
         plans: One per audience.
         held: Why an audience's removals and additions would wait.
         notes: What to know before sending: audiences below the destination's minimum, audiences that would be made.
-        body: First body that would leave, redacted; empty when nothing would.
+        body: First body of additions that would leave, redacted; empty when nobody would be added.
         validated: The destination's own verdict on it, where it gives one.
     """
 
@@ -187,14 +187,10 @@ class Activation:
             notes += tuple(f"{s}: the audience '{name}' is found by its name or made" for s, name in named)
             notes += tuple(self._few_held_out(declared.name, plans))
             body, verdict = "", None
-            places = [p.place for p in plans]
-            windows = (
-                w for lane in LANES for w in ledger.windows(lane, places, limit=connector.limits.rows, batches=1)
-            )
-            window = next(windows, None)
-            if window:
-                batch = next((b for b in window if b.op == "add"), window[0])
-                body = json.dumps(redact(connector.body(batch)), indent=2) if batch.op == "add" else ""
+            # What a campaign is going to send is looked at before its day.
+            growing = [p.place for p in plans if p.additions and held.get(p.place, NOT_DUE).startswith(NOT_DUE)]
+            for batch in next(ledger.windows("addition", growing, limit=connector.limits.rows, batches=1), ()):
+                body = json.dumps(redact(connector.body(batch)), indent=2)
                 verdict = _verdict(connector, batch) if validate else None
             found.append(Preview(declared.name, plans, held, notes, body, verdict))
         return found

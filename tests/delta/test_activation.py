@@ -150,6 +150,7 @@ def test_a_destination_follows_consent_membership_and_identifiers(
     (preview,) = activation(shop, destination, clock, "look").preview()
     (plan,) = preview.plans
     assert (plan.withdrawals, plan.removals, plan.additions, plan.present) == (1, 2, 1, 4)
+    assert '"payload"' in preview.body  # of who would be added, whoever goes first
     assert len(changes_of(fake)) == 1
 
     # The run dies when the first batch has arrived and nothing of it is written down.
@@ -414,6 +415,7 @@ def test_a_campaign_begins_on_each_website_with_the_run_that_sends_there(
     put_in_segment(shop, [1, 2, 3, 4, 5])
     (preview,) = activation(shop, made, clock, "look", is_confirmed=False).preview()
     assert preview.held == {Place("club", "vip"): "segment_empty"}
+    assert '"... 2 more"' in preview.body  # of the four who would come
     work = activation(shop, made, clock, "one", is_confirmed=False, campaigns=[campaign])
     report = work.run()["meta"]
     assert (report.ok, report.held) == (4, preview.held)
