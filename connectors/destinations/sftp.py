@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from connectors.base import BatchDestination
 from connectors.engine import Connector, Limits
-from connectors.exchange import OK, Batch, Halted, Outcome, RetryLater
+from connectors.exchange import OK, UNREADABLE, Batch, Halted, Outcome, RetryLater
 from connectors.pace import Clock
 from connectors.secret import Secret
 from lakehouse.extras import need_extra
@@ -33,7 +34,7 @@ class SftpDestination(BatchDestination):
         port: Port.
         user: Account.
         password: Password, or
-        private_key: Private key in OpenSSH's form.
+        private_key: Private key in OpenSSH's form: Ed25519, RSA or ECDSA, without a passphrase.
         host_key: The server's public key as in known_hosts, such as `ssh-ed25519 AAAA...`; no other server is trusted.
         folder: Where files go.
         rows_per_file: Members per file.
@@ -116,7 +117,7 @@ class SftpConnector(Connector):
 
     def _connection(self) -> paramiko.SSHClient:
         import paramiko
-        from paramiko.hostkeys import HostKeyEntry
+        from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
         if self._client is not None:
             return self._client
@@ -124,23 +125,38 @@ class SftpConnector(Connector):
         name = c.host if c.port == 22 else f"[{c.host}]:{c.port}"
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        entry = HostKeyEntry.from_line(f"{name} {c.host_key}")
+        entry = None
+        with suppress(paramiko.SSHException, InvalidHostKey):
+            entry = HostKeyEntry.from_line(f"{name} {c.host_key}")
         if entry is None or entry.key is None:
             raise Halted("host_key_unreadable")
         client.get_host_keys().add(name, entry.key.get_name(), entry.key)
-        key = paramiko.Ed25519Key.from_private_key(io.StringIO(c.private_key.reveal())) if c.private_key else None
         client.connect(
             c.host,
             c.port,
             c.user,
             password=c.password.reveal() if c.password else None,
-            pkey=key,
+            pkey=_key(c.private_key.reveal()) if c.private_key else None,
             timeout=15,
             allow_agent=False,
             look_for_keys=False,
         )
         self._client = client
         return client
+
+
+def _key(text: str) -> paramiko.PKey:
+    """Returns a private key of whichever kind it is.
+
+    Raises:
+        Halted: it cannot be read.
+    """
+    import paramiko
+
+    for kind in (paramiko.Ed25519Key, paramiko.RSAKey, paramiko.ECDSAKey):
+        with suppress(paramiko.SSHException, AssertionError, *UNREADABLE):
+            return kind.from_private_key(io.StringIO(text))
+    raise Halted("private_key_unreadable")
 
 
 def _make(sftp: paramiko.SFTPClient, folder: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from connectors.base import BatchDestination
 from connectors.destinations import kinds
@@ -150,6 +152,12 @@ def sftp(tmp_path: Path) -> Iterator[tuple[int, str, Path]]:
         def validate_password(self, username: str, password: str) -> bool:
             return (username, password) == ("shop", "secret")
 
+        def public_key_auth_supported(self) -> bool:
+            return True
+
+        def validate_public_key(self, username: str, key: Any) -> bool:
+            return username == "shop"
+
     loop = asyncio.new_event_loop()
     started: asyncio.Future[Any] | None = None
 
@@ -204,6 +212,43 @@ def test_files_on_a_server_are_whole_and_the_same_again(
     assert isinstance(stranger, BatchDestination)
     monkeypatch.setenv("TEST_PASSWORD", "secret")
     assert run(ledger_of(PEOPLE), stranger).state == "halted"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ed25519.Ed25519PrivateKey.generate(),
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP256R1()),
+    ],
+    ids=["ed25519", "rsa", "ecdsa"],
+)
+def test_a_server_is_opened_by_a_key_of_any_kind(
+    key: Any, sftp: tuple[int, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, host_key, root = sftp
+    said = {"name": "partner", "kind": "sftp", "host": "127.0.0.1", "port": port, "user": "shop", "folder": "/"}
+    said |= {"private_key": "env:TEST_KEY", "host_key": " ".join(host_key.split()[:2])}
+
+    def send(private_key: str, **more: str) -> Any:
+        monkeypatch.setenv("TEST_KEY", private_key)
+        destination = kinds()["sftp"].model_validate(said | more)
+        assert isinstance(destination, BatchDestination)
+        report = run(ledger_of(PEOPLE), destination)
+        return report.state, report.code, report.ok
+
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH)
+    text = key.private_bytes(*form, serialization.NoEncryption()).decode()
+    assert send(text) == ("done", "", 7)
+    assert len(list(root.rglob("*.csv"))) == 3
+    for unreadable in (
+        text[:120],
+        "none",
+        key.private_bytes(*form, serialization.BestAvailableEncryption(b"x")).decode(),
+    ):
+        assert send(unreadable) == ("halted", "private_key_unreadable", 0)
+    for unreadable in ("ssh-ed25519 AAAA", "ssh-ed25519 AAA"):
+        assert send(text, host_key=unreadable) == ("halted", "host_key_unreadable", 0)
 
 
 def test_cells_a_spreadsheet_would_run_are_text() -> None:
