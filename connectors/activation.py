@@ -80,6 +80,7 @@ class Reconciliation:
         there: People the destination lists; None when it lists none to us.
         missing: Of the ledger's, those not listed.
         extra: Listed, and not the ledger's.
+        unasked: Why the destination, which lists them, could not be asked.
     """
 
     destination: str
@@ -88,6 +89,7 @@ class Reconciliation:
     there: int | None
     missing: int = 0
     extra: int = 0
+    unasked: str = ""
 
 
 @dataclass
@@ -196,7 +198,7 @@ class Activation:
         return found
 
     def reconcile(self) -> list[Reconciliation]:
-        """Compare who the ledger holds for present with who the destination lists."""
+        """Compare who the ledger holds for present with who the destination lists; one that is away stops no other."""
         found = []
         for declared in self.destinations:
             destination = known_audiences(self.lake, declared)
@@ -208,9 +210,10 @@ class Activation:
                 mine = present.where(
                     (F.col(M.website_id) == place.website_id) & (F.col(M.segment_id) == place.segment_id)
                 )
-                theirs = _listed(connector, destination.name, place)
+                theirs, unasked = _listed(connector, place)
                 if theirs is None:
-                    found.append(Reconciliation(destination.name, place, int(mine.count()), None))
+                    said = Reconciliation(destination.name, place, int(mine.count()), None, unasked=unasked)
+                    found.append(said)
                     continue
                 by = connector.listed_by
                 known_by = F.col(by) if by in (M.remote_id, M.member_id) else F.col(M.keys)[by]
@@ -306,21 +309,19 @@ def _verdict(connector: Connector, batch: Batch) -> str | None:
         return f"nothing, it cannot be asked ({e.code})"
 
 
-def _listed(connector: Connector, name: str, place: Place) -> set[str] | None:
-    """Who is in an audience there; None where it does not tell.
-
-    Raises:
-        ActivationHeld: it tells, but not now.
-    """
+def _listed(connector: Connector, place: Place) -> tuple[set[str] | None, str]:
+    """Who is in an audience there, None where it does not tell; and why it does not where it usually does."""
 
     def ask() -> set[str] | None:
         listed = connector.listed(place)
         return None if listed is None else set(listed)
 
     try:
-        return understand(ask)
+        return understand(ask), ""
     except (BatchRefused, Halted, RetryLater) as e:
-        raise ActivationHeld(f"{name} cannot be asked who is in {place.segment_id}: {e.code}.") from None
+        return None, e.code
+    except SegmentationError as e:
+        return None, str(e)
 
 
 def activation_queue(lake: Lake) -> DataFrame:

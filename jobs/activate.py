@@ -121,12 +121,12 @@ def print_reconciliation(job: Job, console: Console, names: Collection[str]) -> 
     """Show ledger and destination side by side.
 
     Raises:
-        ActivationHeld: they differ.
+        ActivationHeld: they differ, or a destination could not be asked.
     """
     grid = grid_of("destination", "website", "segment", "ledger", "there", "missing", "extra")
-    differ = []
+    differ, unasked = [], []
     for r in open_activation(job, names).reconcile():
-        there = "not told" if r.there is None else f"{r.there:,}"
+        there = "not asked" if r.unasked else "not told" if r.there is None else f"{r.there:,}"
         grid.add_row(
             r.destination,
             r.place.website_id,
@@ -138,9 +138,13 @@ def print_reconciliation(job: Job, console: Console, names: Collection[str]) -> 
         )
         if r.missing or r.extra:
             differ.append(f"{r.destination} {r.place.segment_id}")
+        if r.unasked:
+            unasked.append(f"{r.destination} {r.place.segment_id} ({r.unasked.rstrip('.')})")
     console.print(grid)
-    if differ:
-        raise ActivationHeld(f"Ledger and destination differ: {', '.join(differ)}.")
+    problems = [f"Ledger and destination differ: {', '.join(differ)}."] if differ else []
+    problems += [f"It could not be asked who is in {', '.join(unasked)}."] if unasked else []
+    if problems:
+        raise ActivationHeld(" ".join(problems))
 
 
 def print_queue(job: Job, console: Console) -> None:

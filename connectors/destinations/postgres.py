@@ -105,12 +105,16 @@ class PostgresConnector(Connector):
     def listed(self, place: Place) -> Iterator[str]:
         """Yields the id of every member."""
         need_extra("psycopg", "postgres", "Sending to PostgreSQL")
+        import psycopg
         from psycopg import sql
 
         statement = sql.SQL("SELECT DISTINCT member_id FROM {} WHERE website_id = %s AND segment_id = %s AND is_member")
-        with self._connection().cursor() as cursor:
-            for (member,) in cursor.execute(statement.format(self._name()), (place.website_id, place.segment_id)):
-                yield str(member)
+        try:
+            with self._connection().cursor() as cursor:
+                for (member,) in cursor.execute(statement.format(self._name()), (place.website_id, place.segment_id)):
+                    yield str(member)
+        except psycopg.Error as e:
+            raise self._judge(e) from None
 
     def close(self) -> None:
         """Close the connection."""

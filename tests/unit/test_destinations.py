@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from google.ads import datamanager_v1
 from google.protobuf import json_format
+from rich.console import Console
 
+from connectors.activation import ActivationHeld, Reconciliation
 from connectors.audiences import flagged_audiences
 from connectors.brakes import Brakes, PlacePlan, flagged_words
 from connectors.destinations import kinds, load_destinations
@@ -24,6 +28,7 @@ from connectors.http import Http, check_url, standard_throttle
 from connectors.pace import Pace, Patience, Rate, retry_after
 from connectors.rest import redact
 from connectors.secret import Secret
+from jobs import activate
 from lakehouse.errors import MachineError, SettingsError
 from lakehouse.tables import activation as declared
 from tests.support.activation import AUDIENCE, PLACE, WORLDS, Person, World, opened, present, run_once, sha
@@ -462,6 +467,25 @@ def test_the_switch_stops_a_run_between_two_batches() -> None:
             assert (report.state, report.code, len(fake.seen)) == ("stopped", "switched_off", sent)
         assert run_once(ledger, destination, clock).ok == 3
     assert present(fake, world) == {i for p in PEOPLE for i in world.items(p)}
+
+
+def test_destinations_are_compared_before_it_is_said_which_could_not_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        Reconciliation("away", PLACE, 4, None, unasked="503"),
+        Reconciliation("mail", PLACE, 4, 3, missing=1),
+        Reconciliation("poor", PLACE, 4, None, unasked="The secret env:X is empty or not there."),
+        Reconciliation("silent", PLACE, 4, None),
+    ]
+    monkeypatch.setattr(activate, "open_activation", lambda *_: SimpleNamespace(reconcile=lambda: found))
+    console = Console(file=io.StringIO(), record=True)
+    with pytest.raises(ActivationHeld) as held:
+        activate.print_reconciliation(SimpleNamespace(), console, ())  # type: ignore[arg-type]
+    assert str(held.value) == (
+        "Ledger and destination differ: mail vip. It could not be asked who is in away vip (503), poor vip (The secret "
+        "env:X is empty or not there)."
+    )
+    there = [line.split()[4:-2] for line in console.export_text().splitlines() if " shop " in line]
+    assert there == [["not", "asked"], ["3"], ["not", "asked"], ["not", "told"]]
 
 
 def test_names_that_hint_at_health_or_money_are_flagged() -> None:

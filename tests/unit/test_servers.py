@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from connectors.base import BatchDestination
 from connectors.destinations import kinds
 from connectors.engine import Engine
-from connectors.exchange import cut_batches, event_id
+from connectors.exchange import RetryLater, cut_batches, event_id
 from tests.support.activation import PLACE, Killed, Person, Watched, sha
 from tests.support.clock import FakeClock
 from tests.support.memory_ledger import MemoryLedger, Wanted
@@ -134,6 +134,9 @@ def test_a_missing_database_leaves_all_to_the_next_run(postgres: str, monkeypatc
     assert isinstance(destination, BatchDestination)
     report = run(ledger_of(PEOPLE), destination)
     assert (report.state, report.ok, report.left) == ("done", 0, 7)
+    with pytest.raises(RetryLater) as away:
+        list(destination.connect(FakeClock()).listed(PLACE) or ())
+    assert "tester" not in f"{away.value!r}"
 
 
 @pytest.fixture
