@@ -68,6 +68,7 @@ class RemoteFileConnector:
         by_id = {s.segment_id: s for s in segments}
         said = {
             "content": _digest_of(eligible, columns),
+            "formats": list(self.config.formats),
             "exports": [
                 say_export(self.config, by_id[key[1]], key[0], tallies[key], columns, as_of) for key in sorted(tallies)
             ],

@@ -454,6 +454,11 @@ def test_files_where_only_spark_can_write_are_told_by_a_manifest_that_comes_last
     assert (third.is_new, third.eligible) == (True, 1)
     assert sha("+15550100") not in "".join(p.read_text("utf-8") for p in day.rglob("*.csv"))
 
+    # Another format for the same day is written, too.
+    config = config.model_copy(update={"formats": ("jsonl",)})
+    (fourth,) = write(("vip", 4), run_id="four")
+    assert (fourth.is_new, [f.format for f in fourth.files]) == (True, ["jsonl"])
+
 
 def test_a_location_is_an_address_without_credentials() -> None:
     for good in ("s3a://bucket/x", "abfss://box@account.dfs.core.windows.net/x", "gs://bucket", "file:///tmp/x"):
