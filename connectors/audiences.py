@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 
 from pyspark.sql import functions as F
 
@@ -12,7 +11,7 @@ from connectors.brakes import flagged_words
 from connectors.engine import Connector, understand
 from connectors.exchange import BatchRefused, Halted, RetryLater
 from connectors.ledger import RunReport
-from connectors.pace import Clock
+from connectors.pace import Clock, utc_now
 from lakehouse.lake import Lake
 from lakehouse.records import append_rows
 from lakehouse.tables.activation import ActivationAudience as A
@@ -85,7 +84,7 @@ def name_audiences(
             A.audience_id: audience,
             A.is_made: found is None,
             A.run_id: run_id,
-            A.recorded_at: _now(clock),
+            A.recorded_at: utc_now(clock),
         }
         rows.append({str(k): v for k, v in row.items()})
     if not rows:
@@ -119,12 +118,8 @@ def record_sizes(
             S.reached_low: size.low if size else None,
             S.reached_high: size.high if size else None,
             S.match_rate: rate,
-            S.measured_at: _now(clock),
+            S.measured_at: utc_now(clock),
         }
         rows.append({str(k): v for k, v in row.items()})
     if rows:
         append_rows(lake, "gold.activation_size", rows)
-
-
-def _now(clock: Clock) -> datetime:
-    return datetime.fromtimestamp(clock.now(), UTC).replace(tzinfo=None)

@@ -31,7 +31,7 @@ from connectors.exchange import (
     event_id,
 )
 from connectors.ledger import OpenReceipt, RowOutcome, RunReport
-from connectors.pace import Clock
+from connectors.pace import Clock, utc_now
 from lakehouse.lake import Lake
 from lakehouse.records import append_rows
 from lakehouse.tables.activation import ActivationBatch as B
@@ -122,7 +122,7 @@ class DeltaLedger:
             R.destination: self._destination.name,
             R.state: report.state,
             R.started_at: self._started_at,
-            R.ended_at: self._now() if is_folded else None,
+            R.ended_at: utc_now(self._clock) if is_folded else None,
             R.is_folded: is_folded,
             R.planned: report.planned,
             R.ok: report.ok,
@@ -165,7 +165,7 @@ class DeltaLedger:
             code.alias(O.code),
             F.lit(None).cast("string").alias(O.receipt),
             F.lit(None).cast("string").alias(O.remote_id),
-            F.lit(self._now()).alias(O.recorded_at),
+            F.lit(utc_now(self._clock)).alias(O.recorded_at),
         )
         return self._lake.write(O, made).rows_written
 
@@ -299,7 +299,7 @@ class DeltaLedger:
     def _journal(self, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
             return
-        n, seq, now = len(rows), next(self._seq), self._now()
+        n, seq, now = len(rows), next(self._seq), utc_now(self._clock)
         key, place, op, member, key_set, verdict, code, receipt, remote = zip(*rows, strict=True)
         table = pa.table(
             {
@@ -326,7 +326,7 @@ class DeltaLedger:
             {
                 B.run_id: self._run_id, B.destination: self._destination.name, B.website_id: place.website_id,
                 B.segment_id: place.segment_id, B.batch_key: key, B.op: op, B.state: state, B.rows: size,
-                B.ok: c[0], B.accepted: c[1], B.rejected: c[2], B.left_over: c[3], B.recorded_at: self._now(),
+                B.ok: c[0], B.accepted: c[1], B.rejected: c[2], B.left_over: c[3], B.recorded_at: utc_now(self._clock),
             }
             for key, place, op, size, c in found
         ]  # fmt: skip
@@ -352,6 +352,3 @@ class DeltaLedger:
 
     def _of(self, table: type) -> DataFrame:
         return self._lake.read(table).where(F.col("destination") == F.lit(self._destination.name))
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now(), UTC).replace(tzinfo=None)

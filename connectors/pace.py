@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
@@ -29,6 +30,11 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         time.sleep(seconds)
+
+
+def utc_now(clock: Clock) -> datetime:
+    """Returns the time in UTC as tables hold it: without a zone."""
+    return datetime.fromtimestamp(clock.now(), UTC).replace(tzinfo=None)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,6 @@ class MetaDestination(BatchDestination):
     ad_account_id: str | None = Field(None, pattern="^[0-9]+$")
     matches_names: bool = False
     limited_data_use: tuple[int, int] | Literal["off"] = "off"
-    attempts: int = Field(5, ge=1, le=20)
 
     def keys(self, contact: Mapping[str, Column]) -> dict[str, Column]:
         """EXTERN_ID as it is, EMAIL and PHONE hashed, and the rest as one key, for it says nothing by itself."""
