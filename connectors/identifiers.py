@@ -6,7 +6,6 @@ destination normalises differently, or in another encoding, matches nobody and s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from pyspark.sql import Column
@@ -83,17 +82,6 @@ def meta_zip(code: Column, country: Column) -> Column:
     return _known(F.when(normalise_country(country) == F.lit("US"), F.substring(bare, 1, 5)).otherwise(bare))
 
 
-def normalise_gender(gender: Column) -> Column:
-    """Returns `m` or `f`, by the first letter; null for anything else."""
-    letter = F.substring(F.lower(F.regexp_replace(gender, _EDGES, "")), 1, 1)
-    return F.when(letter.isin("m", "f"), letter)
-
-
-def normalise_id(text: Column) -> Column:
-    """Returns an id lower-cased, without white space around it: mobile advertising ids, days and months of birth."""
-    return _known(F.lower(F.regexp_replace(text, _EDGES, "")))
-
-
 def normalise_country(country: Column) -> Column:
     """Returns an ISO 3166 alpha-2 country code in upper case; it is sent as it is, not hashed."""
     return _known(F.upper(F.regexp_replace(country, _EDGES, "")))
@@ -107,12 +95,6 @@ def normalise_postal_code(code: Column) -> Column:
 def hash_identifier(normalised: Column) -> Column:
     """Returns the SHA-256 of the UTF-8 bytes as 64 lower-case hex digits; null stays null."""
     return F.sha2(F.encode(normalised, "UTF-8"), 256)
-
-
-def hash_once(value: Column, normalise: Callable[[Column], Column]) -> Column:
-    """Returns the digest of a value that may already be one: 64 hex digits pass, lower-cased; the rest is hashed."""
-    bare = F.lower(F.regexp_replace(value, _EDGES, ""))
-    return F.when(F.regexp_like(bare, F.lit(r"^[0-9a-f]{64}$")), bare).otherwise(hash_identifier(normalise(value)))
 
 
 def neutralise_cell(text: Column) -> Column:
