@@ -41,6 +41,9 @@ MAX_PLACES: Final = 12
 
 MAX_DAYS: Final = 36_500
 
+FIRST_DAY: Final = date(1900, 1, 1)
+"""No value lies before it: nothing a rule asks about is older, and Spark reads no year of fewer than four digits."""
+
 MAX_PERIODS: Final = 100
 """Periods of `regular`: each is a count of its own, in a plan that all segments share."""
 
@@ -438,8 +441,8 @@ _WANTED: Final[Mapping[Family, str]] = {
     Family.NUMBER: f"a number of at most {MAX_NUMBER:,}",
     Family.TEXT: f"text of at most {MAX_TEXT:,} characters (put quotes around it)",
     Family.FLAG: "true or false",
-    Family.DATE: "a date such as 2017-12-31",
-    Family.INSTANT: "a date or UTC time such as 2017-12-31T18:00:00",
+    Family.DATE: f"a date such as 2017-12-31, none before {FIRST_DAY}",
+    Family.INSTANT: f"a date or UTC time such as 2017-12-31T18:00:00, none before {FIRST_DAY}",
     Family.LIST: f"text of at most {MAX_TEXT:,} characters (put quotes around it)",
 }
 
@@ -447,10 +450,11 @@ _WANTED: Final[Mapping[Family, str]] = {
 def _as_date(value: Any) -> date | None:
     if isinstance(value, str):
         try:
-            return date.fromisoformat(value)
+            value = date.fromisoformat(value)
         except ValueError:
             return None
-    return value if isinstance(value, date) and not isinstance(value, datetime) else None
+    is_day = isinstance(value, date) and not isinstance(value, datetime)
+    return value if is_day and value >= FIRST_DAY else None
 
 
 def _as_instant(value: Any) -> datetime | None:
@@ -460,7 +464,9 @@ def _as_instant(value: Any) -> datetime | None:
         except ValueError:
             return None
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return None
+        value = (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    elif isinstance(value, date):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    else:
+        return None
+    return value if value.date() >= FIRST_DAY else None

@@ -131,10 +131,7 @@ class Logic:
         self.trials -= len(customers) * constants
         if asked[0].is_known:
             customers = [c for c in customers if c.features[known.name] is not None]
-        try:
-            truths = [(explain(joined, c).truth, c.features[known.name]) for c in customers]
-        except OverflowError:  # beyond the first day there is
-            return False
+        truths = [(explain(joined, c).truth, c.features[known.name]) for c in customers]
         if is_all:
             return not any(truth for truth, _ in truths)
         return all(truth or (truth is None and value is None) for truth, value in truths)
@@ -247,7 +244,7 @@ def _values(known: Feature, constants: Collection[Any]) -> Iterator[Any]:
             for more in (-step, 0 * step, step):
                 try:
                     yield value + more
-                except OverflowError:  # the first or last day there is
+                except OverflowError:  # the last day there is
                     continue
 
 

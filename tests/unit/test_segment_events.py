@@ -280,7 +280,7 @@ def test_possible_branches_are_left_alone() -> None:
         "{any: [{event: purchase, op: at_least, value: 5, avg: amount}, {event: purchase, op: less_than, value: 4, avg: amount}]}",
         "{all: [{feature: first_purchase_on, op: within_last_days, value: 30}, {feature: first_purchase_on, op: not_within_last_days, value: 7}]}",
         "{all: [{feature: first_purchase_on, op: within_last_days, value: 7}, {feature: first_purchase_on, op: before, value: 2017-05-01}]}",
-        "{all: [{feature: first_purchase_on, op: not_within_last_days, value: 7}, {feature: first_purchase_on, op: at_most, value: 0001-01-01}]}",
+        "{all: [{feature: first_purchase_on, op: not_within_last_days, value: 7}, {feature: first_purchase_on, op: at_most, value: 1900-01-01}]}",
         "{all: [{feature: frequency, op: greater_than, value: 10}, {any: [{feature: frequency, op: less_than, value: 5}, {feature: recency_days, op: at_least, value: 1}]}]}",
     ):
         assert parse_segments(f"segment_id: s\nname: S\nrule: {possible}\n", FEATURES)

@@ -136,7 +136,7 @@ CASES: dict[str, str | bytes] = {
     "JSON of 60,000 nodes": '{"a":[' + "1," * 60_000 + "1]}",
     "JSON with a key twice": '{"segment_id": "s", "name": "S", "name": "T", "rule": {"feature": "frequency", "op": "at_least", "value": 1}}',
     "a nest of 5,000 conditions": HEAD + ("{all: [" + GOOD + ", ") * 100 + "{all: [" + ", ".join(["{in_segment: s}"] * 5_000) + "]}" + "]}" * 100,
-    "thousands of days at thousands of ages": HEAD + "{all: [" + "".join(f"{{feature: first_purchase_on, op: not_equals, value: {1000 + n // 28}-01-{1 + n % 28:02}}}, {{feature: first_purchase_on, op: not_within_last_days, value: {n}}}, " for n in range(1, 800)) + "{in_segment: s}]}",
+    "thousands of days at thousands of ages": HEAD + "{all: [" + "".join(f"{{feature: first_purchase_on, op: not_equals, value: {1900 + n // 28}-01-{1 + n % 28:02}}}, {{feature: first_purchase_on, op: not_within_last_days, value: {n}}}, " for n in range(1, 800)) + "{in_segment: s}]}",
     "null": HEAD + "{feature: frequency, op: equals, value: null}",
     "null days": HEAD + "{feature: first_purchase_on, op: within_last_days, value: null}",
     "low above high": HEAD + "{feature: frequency, op: between, value: [2, 1]}",

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from segments.conditions import FIRST_DAY
 from segments.language import All, AnyOf, Condition, Not, Rule, Segment, all_of, conditions_of, event, feature
 from segments.load import MAX_BYTES, DefinitionError, load_segments, parse_rule, parse_segments
 from segments.operators import OPERATORS
@@ -214,6 +215,37 @@ def test_hostile_and_broken_files_are_refused(text: str | bytes, said: str) -> N
     assert said in " ".join(problems(text))
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "{feature: first_purchase_on, op: at_least, value: 0217-01-01}",
+        "{feature: first_purchase_on, op: after, value: '1899-12-31'}",
+        "{feature: first_purchase_on, op: between, value: [1899-12-31, 2018-01-01]}",
+        "{feature: first_purchase_on, op: in, value: [2017-01-01, 0217-01-01]}",
+        "{feature: last_seen_at, op: after, value: 0217-01-01}",
+        "{feature: last_seen_at, op: before, value: 1900-01-01T00:00:00+01:00}",
+        "{event: purchase, op: did, from: 0217-01-01}",
+        "{event: purchase, op: did, to: 0217-01-01}",
+    ],
+)
+def test_a_day_before_the_first_is_refused_in_a_file_and_a_row(condition: str) -> None:
+    (found,) = problems(with_condition(condition))
+    assert found.startswith("x.yml, line 3, column ")
+    assert "none before 1900-01-01" in found
+    as_row = json.dumps(yaml.safe_load(condition), default=lambda day: day.isoformat())
+    with pytest.raises(DefinitionError, match="none before 1900-01-01"):
+        parse_rule(as_row, FEATURES)
+
+
+def test_the_first_day_is_a_value() -> None:
+    for first in (
+        "{feature: first_purchase_on, op: after, value: 1900-01-01}",
+        "{feature: last_seen_at, op: after, value: 1900-01-01T00:00:00Z}",
+        "{event: purchase, op: did, from: 1900-01-01}",
+    ):
+        assert parse_segments(with_condition(first), FEATURES)
+
+
 def test_a_character_yaml_refuses_is_told_with_its_place() -> None:
     assert problems("segment_id: s\r\nname: a\x07b") == [
         "x.yml, line 2, column 8: is not valid YAML: it may not hold the character '\\x07'"
@@ -362,7 +394,7 @@ _CONDITIONS = st.one_of(
         lambda v: feature("favourite_store_id").is_in(v),
         st.lists(st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=3),
     ),
-    st.builds(lambda v: feature("first_purchase_on").less_than(v), st.dates()),
+    st.builds(lambda v: feature("first_purchase_on").less_than(v), st.dates(min_value=FIRST_DAY)),
     st.just(feature("categories").is_not_empty()),
 )
 RULES = st.recursive(
