@@ -268,11 +268,12 @@ class _Reader(ConditionReader):
         One that is none of `websites` is let through unless it looks like one: shipped definitions name retailers that
         a shop of its own does not have.
         """
+        spelt = {_spelt(website): website for website in self.websites}
         for part in node.value if isinstance(node, yaml.SequenceNode) else ():
             if isinstance(part, yaml.ScalarNode) and part.value not in self.websites:
-                for meant in get_close_matches(part.value, self.websites, n=1, cutoff=_ALIKE):
+                for meant in get_close_matches(_spelt(part.value), spelt, n=1, cutoff=_ALIKE):
                     self.complain(
-                        f"'{short(part.value)}' is not a retailer of conf/sources. Did you mean '{meant}'?", part
+                        f"'{short(part.value)}' is not a retailer of conf/sources. Did you mean '{spelt[meant]}'?", part
                     )
         return self.names(node)
 
@@ -283,6 +284,11 @@ def _named_id(node: yaml.Node) -> str | None:
         if key.value == "segment_id" and isinstance(value, yaml.ScalarNode) and _SEGMENT_ID.fullmatch(value.value):
             return str(value.value)
     return None
+
+
+def _spelt(website: str) -> str:
+    """A retailer without what people mix up first: capitals, and blanks or hyphens between words."""
+    return re.sub(r"[\s_-]+", "_", website.strip().lower())
 
 
 def _share_a_name(one: Segment, other: Segment) -> bool:

@@ -373,6 +373,14 @@ def test_a_misspelt_website_is_refused_and_one_that_is_not_here_is_not(tmp_path:
     assert load_segments(tmp_path, FEATURES, websites=["complete_journey"])
 
 
+@pytest.mark.parametrize("written", ["CORNER_SHOP", "Corner Shop", "corner-shop", " corner_shop", "CornerShop"])
+def test_a_website_in_capitals_or_with_blanks_is_misspelt(written: str) -> None:
+    text = CHAMPIONS.replace("[completejourney]", f"['{written}']")
+    with pytest.raises(DefinitionError, match="Did you mean 'corner_shop'"):
+        parse_segments(text, FEATURES, websites=["corner_shop", "Other Shop"])
+    assert parse_segments(CHAMPIONS.replace("completejourney", "Other Shop"), FEATURES, websites=["Other Shop"])
+
+
 def test_an_absent_folder_has_no_segments(tmp_path: Path) -> None:
     assert load_segments(tmp_path / "none", FEATURES) == ()
 
