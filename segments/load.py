@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +18,7 @@ from segments.language import Segment
 from segments.lists import read_lists
 from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, short
 from segments.references import circles
-from segments.rules import Place, Rule, segments_in
+from segments.rules import InSegment, Place, Rule, leaves_of, segments_in
 
 __all__ = ["MAX_BYTES", "DefinitionError", "Problem", "load_segments", "parse_rule", "parse_segments", "segment_of_row"]
 
@@ -79,7 +79,7 @@ def parse_segments(
         features: What rules may name.
         file: What problems call the text.
         lists: Customer numbers per static list.
-        others: Segments defined elsewhere, which rules may ask for.
+        others: Segments defined elsewhere, which rules may ask for, and which may ask for those of the text.
         websites: As for `load_segments`.
     """
     known = declared_features() if features is None else features
@@ -178,7 +178,15 @@ class _Reader(ConditionReader):
             raise DefinitionError(self.problems)
         return tuple(sorted((s for s, _ in self.segments), key=lambda s: (s.priority, s.segment_id)))
 
-    def _references(self, others: Iterable[Segment]) -> None:
+    def _references(self, others: Sequence[Segment]) -> None:
+        # What they ask of each other is theirs; what they ask of a definition read here, it must be able to answer.
+        self.asked += [
+            (other.segment_id, leaf.segment_id, leaf.at or Place(self.file, 1, 1))
+            for other in others
+            if other.segment_id not in self.seen
+            for leaf in leaves_of(other.rule)
+            if isinstance(leaf, InSegment) and leaf.segment_id in self.seen
+        ]
         known = {s.segment_id: s for s in others if s.segment_id not in self.seen}
         known |= {s.segment_id: s for s, _ in self.segments}
         for asking, asked, at in self.asked:

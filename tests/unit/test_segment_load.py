@@ -346,6 +346,29 @@ def test_a_definition_by_itself_may_not_take_the_name_of_another() -> None:
         parse_segments(text.format("new"), FEATURES, others=known)
 
 
+@pytest.mark.parametrize(
+    ("edited", "said"),
+    [
+        ("is_active: false\nrule: {feature: frequency, op: at_least, value: 2}", "'base' is not active"),
+        ("entity: guest\nrule: {feature: net_amount, op: at_least, value: 2}", "'base' is a segment of guests"),
+        ("rule: {in_segment: asks}", "asks for itself, by way of asks -> base -> asks"),
+    ],
+)
+def test_a_definition_by_itself_answers_those_that_ask_for_it(edited: str, said: str) -> None:
+    base = "segment_id: base\nname: Base\n"
+    asks = "{segment_id: asks, name: Asks, rule: {in_segment: base}}"
+    rule = "{feature: frequency, op: at_least, value: 2}"
+    both = f"segments:\n- {{segment_id: base, name: Base, rule: {rule}}}\n- {asks}\n"
+    known = parse_segments(both, FEATURES, "conf.yml")
+
+    assert parse_segments(f"{base}rule: {rule}", FEATURES, others=known)
+    with pytest.raises(DefinitionError) as raised:
+        parse_segments(base + edited, FEATURES, others=known)
+    (found,) = raised.value.problems
+    assert str(found).startswith('conf.yml, line 3, column 40: segment "asks": ')
+    assert said in found.message
+
+
 def test_names_are_unique_per_website_and_ids_everywhere(tmp_path: Path) -> None:
     rule = "rule: {feature: frequency, op: at_least, value: 1}"
     (tmp_path / "a.yml").write_text(f"segment_id: one\nname: Same\nwebsite_ids: [a]\n{rule}\n")
