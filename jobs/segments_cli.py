@@ -169,6 +169,8 @@ def diff(
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         now = _chosen(job, None if file else segment_id, file)
+        if now.segment_id != segment_id:
+            raise SettingsError(f"{file} defines '{now.segment_id}', not '{segment_id}'; name the one it defines.")
         then = work.published(job, segment_id)
         if then is None:
             raise SettingsError(f"'{segment_id}' was never published; `segments preview` shows it alone.")

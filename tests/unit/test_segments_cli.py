@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from lakehouse.settings import Settings
 
 QUESTIONS = ("list", "preview", "explain", "diff", "overlap", "history", "flows", "pin", "unpin", "events", "reconcile")
 
@@ -59,3 +61,15 @@ def test_what_cannot_be_is_refused_before_anything_is_read(arguments: list[str],
     asked = CliRunner().invoke(app, ["segments", *arguments])
     assert asked.exit_code == 2
     assert said in " ".join(asked.output.replace("│", "").split())
+
+
+def test_a_difference_is_of_the_segment_that_the_file_defines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = SimpleNamespace(settings=Settings(data_dir=tmp_path, conf_dir=tmp_path / "conf"), websites=())
+    monkeypatch.setattr("jobs.context.Job.start", lambda *_, **__: job)
+    file = tmp_path / "x.yml"
+    file.write_text(
+        "{segment_id: foo, name: Foo, rule: {feature: frequency, op: at_least, value: 5}}", encoding="utf-8"
+    )
+    asked = CliRunner().invoke(app, ["segments", "diff", "champions", "--file", str(file)], env={"COLUMNS": "400"})
+    assert asked.exit_code == 2
+    assert "x.yml defines 'foo', not 'champions'" in asked.output
