@@ -1,7 +1,7 @@
 """Questions about segments and the decisions of people: what the `segmentation segments` commands do.
 
 Each function takes an open job, returns what it found and leaves printing to the caller, so that a notebook can ask
-the same.
+the same. What is asked of a `Segment` is asked of one made in Python, too: it is refused where a file would be.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from segments.guests import build_visitors, preview_guests
 from segments.inspect import answer_customers, preview_segment
 from segments.language import Segment, ask_for
 from segments.lists import read_lists
-from segments.load import DefinitionError, load_segments, parse_segments, segment_of_row
+from segments.load import DefinitionError, as_read, load_segments, parse_segments, segment_of_row
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
 from segments.rules import InSegment, segments_in
@@ -212,7 +212,11 @@ def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
     """What publishing a definition would give, per website.
 
     See `segments.inspect.preview_segment`, and `segments.guests.preview_guests` for a segment of guests.
+
+    Raises:
+        DefinitionError: The segment was made in Python, and something in it is wrong.
     """
+    segment, others = _checked(job, segment)
     if segment.entity == "guest":
         events, as_of = job.lake.read(VISITS), newest_day(job)
         sales, placed = job.lake.read("gold.guest_visit"), job.lake.read("gold.customer_segment_guest")
@@ -221,7 +225,7 @@ def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
         return [r.asDict() for r in shown.collect()]
     channels = table_of("silver.consent").column("channel").spec.values
     shown = preview_segment(
-        _answered(job, {"is_in": segment}),
+        _answered(job, {"is_in": segment}, others),
         job.lake.read("gold.customer_membership"),
         job.lake.read("gold.customer_segment_pin"),
         job.lake.read("silver.consent"),
@@ -232,9 +236,14 @@ def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
 
 
 def sample(job: Job, segment: Segment, count: int) -> list[Any]:
-    """Keys of some members, the same ones every time; keys, because a customer number is personal."""
+    """Keys of some members, the same ones every time; keys, because a customer number is personal.
+
+    Raises:
+        DefinitionError: As of `preview`.
+    """
     _of_customers(segment)
-    answered = _answered(job, {"is_in": segment}).where("is_in")
+    segment, others = _checked(job, segment)
+    answered = _answered(job, {"is_in": segment}, others).where("is_in")
     ranked = answered.orderBy(F.xxhash64("customer_key")).limit(count)
     return [(r["website_id"], r["customer_key"]) for r in ranked.select("website_id", "customer_key").collect()]
 
@@ -244,11 +253,15 @@ def diff(job: Job, now: Segment, then: Published) -> list[dict[str, Any]]:
 
     Nobody is in by an inactive one. Each asks for other segments as they are, or were, defined beside it. Where the
     published definition cannot be told any more, or a refresh was held back, its published members stand for it.
+
+    Raises:
+        DefinitionError: As of `preview`, of the definition now.
     """
     _of_customers(now)
+    now, others = _checked(job, now)
     keys = ["website_id", "customer_key"]
     in_by_now = F.col("is_now") & F.lit(now.is_active)
-    answered = _answered(job, {"is_now": now}).select(*keys, in_by_now.alias("is_now"))
+    answered = _answered(job, {"is_now": now}, others).select(*keys, in_by_now.alias("is_now"))
     if then.rules:
         (before,) = (s for s in then.rules if s.segment_id == then.segment_id)
         _of_customers(before)
@@ -272,11 +285,13 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
 
     Raises:
         SettingsError: The customer is not known on that day, or is known to several websites.
+        DefinitionError: As of `preview`.
     """
     _of_customers(segment)
+    segment, others = _checked(job, segment)
     lake, as_of, catalogue = job.lake, newest_day(job), declared_features()
     customer_key = _known(job, customer_id, website_id)["customer_key"]
-    needed = with_referenced([segment], definitions(job))
+    needed = with_referenced([segment], others)
     rules = [s.rule for s in needed]
     joined = join_features(lake.read("feature.customer"), _more_features(job), needed, as_of=as_of, catalogue=catalogue)
     present, names = add_cuts(joined, rules)
@@ -537,8 +552,18 @@ def _more_features(job: Job) -> dict[str, DataFrame]:
     return {name: job.lake.read(name) for name in (*FEATURE_TABLES, CUSTOMERS) if name != "feature.customer"}
 
 
-def _answered(job: Job, segments: Mapping[str, Segment], others: Sequence[Segment] | None = None) -> DataFrame:
-    """See `segments.inspect.answer_customers`; rules ask for the segments of `others`, or those defined now.
+def _checked(job: Job, segment: Segment) -> tuple[Segment, tuple[Segment, ...]]:
+    """A segment as a file would give it, and the definitions its rule may ask for; one of these is right already.
+
+    Raises:
+        DefinitionError: The file would be refused.
+    """
+    others = definitions(job)
+    return segment if segment in others else as_read(segment, others=others, websites=job.websites), others
+
+
+def _answered(job: Job, segments: Mapping[str, Segment], others: Sequence[Segment]) -> DataFrame:
+    """See `segments.inspect.answer_customers`.
 
     Raises:
         SettingsError: The job's day has no features.
@@ -551,7 +576,7 @@ def _answered(job: Job, segments: Mapping[str, Segment], others: Sequence[Segmen
         _more_features(job),
         {name: lake.read(name) for name in SOURCES},
         segments,
-        others=definitions(job) if others is None else others,
+        others=others,
         as_of=as_of,
         catalogue=declared_features(),
     )

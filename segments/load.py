@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,18 @@ from segments.language import Segment
 from segments.lists import read_lists
 from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, short
 from segments.references import circles
-from segments.rules import InSegment, Place, Rule, leaves_of, segments_in
+from segments.rules import InList, InSegment, Place, Rule, leaves_of, segments_in
 
-__all__ = ["MAX_BYTES", "DefinitionError", "Problem", "load_segments", "parse_rule", "parse_segments", "segment_of_row"]
+__all__ = [
+    "MAX_BYTES",
+    "DefinitionError",
+    "Problem",
+    "as_read",
+    "load_segments",
+    "parse_rule",
+    "parse_segments",
+    "segment_of_row",
+]
 
 _SEGMENT_ID: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -86,6 +96,25 @@ def parse_segments(
     reader = _Reader(features=known, lists=lists or {}, websites=websites)
     reader.read(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, file)
     return reader.finish(others)
+
+
+def as_read(
+    segment: Segment,
+    features: Mapping[str, Feature] | None = None,
+    *,
+    others: Iterable[Segment] = (),
+    websites: Collection[str] = (),
+) -> Segment:
+    """Returns a segment made in Python as it comes back from a file that says the same; see `parse_segments`.
+
+    Raises:
+        DefinitionError: The file would be refused; lists everything wrong, without a place.
+    """
+    lists = {leaf.name: leaf.customer_ids for leaf in leaves_of(segment.rule) if isinstance(leaf, InList)}
+    reader = _Reader(features=declared_features() if features is None else features, lists=lists, websites=websites)
+    reader.read(json.dumps(segment.to_dict(), default=str).encode(), "", ROW_TIMES)
+    (found,) = reader.finish(others)
+    return found
 
 
 def parse_rule(
@@ -209,10 +238,10 @@ class _Reader(ConditionReader):
             at = next((at for asking, asked, at in self.asked if (asking, asked) == circle[:2]), Place(self.file, 1, 1))
             self.complain(f"asks for itself, by way of {' -> '.join(circle)}", at)
 
-    def read(self, content: bytes, file: str) -> None:
-        """Takes one file: a segment, or `segments: [...]`."""
+    def read(self, content: bytes, file: str, times: int = 1) -> None:
+        """Takes one file: a segment, or `segments: [...]`; see `compose`."""
         self.segment_id = None
-        root = self.compose(content, file)
+        root = self.compose(content, file, times)
         if root is None:
             return
         if isinstance(root, yaml.MappingNode) and [k.value for k, _ in root.value] == ["segments"]:

@@ -28,7 +28,7 @@ ROW_TIMES: Final = 8
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a definition."""
+    """One thing wrong with a definition; where no file holds it, its place says nothing."""
 
     message: str
     at: Place
@@ -36,7 +36,8 @@ class Problem:
 
     def __str__(self) -> str:
         of = f'segment "{self.segment_id}": ' if self.segment_id else ""
-        return f"{self.at}: {of}{self.message}"
+        at = f"{self.at}: " if self.at.file else ""
+        return f"{at}{of}{self.message}"
 
 
 class DefinitionError(SettingsError):
