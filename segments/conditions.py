@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from lakehouse.errors import suggest
+from lakehouse.errors import SettingsError, suggest
 from segments.catalogue import Feature
 from segments.events import EVENTS
 from segments.logic import Logic
@@ -31,6 +31,7 @@ from segments.rules import (
     Rule,
     SequenceCondition,
     Window,
+    in_utc,
 )
 
 MAX_NUMBER: Final = 10**15
@@ -464,7 +465,10 @@ def _as_instant(value: Any) -> datetime | None:
         except ValueError:
             return None
     if isinstance(value, datetime):
-        value = (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+        try:
+            value = in_utc(value)
+        except SettingsError:
+            return None
     elif isinstance(value, date):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     else:

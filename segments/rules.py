@@ -10,6 +10,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
+from lakehouse.errors import SettingsError
+
 Scalar = str | int | float | bool | date | datetime | Decimal
 Value = Scalar | tuple[Scalar, ...] | None
 Aggregate = Literal["count", "sum", "avg", "min", "max", "distinct"]
@@ -300,6 +302,18 @@ def joined(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
+def in_utc(value: datetime) -> datetime:
+    """Returns a time in UTC, which one without a zone is in already.
+
+    Raises:
+        SettingsError: In UTC it is before the first year of the calendar, or after the last.
+    """
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise SettingsError(f"{value.isoformat()} is beyond the ends of the calendar in UTC") from None
+
+
 def _as_read(value: Any) -> Any:
     """A value as it comes back from a file or row, so that it is equal and has one version however it was given."""
     match value:
@@ -310,7 +324,7 @@ def _as_read(value: Any) -> Any:
         case Decimal():
             return float(value)
         case datetime():
-            return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+            return in_utc(value)
         case _ if hasattr(value, "item"):  # a number of numpy or pandas, which neither YAML nor JSON can write
             return value.item()
         case _:

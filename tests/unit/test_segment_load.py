@@ -12,6 +12,7 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lakehouse.errors import SettingsError
 from segments.conditions import FIRST_DAY
 from segments.language import All, AnyOf, Condition, Not, Rule, Segment, all_of, conditions_of, event, feature
 from segments.load import MAX_BYTES, DefinitionError, load_segments, parse_rule, parse_segments
@@ -161,6 +162,8 @@ rule:
         ("{feature: lifecycle_stage, op: equals, value: 3}", "put quotes around it"),
         ("{feature: first_purchase_on, op: at_least, value: 2017-02-30}", "cannot be read as a value"),
         ("{feature: first_purchase_on, op: at_least, value: soon}", "a date such as 2017-12-31"),
+        ("{feature: last_seen_at, op: after, value: 9999-12-31T23:59:59-14:00}", "a date or UTC time such as"),
+        ("{feature: last_seen_at, op: before, value: '0001-01-01T00:00:00+14:00'}", "a date or UTC time such as"),
         ("{feature: first_purchase_on, op: within_last_days, value: -1}", "a whole number from 0 to 36,500"),
         ("{feature: first_purchase_on, op: within_last_days, value: 1.5}", "a whole number from 0 to 36,500"),
         ("{op: at_least, value: 3}", "needs 'feature'"),
@@ -316,6 +319,8 @@ def test_values_in_python_are_those_read_back() -> None:
     assert (read, read.version) == (segment, segment.version)
     with pytest.raises(UnicodeError):
         feature("favourite_store_id").equals("\ud83d")
+    with pytest.raises(SettingsError, match=r"9999-12-31T23:59:59-14:00 is beyond the ends of the calendar in UTC"):
+        feature("last_seen_at").after(datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(-timedelta(hours=14))))
 
 
 @pytest.mark.parametrize(("written", "number"), [("010", "8"), ("1:30", "90"), ("1_000", "1000"), ("0x1F", "31")])
