@@ -31,6 +31,7 @@ from segments.inspect import answer_customers, preview_segment
 from segments.language import Segment, ask_for
 from segments.lists import read_lists
 from segments.load import DefinitionError, as_read, load_segments, parse_segments, segment_of_row
+from segments.nodes import has_controls, short
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
 from segments.rules import InSegment, segments_in
@@ -374,9 +375,11 @@ def pin(
         What was written; no row where there was no pin to take away.
 
     Raises:
-        SettingsError: The website does not know the customer.
+        SettingsError: The website does not know the customer, or the note is not one line of plain text.
     """
     _of_customers(segment)
+    if note is not None and has_controls(note):
+        raise SettingsError(f"The note '{short(note)}' has a line break or another control character; leave it out.")
     table = "gold.customer_segment_pin"
     is_customer = (F.col("website_id") == F.lit(website_id)) & (F.col("customer_id") == F.lit(customer_id))
     known = job.lake.read("gold.customer_evaluation").where(is_customer).select("customer_key")

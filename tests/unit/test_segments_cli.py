@@ -7,7 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from jobs.segments import pin
+from lakehouse.errors import SettingsError
 from lakehouse.settings import Settings
+from segments.language import Segment, feature
 
 QUESTIONS = ("list", "preview", "explain", "diff", "overlap", "history", "flows", "pin", "unpin", "events", "reconcile")
 
@@ -73,3 +76,11 @@ def test_a_difference_is_of_the_segment_that_the_file_defines(tmp_path: Path, mo
     asked = CliRunner().invoke(app, ["segments", "diff", "champions", "--file", str(file)], env={"COLUMNS": "400"})
     assert asked.exit_code == 2
     assert "x.yml defines 'foo', not 'champions'" in asked.output
+
+
+@pytest.mark.parametrize("note", ["\x1b[31mred", "two\nlines", "one\u2028two"])
+def test_a_note_that_a_terminal_would_act_on_is_refused(note: str) -> None:
+    segment = Segment("often", "Often", feature("frequency").at_least(5))
+    with pytest.raises(SettingsError, match=r"The note '.*' has a line break or another control character") as raised:
+        pin(SimpleNamespace(), segment, "1", "shop", is_in=True, note=note)  # type: ignore[arg-type]
+    assert str(raised.value).isprintable()
