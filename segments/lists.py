@@ -23,14 +23,23 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 def read_lists(folder: Path, complain: Callable[[str, Place], None]) -> Mapping[str, frozenset[str]]:
     """Returns the customer numbers of every `*.csv` of a folder by file name without ending; absent folders have none.
 
+    The ending may be in capitals.
+
     Args:
         folder: Usually `conf/segments/lists`.
         complain: Told of everything wrong, with its place; a list that is wrong is still named, and empty.
     """
     lists: dict[str, frozenset[str]] = {}
-    for path in sorted(folder.glob("*.csv")):
+    for path in files_of(folder, ".csv"):
+        if path.stem in lists:
+            complain("there is a list of this name already", Place(f"lists/{path.name}", 1, 1))
         lists[path.stem] = _read(path, lambda m, line, file=path.name: complain(m, Place(f"lists/{file}", line, 1)))  # type: ignore[misc]
     return lists
+
+
+def files_of(folder: Path, *endings: str) -> list[Path]:
+    """Returns what a folder holds with one of some endings, in capitals or not, in order; absent folders hold none."""
+    return sorted(p for p in folder.glob("*") if p.name.lower().endswith(endings))
 
 
 def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:

@@ -16,7 +16,7 @@ from lakehouse.errors import suggest
 from segments.catalogue import GUEST_TABLES, Feature, declared_features
 from segments.conditions import ConditionReader
 from segments.language import Segment
-from segments.lists import read_lists
+from segments.lists import files_of, read_lists
 from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, short
 from segments.references import circles
 from segments.rules import InList, InSegment, Place, Rule, leaves_of, segments_in
@@ -46,7 +46,7 @@ def load_segments(
     """Returns every segment of the `*.yml` and `*.yaml` files of a folder, ordered by priority and id.
 
     A file holds one segment, or several under `segments`. An absent folder holds none. Static lists are the `*.csv`
-    files of its folder `lists`.
+    files of its folder `lists`. The endings may be in capitals.
 
     Args:
         folder: Usually `conf/segments`.
@@ -59,7 +59,7 @@ def load_segments(
     known = declared_features() if features is None else features
     reader = _Reader(features=known, websites=websites)
     reader.lists = read_lists(folder / "lists", reader.complain)
-    for path in sorted([*folder.glob("*.yml"), *folder.glob("*.yaml")]):
+    for path in files_of(folder, ".yml", ".yaml"):
         try:
             size = path.stat().st_size
             content = path.read_bytes() if size <= MAX_BYTES else b""

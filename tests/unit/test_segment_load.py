@@ -409,6 +409,25 @@ def test_a_website_in_capitals_or_with_blanks_is_misspelt(written: str) -> None:
     assert parse_segments(CHAMPIONS.replace("completejourney", "Other Shop"), FEATURES, websites=["Other Shop"])
 
 
+def test_endings_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "vip.CSV").write_text("customer_id\n1\n")
+    (tmp_path / "A.YML").write_text("segment_id: a\nname: A\nrule: {in_list: vip}\n")
+    (tmp_path / "b.Yaml").write_text("segment_id: b\nname: B\nrule: {not_in_list: vip}\n")
+    (tmp_path / "notes.txt").write_text("no segment")
+    assert [s.segment_id for s in load_segments(tmp_path, FEATURES)] == ["a", "b"]
+
+
+def test_two_lists_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    for name in ("vip.CSV", "vip.csv"):
+        (tmp_path / "lists" / name).write_text("customer_id\n1\n")
+    if len(list((tmp_path / "lists").iterdir())) < 2:
+        pytest.skip("this file system takes both for one file")
+    with pytest.raises(DefinitionError, match=r"lists/vip.csv, line 1, column 1: there is a list of this name already"):
+        load_segments(tmp_path, FEATURES)
+
+
 def test_an_absent_folder_has_no_segments(tmp_path: Path) -> None:
     assert load_segments(tmp_path / "none", FEATURES) == ()
 
