@@ -379,7 +379,9 @@ def pin(
     """
     _of_customers(segment)
     if note is not None and has_controls(note):
-        raise SettingsError(f"The note '{short(note)}' has a line break or another control character; leave it out.")
+        raise SettingsError(
+            f"The note '{short(note)}' has a line break or another control or invisible character; leave it out."
+        )
     table = "gold.customer_segment_pin"
     is_customer = (F.col("website_id") == F.lit(website_id)) & (F.col("customer_id") == F.lit(customer_id))
     known = job.lake.read("gold.customer_evaluation").where(is_customer).select("customer_key")

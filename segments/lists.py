@@ -79,7 +79,7 @@ def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
     for line, row in rows[1:]:
         value = row[at].strip() if len(row) > at else ""
         if has_controls(value):
-            complain(f"a '{_COLUMN}' with a control character, '{short(value)}'", line)
+            complain(f"a '{_COLUMN}' with a control or invisible character, '{short(value)}'", line)
         elif value:
             found.add(value)
         elif any(row):

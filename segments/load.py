@@ -17,7 +17,7 @@ from segments.catalogue import GUEST_TABLES, Feature, declared_features
 from segments.conditions import ConditionReader
 from segments.language import Segment
 from segments.lists import files_of, read_lists
-from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, short
+from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, as_seen, short
 from segments.references import circles
 from segments.rules import InList, InSegment, Place, Rule, leaves_of, segments_in
 
@@ -193,15 +193,20 @@ class _Reader(ConditionReader):
                 self.complain(f"is defined twice, first at {by_id[segment.segment_id]}", at)
             by_id.setdefault(segment.segment_id, at)
         others = tuple(o for o in others if o.segment_id not in by_id)
-        for i, (segment, at) in enumerate(self.segments):
+        named: dict[str, list[Segment]] = {}
+        for other in others:
+            named.setdefault(as_seen(other.name), []).append(other)
+        for segment, at in self.segments:
             self.segment_id = segment.segment_id
-            for other in (*(s for s, _ in self.segments[:i]), *others):
-                if other.segment_id != segment.segment_id and _share_a_name(segment, other):
+            alike = named.setdefault(as_seen(segment.name), [])
+            for other in alike:
+                if other.segment_id != segment.segment_id and _share_a_website(segment, other):
                     self.complain(
                         f"has the name '{short(segment.name)}' of segment \"{other.segment_id}\"; "
                         "names are unique per website",
                         at,
                     )
+            alike.append(segment)
         self._references(others)
         if self.problems:
             raise DefinitionError(self.problems)
@@ -328,6 +333,6 @@ def _spelt(website: str) -> str:
     return re.sub(r"[\s_-]+", "_", website.strip().lower())
 
 
-def _share_a_name(one: Segment, other: Segment) -> bool:
+def _share_a_website(one: Segment, other: Segment) -> bool:
     everywhere = not one.website_ids or not other.website_ids
-    return one.name == other.name and (everywhere or bool(set(one.website_ids) & set(other.website_ids)))
+    return everywhere or bool(set(one.website_ids) & set(other.website_ids))

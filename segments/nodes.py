@@ -240,7 +240,7 @@ class NodeReader:
             return None
         value = self.plain(node)
         # Blanks are no name: the segment would stand in lists and reports as an empty cell.
-        if isinstance(value, str) and minimum <= len(value.strip()) and len(value) <= maximum and "\x00" not in value:
+        if isinstance(value, str) and minimum <= len(as_seen(value)) and len(value) <= maximum and "\x00" not in value:
             return value
         if value is not BROKEN:
             self.complain(f"text of {minimum} to {maximum} characters is needed here, not {describe(value)}", node)
@@ -250,7 +250,10 @@ class NodeReader:
         """Returns a text field of one line without control characters, None when absent or wrong."""
         value = self.text(node, minimum, maximum)
         if value is not None and node is not None and has_controls(value):
-            self.complain(f"'{short(value)}' has a line break or another control character, which a name may not", node)
+            self.complain(
+                f"'{short(value)}' has a line break or another control or invisible character, which a name may not",
+                node,
+            )
             return None
         return value
 
@@ -329,9 +332,23 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__} {short(str(value))}"
 
 
+_JOINERS: Final = "\u200c\u200d"
+"""Between letters of some scripts, and within emoji, they decide what is seen."""
+
+_BLANKS: Final = "\u115f\u1160\u2800"
+"""Letters and a symbol that are seen as nothing."""
+
+
 def has_controls(text: str) -> bool:
-    """Whether text holds a control character or a line break, which a terminal would act on."""
-    return any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in text)
+    """Whether text holds a control character or a line break, which a terminal would act on, or an invisible one."""
+    return any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") and c not in _JOINERS for c in text)
+
+
+def as_seen(text: str) -> str:
+    """Returns text without what cannot be told by looking: how it is composed, its capitals, blanks around and runs."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    seen = (" " if c in _BLANKS else c for c in folded if unicodedata.category(c) != "Cf")
+    return " ".join("".join(seen).split())
 
 
 def short(text: str) -> str:

@@ -432,7 +432,7 @@ def test_lists_are_read_from_their_files_and_decide_the_version(tmp_path: Path) 
         load_segments(tmp_path, FEATURES)
     assert [(str(p.at), p.message) for p in raised.value.problems] == [
         ("lists/vip.csv, line 4, column 1", "a row without a 'customer_id'"),
-        ("lists/vip.csv, line 5, column 1", "a 'customer_id' with a control character, '2\\x003'"),
+        ("lists/vip.csv, line 5, column 1", "a 'customer_id' with a control or invisible character, '2\\x003'"),
     ]
     file.write_text("customer_id,customer_id\n1,2\n")
     with pytest.raises(DefinitionError, match="has the column 'customer_id' more than once"):

@@ -389,6 +389,46 @@ def test_names_are_unique_per_website_and_ids_everywhere(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Caf\u00e9", "Cafe\u0301"),
+        ("Gold", "Gold "),
+        ("Gold", "gold"),
+        ("Gold Club", "Gold\u00a0 Club"),
+        ("Gold", "\uff27old"),
+        ("Gold", "Go\u200dld"),
+    ],
+)
+def test_names_that_look_equal_are_one(one: str, other: str) -> None:
+    text = "{{segment_id: {}, name: {}, rule: {{feature: frequency, op: at_least, value: 2}}}}"
+    known = parse_segments(text.format("one", json.dumps(one)), FEATURES)
+    with pytest.raises(DefinitionError, match='of segment "one"; names are unique per website'):
+        parse_segments(text.format("two", json.dumps(other)), FEATURES, others=known)
+
+
+@pytest.mark.parametrize("name", ["\u200b", "\u200d", "\u2800", "\u3164 ", "Go\u202eld", "Go\u200bld", "\ufeffGold"])
+def test_a_name_is_seen_as_it_is(name: str) -> None:
+    text = json.dumps({"segment_id": "s", "name": name, "rule": {"feature": "frequency", "op": "at_least", "value": 2}})
+    (found,) = problems(text)
+    assert "text of 1 to 255 characters" in found or "control or invisible character" in found
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "Family 👨\u200d👩\u200d👧", "☕"]
+)
+def test_joiners_within_a_name_are_part_of_it(name: str) -> None:
+    assert (
+        parse_segments(
+            json.dumps(
+                {"segment_id": "s", "name": name, "rule": {"feature": "frequency", "op": "at_least", "value": 2}}
+            ),
+            FEATURES,
+        )[0].name
+        == name
+    )
+
+
 def test_a_misspelt_website_is_refused_and_one_that_is_not_here_is_not(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text(CHAMPIONS.replace("[completejourney]", "[elsewhere, complete_journy]"))
     assert load_segments(tmp_path, FEATURES)

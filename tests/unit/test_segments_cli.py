@@ -78,9 +78,9 @@ def test_a_difference_is_of_the_segment_that_the_file_defines(tmp_path: Path, mo
     assert "x.yml defines 'foo', not 'champions'" in asked.output
 
 
-@pytest.mark.parametrize("note", ["\x1b[31mred", "two\nlines", "one\u2028two"])
+@pytest.mark.parametrize("note", ["\x1b[31mred", "two\nlines", "one\u2028two", "back\u202ewards"])
 def test_a_note_that_a_terminal_would_act_on_is_refused(note: str) -> None:
     segment = Segment("often", "Often", feature("frequency").at_least(5))
-    with pytest.raises(SettingsError, match=r"The note '.*' has a line break or another control character") as raised:
+    with pytest.raises(SettingsError, match=r"The note '.*' has a line break or another control or") as raised:
         pin(SimpleNamespace(), segment, "1", "shop", is_in=True, note=note)  # type: ignore[arg-type]
     assert str(raised.value).isprintable()
