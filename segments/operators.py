@@ -119,7 +119,10 @@ def _between(feature: Column, value: Any, *_: Any) -> Column:
 
 
 def _contains(feature: Column, value: Any, family: Family, _: date) -> Column:
-    return F.array_contains(feature, F.lit(value)) if family is Family.LIST else F.contains(feature, F.lit(value))
+    if family is not Family.LIST:
+        return F.contains(feature, F.lit(value))
+    # Spark does not know whether a null within the list is the value; the list is known, and does not have it.
+    return F.when(feature.isNotNull(), F.coalesce(F.array_contains(feature, F.lit(value)), F.lit(False)))
 
 
 def _starts_with(feature: Column, value: Any, *_: Any) -> Column:

@@ -224,6 +224,16 @@ def test_unknown_spreads_through_all_any_and_not(spark: SparkSession) -> None:
     assert list(row) == [truth for _, truth in cases]
 
 
+def test_a_list_with_a_null_does_not_have_another_value(spark: SparkSession) -> None:
+    lists: list[list[str | None] | None] = [["WINE", None], ["BREAD", None], [None], [], None]
+    rule = feature("categories").contains("WINE")
+    frame = customers(spark, *[{"categories": held} for held in lists]).orderBy("customer_key")
+
+    assert [r[0] for r in frame.select(Compiler(FEATURES, AS_OF).rule(rule)).collect()] == [True, *[False] * 3, None]
+    told = [explain(rule, Observed(AS_OF, FEATURES, {"categories": held})).truth for held in lists]
+    assert told == [True, *[False] * 3, None]
+
+
 def test_empty_text_and_empty_lists_are_empty(spark: SparkSession) -> None:
     frame = customers(
         spark, {"favourite_store_id": "", "categories": []}, {"favourite_store_id": " ", "categories": [None]}
