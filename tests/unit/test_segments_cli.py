@@ -75,7 +75,7 @@ def test_a_difference_is_of_the_segment_that_the_file_defines(tmp_path: Path, mo
     )
     asked = CliRunner().invoke(app, ["segments", "diff", "champions", "--file", str(file)], env={"COLUMNS": "400"})
     assert asked.exit_code == 2
-    assert "x.yml defines 'foo', not 'champions'" in asked.output
+    assert "x.yml defines 'foo', not 'champions'" in " ".join(asked.output.split())
 
 
 @pytest.mark.parametrize("note", ["\x1b[31mred", "two\nlines", "one\u2028two", "back\u202ewards"])
