@@ -91,31 +91,6 @@ def test_every_problem_of_every_file_is_reported_with_a_suggestion(tmp_path: Pat
         assert wanted in said
 
 
-def test_feeds_of_one_retailer_tell_lines_apart_in_one_way(tmp_path: Path) -> None:
-    text = """
-        description: Two tills.
-        merchant: {id: shop, name: Shop, country: GB}
-        currency: GBP
-        feeds:
-          - name: till
-            subject: transactions
-            location: x
-            format: csv
-            columns: &columns {receipt: {to: basket_id}, n: {to: line_id}, sku: {to: product_id}}
-            key: [basket_id, line_id]
-          - name: web
-            subject: transactions
-            location: x
-            format: csv
-            columns: *columns
-            key: [basket_id, product_id, line_id]
-            RULES
-    """
-    load_sources(write(tmp_path / "prefixed", a=text.replace("RULES", "transactions: {basket_prefix: W}")))
-    with pytest.raises(SourceError, match="feed 'web': key: lines of 'shop' are told apart with product_id here"):
-        load_sources(write(tmp_path / "mixed", a=text.replace("RULES", "")))
-
-
 @pytest.mark.parametrize("name", ["**.csv", "x" * 300 + ".csv"])
 def test_a_location_that_cannot_be_looked_through_keeps_no_other_feed_out(tmp_path: Path, name: str) -> None:
     location = f"{tmp_path}/{name}"
@@ -287,6 +262,15 @@ def sales(key: str = "", line: str = "line_id", rules: str = "", zone: str = "UT
 @pytest.mark.parametrize("key", ["", "basket_id, line_id", "basket_id, product_id, line_id"])
 def test_keys_that_tell_lines_apart_are_taken(tmp_path: Path, key: str) -> None:
     load_sources(write(tmp_path, shop=sales(key)), {})
+
+
+def test_feeds_of_one_retailer_tell_lines_apart_in_one_way(tmp_path: Path) -> None:
+    with_product = "basket_id, product_id, line_id"
+    till, web = sales("basket_id, line_id"), sales(with_product)
+    prefixed = sales(with_product, rules="basket_prefix: W")
+    load_sources(write(tmp_path / "prefixed", till=till, web=prefixed), {})
+    with pytest.raises(SourceError, match="feed 'sales': key: lines of 'shop' are told apart with product_id here"):
+        load_sources(write(tmp_path / "mixed", till=till, web=web), {})
 
 
 @pytest.mark.parametrize(
