@@ -22,6 +22,7 @@ class FactTransactions:
     merchant_id = text("Retailer.", references="gold.dim_merchant.merchant_id")
     account_id = text(
         "Loyalty account the line was booked on; one guest account per merchant.",
+        pii=Pii.IDENTIFIER,
         references="gold.dim_account.account_id",
     )
     customer_key = bigint(

@@ -239,7 +239,7 @@ class CustomerSegmentEvent:
     website_id = text("Retailer.")
     customer_key = bigint("xxhash64(merchant_id, customer_id); null for a guest.", optional=True)
     customer_id = text("Customer number; null for a guest.", optional=True, pii=Pii.IDENTIFIER)
-    visitor_id = text("Visitor, for guests; null for a customer.", optional=True)
+    visitor_id = text("Visitor, for guests; null for a customer.", optional=True, pii=Pii.IDENTIFIER)
     event_type = text("What happened.", values=("segment_entered", "segment_exited"))
     event_data = text("JSON: definition version, reason, run.")
     occurred_on = day("`as_of` the entry or exit was found with.")
@@ -292,7 +292,10 @@ class CustomerSegmentSize:
 )
 class GuestVisit:
     merchant_id = text("Retailer.")
-    visitor_id = text("SHA-256 of merchant and basket, hex: a sale without a customer names no one, and joins nothing.")
+    visitor_id = text(
+        "SHA-256 of merchant and basket, hex: a sale without a customer names no one, and joins nothing.",
+        pii=Pii.IDENTIFIER,
+    )
     basket_id = text("The sale: receipt or invoice number.")
     bought_at = instant("First line of the sale, UTC.")
     bought_on = feature("date", "Day of the sale.", family="guests", unit="business day", optional=False)
@@ -319,7 +322,7 @@ class GuestVisit:
 )
 class Visitor:
     merchant_id = text("Retailer.")
-    visitor_id = text("SHA-256 of merchant and delivered visitor number, hex.")
+    visitor_id = text("SHA-256 of merchant and delivered visitor number, hex.", pii=Pii.IDENTIFIER)
     first_visit_at = instant("First event, UTC.")
     last_visit_at = instant("Last event, UTC.")
     first_visit_on = feature(
@@ -364,7 +367,7 @@ _GUESTS: dict[str, Any] = {
     **_GUESTS,
 )
 class CustomerSegmentGuest:
-    visitor_id = text("Guest; see gold.visitor and gold.guest_visit.")
+    visitor_id = text("Guest; see gold.visitor and gold.guest_visit.", pii=Pii.IDENTIFIER)
     segment_id = text("Segment.", references="gold.customer_segment.segment_id")
     website_id = text("Retailer.")
     email = text("Address, when the visitor left one.", optional=True, pii=Pii.CONTACT)
@@ -390,7 +393,7 @@ class CustomerSegmentGuest:
 class CustomerSegmentGuestHistory:
     segment_id = text("Segment.")
     website_id = text("Retailer.")
-    visitor_id = text("Guest.")
+    visitor_id = text("Guest.", pii=Pii.IDENTIFIER)
     customer_key = bigint(
         "Whom a login showed the visitor to be, also for stays before it; null so far.", optional=True
     )
@@ -426,7 +429,7 @@ class CustomerSegmentPromotion:
     website_id = text("Retailer.")
     customer_key = bigint("xxhash64(merchant_id, customer_id).")
     customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
-    visitor_id = text("Visitor who logged in.")
+    visitor_id = text("Visitor who logged in.", pii=Pii.IDENTIFIER)
     version = text("Content hash of the definition.")
     visitor_since = day("Since when the visitor was in before the login; null when they were not.", optional=True)
 

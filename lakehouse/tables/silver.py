@@ -265,7 +265,7 @@ VISITOR_EVENTS = ("visit", "page_view", "cart_add", "checkout", "login")
 )
 class VisitorEvent:
     merchant_id = text("Retailer.")
-    visitor_id = text("SHA-256 of merchant and delivered visitor number, hex.")
+    visitor_id = text("SHA-256 of merchant and delivered visitor number, hex.", pii=Pii.IDENTIFIER)
     event_id = text("Number of the event, unique for the visitor.")
     event_type = text("What happened; a visit is the start of one.", values=VISITOR_EVENTS)
     happened_at = instant("When, UTC.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lakehouse import declare
-from lakehouse.columns import text
+from lakehouse.columns import Pii, text
 from lakehouse.declare import Changes, Merge, Scd2, table, table_of, tables
 from lakehouse.errors import DeclarationError
 from lakehouse.steps import plan_steps
@@ -72,3 +72,13 @@ def test_steps_come_after_what_they_read() -> None:
         own = {o.name for o in step.outputs}
         assert {str(r) for r in step.reads} & made <= done | own
         done |= own
+
+
+def test_columns_of_one_name_say_the_same_of_a_person_wherever_they_are() -> None:
+    classes: dict[str, set[Pii | None]] = {}
+    for t in tables().values():
+        for c in t.columns:
+            # What a delivered row holds besides is as personal as its subject.
+            if t.schema != "bronze" or c not in ("payload", "extra"):
+                classes.setdefault(str(c), set()).add(c.spec.pii)
+    assert {name: found for name, found in classes.items() if len(found) > 1} == {}
