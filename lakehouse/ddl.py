@@ -28,7 +28,9 @@ def quote(name: str) -> str:
 
 def literal(value: str) -> str:
     """Quote one string for Spark SQL, whatever it holds."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # Spark puts the value of a variable for ${name}, in literals too.
+    return "'" + escaped.replace("${", "$\\{") + "'"
 
 
 def data_type(column: Column) -> DataType:
@@ -59,8 +61,7 @@ def properties(table: Table, *, deletion_vectors: bool = False) -> dict[str, str
     found = {f"delta.constraints.{name}": check for name, check in sorted(table.all_checks.items())}
     found[_VECTORS] = str(deletion_vectors).lower()
     found["delta.dataSkippingStatsColumns"] = ",".join(_stats_columns(table))
-    if table.change_feed:
-        found["delta.enableChangeDataFeed"] = "true"
+    found["delta.enableChangeDataFeed"] = str(table.change_feed).lower()
     found[FINGERPRINT] = fingerprint(table)
     found[KEY] = ",".join(table.key)
     return found
@@ -141,6 +142,7 @@ def plan_migration(
     existing_properties: Mapping[str, str],
     existing_clustering: tuple[str, ...] = (),
     existing_partitions: tuple[str, ...] = (),
+    existing_comment: str | None = None,
     *,
     deletion_vectors: bool = False,
     key_holds: bool = True,
@@ -148,8 +150,8 @@ def plan_migration(
     """Compare a declaration with the stored table and say how to get there.
 
     Additive changes are applied: new optional columns, wider types, comments, null allowed where it was not,
-    constraints, properties, clustering, and another key that tells the stored rows apart (`key_holds`). What would
-    lose or reinterpret data is refused with the reason.
+    constraints that stored rows keep (the caller has seen to `new_checks`), properties, clustering, and another key
+    that tells the stored rows apart (`key_holds`). What would lose or reinterpret data is refused with the reason.
     """
     add: list[str] = []
     refused: list[str] = []
@@ -187,6 +189,8 @@ def plan_migration(
     if not key_holds:
         refused.append(f"rows in the table share, or lack, the new key ({', '.join(table.key)})")
     add += _constraint_changes(table, name, existing_properties)
+    if existing_comment != table.comment:
+        add.append(f"COMMENT ON TABLE {name} IS {literal(table.comment)}")
     partitions = partition_columns(table)
     if existing_partitions != partitions:
         refused.append(
@@ -207,16 +211,24 @@ def plan_migration(
     return Migration(tuple(add), tuple(refused))
 
 
+def new_checks(table: Table, existing_properties: Mapping[str, str]) -> dict[str, str]:
+    """CHECK constraints that a stored table lacks or has with another predicate, by name."""
+    stored = _stored_checks(existing_properties)
+    return {k.lower(): v for k, v in table.all_checks.items() if stored.get(k.lower()) != v}
+
+
 def _constraint_changes(table: Table, name: str, existing_properties: Mapping[str, str]) -> list[str]:
-    prefix = "delta.constraints."
-    stored = {k[len(prefix) :]: v for k, v in existing_properties.items() if k.startswith(prefix)}
-    wanted = {k.lower(): v for k, v in table.all_checks.items()}
-    changed = [k for k, v in wanted.items() if stored.get(k) not in (None, v)]
-    drop = [k for k in stored if k not in wanted] + changed
-    put = [k for k in wanted if k not in stored] + changed
+    put = new_checks(table, existing_properties)
+    kept = {k.lower() for k in table.all_checks} - put.keys()
+    drop = [k for k in _stored_checks(existing_properties) if k not in kept]
     return [f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {quote(k)}" for k in drop] + [
-        f"ALTER TABLE {name} ADD CONSTRAINT {quote(k)} CHECK ({wanted[k]})" for k in put
+        f"ALTER TABLE {name} ADD CONSTRAINT {quote(k)} CHECK ({predicate})" for k, predicate in put.items()
     ]
+
+
+def _stored_checks(existing_properties: Mapping[str, str]) -> dict[str, str]:
+    prefix = "delta.constraints."
+    return {k.removeprefix(prefix): v for k, v in existing_properties.items() if k.startswith(prefix)}
 
 
 def _stats_columns(table: Table) -> tuple[str, ...]:

@@ -334,7 +334,7 @@ class Lake:
         noted = {} if self.settings.catalog else table_properties(self.path(t))
         if ddl.is_as_declared(t, noted, deletion_vectors=vectors):
             return
-        asked = ("properties", "clusteringColumns", "partitionColumns")
+        asked = ("properties", "clusteringColumns", "partitionColumns", "description")
         detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select(*asked).collect()[0]
         stored = dict(detail["properties"] or {})
         if ddl.is_as_declared(t, stored, deletion_vectors=vectors):
@@ -346,10 +346,12 @@ class Lake:
             stored,
             tuple(detail["clusteringColumns"] or ()),
             tuple(detail["partitionColumns"] or ()),
+            detail["description"],
             deletion_vectors=vectors,
             key_holds=not ddl.is_key_changed(t, stored) or self._key_holds(t),
         )
         plan.require(t.name)
+        ddl.Migration((), self._broken(t, ddl.new_checks(t, stored))).require(t.name)
         for statement in plan.statements:
             self.spark.sql(statement)
 
@@ -360,6 +362,18 @@ class Lake:
         lacks = reduce(lambda a, b: a | b, [F.col(k).isNull() for k in t.key])
         rows = self.read(t).groupBy(*t.key).agg(F.count(F.lit(1)).alias("rows"))
         return rows.where(lacks | (F.col("rows") > 1)).limit(1).isEmpty()
+
+    def _broken(self, t: Table, checks: Mapping[str, str]) -> tuple[str, ...]:
+        """What stored rows say against checks that are new to them; one that is null is broken, as Delta has it."""
+        if not checks:
+            return ()
+        counts = [F.count_if(~F.coalesce(F.expr(p), F.lit(False))).alias(name) for name, p in checks.items()]
+        found = self.read(t).agg(*counts).collect()[0]
+        return tuple(
+            f"the check '{name}' ({predicate}) is broken by {found[name]:,} row(s) in the table"
+            for name, predicate in checks.items()
+            if found[name]
+        )
 
     # Writing ---------------------------------------------------------------------------------------------------
 

@@ -192,6 +192,35 @@ def test_additive_changes_of_a_declaration_are_applied_and_others_refused_with_t
         reopened().ensure(narrower)
 
 
+def test_a_check_that_stored_rows_break_is_refused_with_their_number_before_anything_is_changed(lake: Lake) -> None:
+    declared = table_of(CONSENT)
+    lake.write(declared, rows(lake.spark, CONSENT, [consent("1", True), consent("2", True), consent("3", False)]))
+    before = lake.version(CONSENT)
+    more = (*declared.columns, Column("proof", Spec("string", "Where it was given.", True, check="proof <> ''")))
+    stricter = replace(declared, columns=more, checks={"withdrawn": "NOT is_granted", "known": "customer_id > '0'"})
+    with pytest.raises(MigrationRefused, match=r"check 'withdrawn' \(.*NOT is_granted.*\) is broken by 2 row"):
+        Lake(lake.spark, lake.settings).ensure(stricter)
+    assert lake.version(CONSENT) == before
+    lake.delete(CONSENT, "is_granted")
+    Lake(lake.spark, lake.settings).ensure(stricter)
+    with pytest.raises(Exception, match="withdrawn"):
+        lake.write(stricter, rows(lake.spark, stricter, [consent("4", True)]))
+
+
+def test_another_comment_or_change_feed_reaches_a_table_that_exists(lake: Lake) -> None:
+    declared = table_of(CONSENT)
+    said = "It's \\ `one` row; -- \n/* \" ${spark.app.name} ${none} end\\"
+    columns = tuple(Column(str(c), replace(c.spec, comment=said)) for c in declared.columns)
+    other = replace(declared, comment=said, columns=columns, change_feed=not declared.change_feed)
+    for t in (declared, other, declared):
+        Lake(lake.spark, lake.settings).ensure(t)
+        detail = lake.spark.sql(f"DESCRIBE DETAIL {lake.name(t)}").collect()[0]
+        assert detail["description"] == t.comment
+        assert detail["properties"]["delta.enableChangeDataFeed"] == str(t.change_feed).lower()
+        stored_columns = lake.spark.read.format("delta").load(str(lake.path(t))).schema
+        assert [f.metadata["comment"] for f in stored_columns] == [c.spec.comment for c in t.columns]
+
+
 def test_a_table_that_has_the_rows_already_is_not_replaced(lake: Lake) -> None:
     which = "gold.dim_channel"
 
