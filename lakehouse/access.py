@@ -124,8 +124,8 @@ def load_access(conf_dir: Path) -> Access:
     """Read `bundle/access.yml`.
 
     Raises:
-        SettingsError: listing every problem: unknown keys or schemas, owners and classes without a rule, and grants on
-            what is the pipeline's alone.
+        SettingsError: listing every problem: unknown keys, schemas or columns, owners and classes without a rule, and
+            grants on what is the pipeline's alone.
     """
     path = conf_dir / "bundle" / "access.yml"
     try:
@@ -138,6 +138,11 @@ def load_access(conf_dir: Path) -> Access:
     problems += [f"pii class '{p.value}' has no rule" for p in Pii if p not in access.pii]
     used = [s for g in access.grants if g.schemas != "*" for s in g.schemas] + [v.schema_name for v in access.volumes]
     problems += [f"there is no schema '{s}'.{suggest(s, SCHEMAS)}" for s in dict.fromkeys(used) if s not in SCHEMAS]
+    columns = {c for t in tables().values() for c in t.column_names}
+    # No row would be kept from anyone by a column that is nowhere.
+    problems += [
+        f"rows: no table has a column '{c}'.{suggest(c, columns)}" for c in access.rows.columns if c not in columns
+    ]
     if ASIDE in used:
         problems.append(f"schema '{ASIDE}' is for the pipeline alone: what is in it has no masks")
     if problems:

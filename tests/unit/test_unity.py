@@ -147,6 +147,7 @@ def test_one_table_brings_its_schema_and_functions_but_no_grants() -> None:
 def test_access_names_every_problem_at_once(tmp_path: Path) -> None:
     content = yaml.safe_load((CONF / "bundle" / "access.yml").read_text(encoding="utf-8"))
     del content["owners"]["finance"], content["pii"]["quasi"]
+    content["rows"]["columns"] = ["merchnt_id", "website_id"]
     content["grants"].append({"group": "g", "schemas": ["glod", "aside"], "privileges": ["SELECT"]})
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "access.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -157,5 +158,6 @@ def test_access_names_every_problem_at_once(tmp_path: Path) -> None:
         "pii class 'quasi' has no rule",
         "'glod'. Did you mean 'gold'?",
         "schema 'aside' is for the pipeline alone",
+        "rows: no table has a column 'merchnt_id'. Did you mean 'merchant_id'?",
     ):
         assert part in str(raised.value)
