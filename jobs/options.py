@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lakehouse.errors import SegmentationError
-from lakehouse.logs import get_logger
+from lakehouse.logs import configure_logs, get_logger
 
 console = Console(stderr=False)
 errors = Console(stderr=True)
@@ -50,6 +50,7 @@ def job_of(
     from jobs.progress import Progress
 
     try:
+        configure_logs(verbose=verbose)  # the settings say where the file is, and may be wrong
         variables = dict(_pair(v) for v in var or [])
         job = Job.start(
             target,

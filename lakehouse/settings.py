@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.session import SparkSettings
-from lakehouse.yaml_file import parse_yaml, read_yaml
+from lakehouse.yaml_file import parse_value, read_yaml
 
 Target = str
+
+_PREFIX = "SEGMENTATION_"
+_NO_SETTINGS = ("CONF_DIR", "DEBUG", "JARS", "KILL_SEED", "KILLS", "SHARED_DATA")
+"""What else is read from the environment under the prefix, the last three by tests."""
 
 
 class Settings(BaseModel):
@@ -110,21 +114,38 @@ def load_settings(target: str = "local", conf_dir: Path | None = None, **overrid
         )
     values: dict[str, Any] = read_mapping(path)
     values |= {"target": target, "conf_dir": conf}
-    for name in Settings.model_fields.keys() - {"conf_dir", "target"}:
-        from_env = os.environ.get(f"SEGMENTATION_{name.upper()}")
-        if from_env is not None:
-            try:
-                values[name] = parse_yaml(from_env)
-            except yaml.YAMLError:
-                raise SettingsError(f"SEGMENTATION_{name.upper()} is not YAML: {from_env[:100]!r}") from None
-    variables = dict(values.get("variables") or {}) | dict(overrides.pop("variables", None) or {})
-    values |= {k: v for k, v in overrides.items() if v is not None} | {"variables": variables}
+    from_env, problems = _from_environment()
+    values |= from_env
+    given = {k: v for k, v in overrides.items() if v is not None}
+    more, variables = given.pop("variables", {}), values.get("variables") or {}
+    values |= given | {"variables": variables | more if isinstance(variables, dict) else variables}
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as e:
-        problems = [
-            f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}"
-            + (suggest(str(err["loc"][-1]), Settings.model_fields) if err["type"] == "extra_forbidden" else "")
-            for err in e.errors()
-        ]
-        raise SettingsError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems)) from None
+        for err in e.errors():
+            first, *rest = map(str, err["loc"])
+            where = _PREFIX + first.upper() if first in from_env and first not in given else first
+            guess = suggest([first, *rest][-1], Settings.model_fields) if err["type"] == "extra_forbidden" else ""
+            problems.append(f"{'.'.join([where, *rest])}: {err['msg']}{guess}")
+    if problems:
+        raise SettingsError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    return settings
+
+
+def _from_environment() -> tuple[dict[str, Any], list[str]]:
+    """What `SEGMENTATION_*` says by setting, and what is wrong with it."""
+    known = Settings.model_fields.keys() - {"conf_dir", "target"}
+    found: dict[str, Any] = {}
+    problems = []
+    for variable in sorted(v for v in os.environ if v.startswith(_PREFIX)):
+        name, said = variable.removeprefix(_PREFIX), os.environ[variable]
+        if name in _NO_SETTINGS:
+            continue
+        if name.lower() not in known:
+            problems.append(f"{variable} is not a setting.{suggest(name.lower(), known)}")
+            continue
+        try:
+            found[name.lower()] = parse_value(said)
+        except yaml.YAMLError:
+            problems.append(f"{variable} is not YAML: {said[:100]!r}")
+    return found, problems

@@ -34,6 +34,21 @@ def parse_yaml(text: str) -> Any:
         raise yaml.YAMLError("it is nested too deeply") from None
 
 
+def parse_value(text: str) -> Any:
+    """Returns what YAML text holds; a value that stands alone is left as text, for 2024 may well name a folder.
+
+    Raises:
+        yaml.YAMLError: As `parse_yaml` does.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(":null"):
+        return node.value
+    return parse_yaml(text)
+
+
 class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,6 +110,52 @@ def test_a_variable_that_is_no_yaml_is_a_sentence(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SEGMENTATION_RETENTION_DAYS", '{"')
     with pytest.raises(SettingsError, match="SEGMENTATION_RETENTION_DAYS is not YAML"):
         load_settings()
+
+
+def test_settings_of_the_environment_are_read_as_those_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, said in (("DATA_DIR", "2024"), ("CATALOG", "null"), ("DELETION_VECTORS", "yes"), ("PARALLEL_STEPS", "2")):
+        monkeypatch.setenv(f"SEGMENTATION_{name}", said)
+    monkeypatch.setenv("SEGMENTATION_AS_OF", "2018-01-31")
+    found = load_settings()
+    assert (found.data_dir, found.catalog, found.deletion_vectors) == (Path("2024"), None, True)
+    assert (found.parallel_steps, found.as_of) == (2, date(2018, 1, 31))
+
+
+def test_every_mistake_in_the_environment_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, said in (
+        ("BASE_CURENCY", "EUR"),
+        ("TARGET", "prod"),
+        ("AS_OF", "2024-02-30"),
+        ("VARIABLES", "[1]"),
+        ("JARS", "/nowhere"),
+    ):
+        monkeypatch.setenv(f"SEGMENTATION_{name}", said)
+    with pytest.raises(SettingsError) as raised:
+        load_settings(variables={"a": "b"})
+    for part in (
+        "SEGMENTATION_BASE_CURENCY is not a setting. Did you mean 'base_currency'?",
+        "SEGMENTATION_TARGET is not a setting",
+        "SEGMENTATION_AS_OF.date: Input should be a valid date",
+        "SEGMENTATION_VARIABLES: Input should be a valid dictionary",
+    ):
+        assert part in str(raised.value)
+    assert "JARS" not in str(raised.value)
+
+
+def test_variables_of_a_file_that_are_no_names_and_values_are_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / "local.yml").write_text("variables: [1]", encoding="utf-8")
+    with pytest.raises(SettingsError, match="variables: Input should be a valid dictionary"):
+        load_settings("local", tmp_path, variables={"a": "b"})
+
+
+def test_an_error_before_logs_are_set_up_is_told_once() -> None:
+    command = "from jobs.cli import main; main()"
+    answer = subprocess.run(
+        [sys.executable, "-c", command, "run", "--target", "nope"], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("SettingsError: There is no target 'nope'")
 
 
 def test_an_unknown_source_or_file_is_a_wrong_argument(tmp_path: Path) -> None:
