@@ -53,20 +53,29 @@ def maintain(job: Job, progress: Progress, *, dry_run: bool = False) -> dict[str
 def _require_age(t: Table) -> None:
     """Refuse a retention that would do nothing, or more than it says.
 
+    Old rows may leave where the declaration has a limit, and where they are only followed.
+
     Raises:
-        SettingsError: The table's slices are kept by another setting, nothing in it tells a row's age, or what was
-            made of its rows would go with them, or be made again without them.
+        SettingsError: The table's slices are kept by another setting, nothing in it tells a row's age, or its rows
+            count however old: what was made of them would go with them, or be made again without them.
     """
     if _is_slices_of_features(t):
         raise SettingsError(f"retention_days: {t.name} keeps slices by keep_as_of_days, and month ends for ever.")
     if _dated(t) is None:
         raise SettingsError(f"retention_days: {t.name} has no column that tells how old a row is, so all are kept.")
-    if t.retention_days is None and (made := _made_of_all(t)):
-        free = [n for n, d in tables().items() if isinstance(d.kind, Append) and d.change_feed and not _made_of_all(d)]
+    free = [n for n, d in tables().items() if isinstance(d.kind, Append) and d.change_feed and not _made_of_all(d)]
+    if t.retention_days is not None or t.name in free:
+        return
+    if made := _made_of_all(t):
         raise SettingsError(
             f"retention_days: rows that leave {t.name} would leave {', '.join(made)} as well, made of all of it or "
             f"told of what leaves it. Delivered rows may leave {', '.join(free)}, which is only followed."
         )
+    limited = [n for n, d in tables().items() if d.retention_days is not None]
+    raise SettingsError(
+        f"retention_days: {t.name} has no limit, for its rows count however old. Tables with one are "
+        f"{', '.join(limited)}."
+    )
 
 
 def _made_of_all(t: Table) -> list[str]:

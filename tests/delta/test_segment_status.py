@@ -136,11 +136,14 @@ def test_a_retention_of_no_table_is_refused(lake: Lake) -> None:
         ),
         ("bronze.raw_exchange_rates", "would leave .*gold.ref_exchange_rates"),
         ("ingest.raw_records", "would leave .*gold.audit_recon"),
+        ("gold.activation_switch", r"has no limit, for its rows count however old\..*gold.activation_outcome"),
+        *((f"gold.{t}", "count however old") for t in ("activation_member", "dim_account", "customer_segment")),
     ):
         job.settings = lake.settings.model_copy(update={"retention_days": {name: 3}})
         with pytest.raises(SettingsError, match=said):
             maintain(job, None)  # type: ignore[arg-type]
-    job.settings = lake.settings.model_copy(update={"retention_days": {"bronze.raw_transactions": 400}})
+    may = {"bronze.raw_transactions": 400, "gold.customer_segment_history": 730}
+    job.settings = lake.settings.model_copy(update={"retention_days": may})
     assert maintain(job, None, dry_run=True) == {}  # type: ignore[arg-type]
 
 
