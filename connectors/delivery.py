@@ -17,7 +17,7 @@ from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
 from connectors.results import assign_arms
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.lake import Lake
+from lakehouse.lake import Lake, WriteResult
 from lakehouse.records import append_rows
 from lakehouse.settings import Settings
 from lakehouse.tables.segment import CustomerSegment as S
@@ -49,7 +49,7 @@ def export_segments(
     started_at: datetime,
     segments: Collection[str] = (),
     destinations: Collection[str] = (),
-) -> tuple[Export, ...]:
+) -> tuple[tuple[Export, ...], WriteResult]:
     """Export the published members of active segments as files and record each in `gold.segment_export`.
 
     Files that hold members of a segment that was switched off since, on the same day, are emptied. Destinations that
@@ -65,6 +65,9 @@ def export_segments(
         started_at: When it started, UTC.
         segments: Only these segments; empty means those of each destination.
         destinations: Only these destinations; empty means every active one.
+
+    Returns:
+        The exports, and what recording them wrote.
 
     Raises:
         SettingsError: A destination or segment named here does not exist or is not active, or a destination names a
@@ -93,9 +96,8 @@ def export_segments(
         assign_arms(lake, audience, began, as_of=as_of, run_id=run_id)
     # Rows come from the manifests, so a run that died before this line is made up for by the next.
     ledger = [row for e in exports for row in _ledger_rows(e, settings)]
-    if ledger:
-        append_rows(lake, "gold.segment_export", ledger)
-    return tuple(exports)
+    nothing = WriteResult(0, lake.version("gold.segment_export"), 0)
+    return tuple(exports), append_rows(lake, "gold.segment_export", ledger) if ledger else nothing
 
 
 def published_segments(lake: Lake, asked: Collection[str]) -> dict[str, ExportedSegment]:

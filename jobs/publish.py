@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 from jobs.context import Job
@@ -32,10 +33,9 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
                 done("up to date")
                 return folders
         began, clock = datetime.now(UTC).replace(tzinfo=None), time.monotonic()
-        exports = export_segments(
+        exports, written = export_segments(
             job.lake, job.settings, as_of=as_of, run_id=job.run.run_id, started_at=job.run.started_at
         )
-        rows = sum(f.rows for e in exports for f in e.files)
         job.audit_log.add(
             [
                 {
@@ -47,14 +47,16 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
                     "ended_at": datetime.now(UTC).replace(tzinfo=None),
                     "seconds": time.monotonic() - clock,
                     "input_versions": inputs,
-                    "output_version": job.lake.version("gold.segment_export"),
+                    "output_version": written.version,
                     "fingerprint": mark,
-                    "rows_written": rows,
+                    "rows_read": sum(map(job.lake.count, inputs)),
+                    "rows_written": written.rows_written,
+                    "checksum": None if written.checksum is None else Decimal(written.checksum),
                 }
             ]
         )
         job.audit_log.flush()
-        done(rows)
+        done(sum(f.rows for e in exports for f in e.files))
     return list(dict.fromkeys(e.manifest.parent for e in exports if isinstance(e.manifest, Path)))
 
 

@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Sequence
 from datetime import date, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from rich.console import Console
 
 from connectors.audience import Audience, plan_audience
 from connectors.base import Connector, Export, ExportedSegment, FileDestination, Holdout
@@ -20,8 +22,12 @@ from connectors.destinations import load_destinations
 from connectors.exchange import NotEligible
 from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
+from jobs import publish
+from jobs.context import Job
+from jobs.progress import Progress
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
+from lakehouse.runner import Run
 from lakehouse.settings import Settings
 from tests.support.rows import rows
 
@@ -345,11 +351,15 @@ def test_exports_are_written_down(spark: SparkSession, tmp_path: Path) -> None:
     )
     lake.write("gold.customer_segment_customer", members(spark, ("vip", 1), ("vip", 2)))
 
-    def export(run_id: str, **chosen: Any) -> tuple[Export, ...]:
-        return export_segments(lake, settings, as_of=AS_OF, run_id=run_id, started_at=AT, **chosen)
+    def export(run_id: str, **chosen: Any) -> None:
+        export_segments(lake, settings, as_of=AS_OF, run_id=run_id, started_at=AT, **chosen)
 
-    (first,) = export("one")
-    assert (first.members, first.eligible) == (2, 0)  # no consent is on record at all
+    job = Job(settings, Run("one", AT))
+    job.lake = lake
+    publish.export(job, Progress(Console(file=StringIO())), AS_OF)  # no consent is on record at all
+    (audited,) = lake.read("ingest.audit_transforms").collect()
+    assert (audited.table_name, audited.rows_read, audited.rows_written) == ("gold.segment_export", 4, 2)
+    assert audited.checksum is not None
     lake.write("silver.consent", consents(spark, "ann-1"))
     lake.write(
         "gold.dim_customer", customers(spark).where("customer_sk = 1").drop("customer_sk", "valid_to", "is_current")
@@ -392,7 +402,7 @@ def test_a_segment_that_is_switched_off_empties_its_files_of_the_day_and_ends_no
     def export(*, is_active: bool) -> list[tuple[str, int, bool]]:
         said = {"segment_id": "vip", "name": "VIP", "version": "v1", "is_active": is_active}
         lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", [said]))
-        exports = export_segments(lake, settings, as_of=AS_OF, run_id="run", started_at=AT)
+        exports, _ = export_segments(lake, settings, as_of=AS_OF, run_id="run", started_at=AT)
         return [(e.destination, e.eligible, e.is_new) for e in exports]
 
     assert export(is_active=True) == [("all", 1, True), ("bucket", 1, True), ("named", 1, True)]
