@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +17,7 @@ from lakehouse.quality_checks import required_checks
 from lakehouse.quality_load import load_rules
 from lakehouse.quality_rules import QualityRules
 from lakehouse.runner import Run
-from lakehouse.unity import table_tags
+from lakehouse.unity import column_tags, table_tags
 
 _MEANING: dict[Pii | None, tuple[str, str]] = {
     Pii.IDENTIFIER: ("Names one person inside the shop, such as a customer number.", "confidential"),
@@ -46,7 +47,7 @@ def record_catalog(lake: Lake, run: Run) -> bool:
         Whether something was written.
     """
     access, rules = load_access(lake.settings.conf_dir), load_rules(lake.settings.conf_dir)
-    rows = catalogue_rows(access, rules)
+    rows = catalogue_rows(access, rules, lake.settings.retention_days)
     mark = hashlib.sha256(json.dumps(rows, sort_keys=True, default=str).encode()).hexdigest()[:16]
     if lake.exists("gov.dim_dataset"):
         recorded = lake.read("gov.dim_dataset").select("catalog_fingerprint").limit(1).collect()
@@ -62,12 +63,20 @@ def record_catalog(lake: Lake, run: Run) -> bool:
     return True
 
 
-def catalogue_rows(access: Access, rules: QualityRules) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each table, without the columns that say when they were recorded."""
+def catalogue_rows(
+    access: Access, rules: QualityRules, retention_days: Mapping[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each table, without the columns that say when they were recorded.
+
+    Args:
+        access: Who may see what, which decides the tags.
+        rules: Checks beyond those of declarations.
+        retention_days: Days of history kept of a table, where not those of its declaration.
+    """
     known = list(tables().values())
     return {
         "gov.dim_owner": _owners(known, access),
-        "gov.dim_tag": _tags(known),
+        "gov.dim_tag": _tags(known, access),
         "gov.dim_classification": _classifications(known, access),
         "gov.dim_sensitivity": [
             {"sensitivity_id": s, "level": i, "description": d, "dataset_count": _count(known, s)}
@@ -87,7 +96,7 @@ def catalogue_rows(access: Access, rules: QualityRules) -> dict[str, list[dict[s
         "gov.dim_status": [
             {"status_id": s, "subject": of, "is_good": good, "description": d} for s, of, good, d in _STATUSES
         ],
-        "gov.dim_dataset": [_dataset(t) for t in known],
+        "gov.dim_dataset": [_dataset(t, retention_days) for t in known],
     }
 
 
@@ -97,7 +106,7 @@ def sensitivity_of(t: Table) -> str:
     return max((_MEANING[c.spec.pii][1] for c in t.columns), key=levels.index)
 
 
-def _dataset(t: Table) -> dict[str, Any]:
+def _dataset(t: Table, retention_days: Mapping[str, int]) -> dict[str, Any]:
     return {
         "dataset_id": t.name,
         "schema_name": t.schema,
@@ -113,7 +122,7 @@ def _dataset(t: Table) -> dict[str, Any]:
         "reads": list(dict.fromkeys(str(r) for r in t.reads)),
         "is_made_by_runtime": t.by_runtime,
         "has_change_feed": t.change_feed,
-        "retention_days": t.retention_days,
+        "retention_days": retention_days.get(t.name, t.retention_days),
         "declaration": fingerprint(t),
     }
 
@@ -130,13 +139,13 @@ def _owners(known: list[Table], access: Access) -> list[dict[str, Any]]:
     ]
 
 
-def _tags(known: list[Table]) -> list[dict[str, Any]]:
+def _tags(known: list[Table], access: Access) -> list[dict[str, Any]]:
     applied: dict[tuple[str, str, str], list[str]] = {}
     for t in known:
         for key, value in table_tags(t).items():
             applied.setdefault(("table", key, value), []).append(t.name)
-        for c in t.pii_columns:
-            applied.setdefault(("column", "pii", c.spec.pii.value if c.spec.pii else ""), []).append(f"{t.name}.{c}")
+        for column, key, value in column_tags(t, access):
+            applied.setdefault(("column", key, value), []).append(f"{t.name}.{column}")
     return [
         {
             "tag_id": f"{level}:{key}={value}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ Kind = Literal["schema", "function", "table", "constraint", "tag", "mask", "filt
 
 REDACTED = "***"
 _FILTER = "may_see_merchant"
+_BY_MERCHANT = ("row_filter", "merchant")
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,10 @@ def plan(names: Iterable[str] | None = None, *, catalog: str, access: Access) ->
     made += _functions(catalog, access, chosen)
     for t in chosen:
         made.append(_table(catalog, t))
-        made += [*_checks(catalog, t), *_tags(catalog, t)]
+        made += [*_checks(catalog, t), *_tags(catalog, access, t)]
     made += [s for t in chosen for s in _foreign_keys(catalog, t, {c.name for c in chosen})]
-    read_back = {str(r) for step in plan_steps() for r in step.reads}
     for t in chosen:
-        protect = _policies if t.name in read_back else _masks
+        protect = _policies if t.name in _read_back() else _masks
         made += protect(catalog, access, t)
     if names is None:
         made += [*_volumes(catalog, access), *_grants(catalog, access)]
@@ -143,12 +144,12 @@ def _foreign_keys(catalog: str, t: Table, chosen: set[str]) -> list[Statement]:
     return found
 
 
-def _tags(catalog: str, t: Table) -> list[Statement]:
+def _tags(catalog: str, access: Access, t: Table) -> list[Statement]:
     tags = ", ".join(f"{literal(k)} = {literal(v)}" for k, v in table_tags(t).items())
     found = [Statement("tag", t.name, f"ALTER TABLE {_of(catalog, t)} SET TAGS ({tags})")]
-    for c in t.pii_columns:
-        tag = f"SET TAGS ({literal(_tag(c.spec.type))} = {literal(_pii(c.spec.pii))})"
-        found.append(Statement("tag", t.name, f"ALTER TABLE {_of(catalog, t)} ALTER COLUMN {quote(c)} {tag}"))
+    for column, key, value in column_tags(t, access):
+        tag = f"ALTER COLUMN {quote(column)} SET TAGS ({literal(key)} = {literal(value)})"
+        found.append(Statement("tag", t.name, f"ALTER TABLE {_of(catalog, t)} {tag}"))
     return found
 
 
@@ -159,8 +160,17 @@ def table_tags(t: Table) -> dict[str, str]:
     return tags | ({"pii": worst.value} if worst else {})
 
 
-def _pii(pii: Pii | None) -> str:
-    return pii.value if pii else ""
+def column_tags(t: Table, access: Access) -> list[tuple[str, str, str]]:
+    """Columns of a table with their tags: personal ones, and the merchant by which a policy filters rows."""
+    found = [(str(c), _tag(c.spec.type), c.spec.pii.value) for c in t.columns if c.spec.pii]
+    merchant = _merchant_column(access, t)
+    return [*found, (merchant, *_BY_MERCHANT)] if merchant and t.name in _read_back() else found
+
+
+@cache
+def _read_back() -> frozenset[str]:
+    """Tables the pipeline reads back, which policies protect."""
+    return frozenset(str(r) for step in plan_steps() for r in step.reads)
 
 
 # Masks, row filters, policies ----------------------------------------------------------------------------------------
@@ -268,9 +278,8 @@ def _policies(catalog: str, access: Access, t: Table) -> list[Statement]:
         )
     merchant = _merchant_column(access, t)
     if merchant:
-        tag = f"ALTER TABLE {_of(catalog, t)} ALTER COLUMN {quote(merchant)} SET TAGS ('row_filter' = 'merchant')"
-        found.append(Statement("tag", t.name, tag))
-        matched = "MATCH COLUMNS has_tag_value('row_filter', 'merchant') AS merchant USING COLUMNS (merchant)"
+        tagged = f"has_tag_value({', '.join(map(literal, _BY_MERCHANT))})"
+        matched = f"MATCH COLUMNS {tagged} AS merchant USING COLUMNS (merchant)"
         found.append(
             Statement(
                 "policy",

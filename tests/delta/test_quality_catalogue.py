@@ -17,7 +17,8 @@ FILLED = ("dim_owner", "dim_tag", "dim_classification", "dim_sensitivity", "ref_
 
 def test_the_catalogue_is_recorded_once_and_names_every_table(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     conf = Path(__file__).parents[2] / "conf"
-    lake.settings = lake.settings.model_copy(update={"conf_dir": conf})
+    kept = {"gold.customer_segment_history": 730}
+    lake.settings = lake.settings.model_copy(update={"conf_dir": conf, "retention_days": kept})
     run = Run("run-1", datetime.fromisoformat("2026-01-01"), {})
     assert record_catalog(lake, run)
     versions = {name: lake.version(f"gov.{name}") for name in FILLED}
@@ -27,4 +28,6 @@ def test_the_catalogue_is_recorded_once_and_names_every_table(lake: Lake, monkey
     datasets = {r["dataset_id"]: r for r in lake.read("gov.dim_dataset").collect()}
     assert set(datasets) == set(tables())
     customer = datasets["gold.dim_customer"]
+    days = {name: datasets[name]["retention_days"] for name in (*kept, "gold.customer_segment_event", "gold.dim_time")}
+    assert days == {**kept, "gold.customer_segment_event": 30, "gold.dim_time": None}
     assert (customer["kind"], customer["sensitivity_id"], customer["owner_id"]) == ("Scd2", "restricted", "crm-data")

@@ -11,9 +11,11 @@ import yaml
 from pyspark.errors import PySparkException
 
 from lakehouse.access import load_access
+from lakehouse.catalogue import catalogue_rows
 from lakehouse.declare import table_of, tables
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
+from lakehouse.quality_load import load_rules
 from lakehouse.settings import Settings
 from lakehouse.steps import plan_steps
 from lakehouse.unity import Statement, plan, render, table_tags
@@ -100,6 +102,22 @@ def test_tags_say_owner_subject_and_the_most_personal_thing() -> None:
         "owner": "crm-data", "subject": "gold", "kind": "scd2", "pii": "contact",
     }  # fmt: skip
     assert "pii" not in table_tags(table_of("gold.dim_product"))
+
+
+def test_the_catalogue_names_the_tags_that_are_set(statements: list[Statement]) -> None:
+    told = {
+        (on, tag["tag_key"], tag["tag_value"])
+        for tag in catalogue_rows(ACCESS, load_rules(CONF), {})["gov.dim_tag"]
+        for on in tag["applied_to"]
+    }
+    is_set = set()
+    for s in (s for s in statements if s.kind == "tag"):
+        column = re.search(r"ALTER COLUMN `(\w+)`", s.sql)
+        for key, value in re.findall(r"'([\w-]+)' = '([\w-]*)'", s.sql):
+            is_set.add((f"{s.about}.{column[1]}" if column else s.about, key, value))
+    assert told == is_set
+    assert ("bronze.raw_contact_points.extra", "pii_mapstringstring", "contact") in told
+    assert ("gold.fact_transactions.merchant_id", "row_filter", "merchant") in told
 
 
 def test_grants_follow_access_and_open_the_way_to_the_schema(statements: list[Statement]) -> None:
