@@ -16,16 +16,17 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from lakehouse.ddl import literal, quote
 from lakehouse.declare import Table
-from lakehouse.errors import QualityError, SegmentationError
+from lakehouse.errors import QualityError, SegmentationError, SettingsError
 from lakehouse.lake import DELETED, Lake, WriteResult
 from lakehouse.quality_checks import AGGREGATES, ROWS, Check, checks_of, expectation_of
 from lakehouse.quality_load import load_rules
-from lakehouse.quality_rules import Moment, QualityRules
+from lakehouse.quality_rules import Moment, QualityRules, TableRules
 from lakehouse.records import append_rows
 from lakehouse.runner import Run
 
@@ -232,8 +233,26 @@ class QualityGate:
 
 
 def quality_gate(lake: Lake, rules: QualityRules | None = None) -> QualityGate:
-    """The gate for `run_steps(audit=...)`, with the rules of `conf/quality` unless others are given."""
-    return QualityGate(lake, rules if rules is not None else load_rules(lake.settings.conf_dir))
+    """The gate for `run_steps(audit=...)`, with the rules of `conf/quality` unless others are given.
+
+    Raises:
+        SettingsError: naming every condition that cannot be asked of its table.
+    """
+    chosen = rules if rules is not None else load_rules(lake.settings.conf_dir)
+    problems = [p for name, said in chosen.tables.items() for p in _problems_of_conditions(lake, name, said)]
+    if problems:
+        raise SettingsError(f"conf/quality has {len(problems)} problem(s): " + "; ".join(problems))
+    return QualityGate(lake, chosen)
+
+
+def _problems_of_conditions(lake: Lake, name: str, rules: TableRules) -> list[str]:
+    problems = []
+    for rule in (r for r in rules.expectations if r.condition is not None):
+        try:
+            _ = lake.empty(name).where(str(rule.condition)).schema
+        except PySparkException as e:
+            problems.append(f"{name}: {rule.name}: {' '.join(str(e).split(';')[0].split())}")
+    return problems
 
 
 def _measure(frame: DataFrame, measures: Iterable[str]) -> dict[str, Any]:

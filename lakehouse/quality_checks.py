@@ -183,6 +183,27 @@ AGGREGATES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 """The metric each judges, and the SQL aggregate that measures it."""
 
 
+_BOUNDS = ("min_value", "max_value", "strict_min", "strict_max")
+OPTIONAL = (*_BOUNDS, "mostly", "or_equal")
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_FAILING, ("column", "mostly")),
+    f"{_ONE_COLUMN}be_in_set": ("column", "value_set", "mostly"),
+    f"{_ONE_COLUMN}not_be_in_set": ("column", "value_set", "mostly"),
+    f"{_ONE_COLUMN}be_between": ("column", "mostly", *_BOUNDS),
+    f"{_ONE_COLUMN}match_regex": ("column", "regex", "mostly"),
+    f"{_ONE_COLUMN}not_match_regex": ("column", "regex", "mostly"),
+    "expect_column_value_lengths_to_be_between": ("column", "mostly", *_BOUNDS),
+    "expect_column_value_lengths_to_equal": ("column", "value", "mostly"),
+    "expect_column_pair_values_a_to_be_greater_than_b": ("column_A", "column_B", "or_equal", "mostly"),
+    "expect_column_pair_values_to_be_equal": ("column_A", "column_B", "mostly"),
+    **dict(zip(_UNIQUE, (("column", "mostly"), ("column_list", "mostly")), strict=True)),
+    **dict.fromkeys(AGGREGATES, ("column", *_BOUNDS)),
+    "expect_table_row_count_to_be_between": _BOUNDS,
+    "expect_table_row_count_to_equal": ("value",),
+}
+"""What each measured type takes; those of `OPTIONAL` may be left out."""
+
+
 def suite_of(table: Table, checks: Iterable[Check]) -> Any:
     """The Great Expectations suite of a table; its expectations carry the check's name as `meta.name`.
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lakehouse.declare import Append, Merge, Scd1, Scd2, Table, tables
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.quality_checks import AGGREGATES, columns_in, configured
-from lakehouse.quality_rules import QualityRules, TableRules
+from lakehouse.quality_checks import AGGREGATES, ARGUMENTS, OPTIONAL, columns_in, configured, suite_of
+from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
 from lakehouse.yaml_file import read_yaml
 
 
@@ -64,6 +64,7 @@ def _problems_of(table: Table, rules: TableRules) -> list[str]:
             for c in columns_in(rule.kwargs)
             if c not in table.column_names
         ]
+        problems += _problems_of_arguments(table, rule)
         if rule.type and rule.type.startswith("expect_table_row_count") and _is_part(table):
             problems.append(f"{what}: each write of a {type(table.kind).__name__} table brings only a part of its rows")
         observes = rule.type is not None and rule.type in AGGREGATES
@@ -78,6 +79,22 @@ def _problems_of(table: Table, rules: TableRules) -> list[str]:
             elif check.severity == "blocking" and (check.failing is None or "mostly" in check.kwargs):
                 problems.append(f"{check.name} is not about single rows, so while_writing it can only be a warning")
     return problems
+
+
+def _problems_of_arguments(table: Table, rule: ExpectationRule) -> list[str]:
+    if rule.type is None:
+        return []
+    takes = ARGUMENTS.get(rule.type)
+    if takes is None:
+        try:
+            suite_of(table, configured(TableRules(expectations=(rule,))))
+        except SettingsError as e:
+            return [str(e).removeprefix(f"{table.name}: ")]
+        return []
+    what = rule.name or rule.type
+    return [f"{what} takes no '{a}'.{suggest(a, takes)}" for a in rule.kwargs if a not in takes] + [
+        f"{what} lacks '{a}'" for a in takes if a not in OPTIONAL and a not in rule.kwargs
+    ]
 
 
 def _is_part(table: Table) -> bool:

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from lakehouse import runner
 from lakehouse.declare import table_of
-from lakehouse.errors import QualityError, StepFailed
+from lakehouse.errors import QualityError, SettingsError, StepFailed
 from lakehouse.lake import Lake, WriteResult
 from lakehouse.quality import quality_gate
 from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
@@ -68,6 +68,19 @@ def test_a_blocking_failure_publishes_nothing_and_is_recorded_without_a_value(la
         ("key_unique", 3, 1),
     ]
     assert SECRET not in str(raised.value) + str(bad) + everything_written(lake)
+
+
+def test_conditions_that_cannot_be_asked_of_their_table_are_told_before_a_step_runs(lake: Lake) -> None:
+    conditions = {"one": "is_grantd", "two": "channel = (", "three": "channel"}
+    wrong = ({"name": name, "condition": condition} for name, condition in conditions.items())
+    with pytest.raises(SettingsError) as raised:
+        quality_gate(lake, rules({"name": "fine", "condition": "is_granted"}, *wrong, when="while_writing"))
+    said = str(raised.value)
+    assert "conf/quality has 3 problem(s)" in said
+    assert "silver.consent: one: " in said
+    assert "`is_granted`" in said
+    assert "silver.consent: two: " in said
+    assert "silver.consent: three: " in said
 
 
 def test_a_warning_is_recorded_and_published(lake: Lake) -> None:

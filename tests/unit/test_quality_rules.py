@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import great_expectations.expectations as gxe
 import pytest
 
 from lakehouse.columns import Pii, bigint, text
 from lakehouse.declare import Merge, Table, tables
 from lakehouse.errors import SettingsError
-from lakehouse.quality_checks import checks_of, required_checks, suite_of
+from lakehouse.quality_checks import ARGUMENTS, checks_of, required_checks, suite_of
 from lakehouse.quality_load import load_rules
 from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
 
@@ -87,6 +88,11 @@ tables:
     expectations:
       - {type: expect_column_values_to_be_unique, kwargs: {column: campaign_id}}
       - {type: expect_column_values_to_be_null, kwargs: {column: campaign_type, mostly: 0.5}}
+  silver.product:
+    expectations:
+      - {type: expect_column_values_to_be_between, kwargs: {column: delivered_count, max_valu: 9}}
+      - {type: expect_column_values_to_be_in_set, kwargs: {column: brand_type}}
+      - {type: expect_column_values_to_be_betwixt, kwargs: {column: brand_type}}
 """,
         encoding="utf-8",
     )
@@ -94,7 +100,7 @@ tables:
         load_rules(tmp_path)
     said = str(raised.value)
     for part in (
-        "7 problem(s)",
+        "10 problem(s)",
         "silver.consents is not a declared table. Did you mean 'silver.consent'?",
         "gold.dim_product belongs in gold.yml",
         "'chanel', which is not a column. Did you mean 'channel'?",
@@ -102,6 +108,9 @@ tables:
         "would publish a value of a column about persons",
         "campaign_id_be_unique needs all rows at once",
         "campaign_type_be_null is not about single rows",
+        "expect_column_values_to_be_between takes no 'max_valu'. Did you mean 'max_value'?",
+        "expect_column_values_to_be_in_set lacks 'value_set'",
+        "Great Expectations has no expect_column_values_to_be_betwixt",
     ):
         assert part in said
 
@@ -121,6 +130,12 @@ def test_an_entry_that_is_wrong_by_itself_is_refused(tmp_path: Path, entry: str,
     (tmp_path / "quality" / "silver.yml").write_text(text_, encoding="utf-8")
     with pytest.raises(SettingsError, match=said):
         load_rules(tmp_path)
+
+
+def test_the_arguments_of_what_is_measured_are_those_great_expectations_takes() -> None:
+    for kind, taken in ARGUMENTS.items():
+        cls = getattr(gxe, "".join(part.capitalize() for part in kind.split("_")))
+        assert set(taken) <= set(cls.__fields__), kind
 
 
 def test_a_type_great_expectations_does_not_have_is_named() -> None:
