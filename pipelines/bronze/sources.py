@@ -212,7 +212,8 @@ class Delivery(_Declared):
 class TransactionRules(_Declared):
     """How a merchant's sales feed says what a line is.
 
-    Quantity and money of a return or cancellation are negative, whatever sign they are delivered with.
+    Quantity and money of a return or cancellation are negative, whatever sign they are delivered with. Discounts and
+    coupons have the sign of the amount beside them, for they are what was taken off it; a surcharge is none of them.
 
     Attributes:
         basket_prefix: Put before the basket numbers of this feed, for a merchant with two systems that both count

@@ -109,10 +109,11 @@ def _typed(raw: DataFrame, book: RuleBook, acceptable: Mapping[str, Column]) -> 
         _or_zero("coupon_match_amount").alias("_match"),
         F.xxhash64("source", "feed", "file_id", "delivery").alias("delivery_id"),
     )
+    taken_off = parsed.select(*[_signed(c) if c in _REDUCTIONS else F.col(c) for c in parsed.columns])
     added = F.col("amount") + F.col("discount_amount") + F.col("_match")
     with_reductions = book.where(lambda r: r.has_reductions)
-    summed = parsed.select(
-        *parsed.columns,
+    summed = taken_off.select(
+        *taken_off.columns,
         F.when(with_reductions, added).otherwise(F.col("amount")).cast("decimal(18,2)").alias("gross_amount"),
         (F.col("_coupon") + F.col("_match")).cast("decimal(18,2)").alias("coupon_amount"),
     )
@@ -170,10 +171,17 @@ def _line_type(book: RuleBook) -> Column:
 _AS_DELIVERED = ("sold_at", "source", "feed", "delivery_seq", "row_number", "row_hash", "batch_id")
 _OPTIONAL_TEXTS = ("customer_id", "store_id", "product_name", "country")
 _MONEY = ("gross_amount", "amount", "discount_amount", "coupon_amount")
+_REDUCTIONS = ("discount_amount", "_coupon", "_match")
 
 
 def _or_zero(name: str) -> Column:
     return F.coalesce(F.col(name), F.lit(0).cast("decimal(18,2)"))
+
+
+def _signed(reduction: str) -> Column:
+    """A reduction with the sign of what was paid, or of the pieces where nothing was: tills write either."""
+    is_minus = (F.col("amount") < 0) | ((F.col("amount") == 0) & (F.col("quantity") < 0))
+    return F.when(is_minus, -F.abs(reduction)).otherwise(F.abs(reduction)).alias(reduction)
 
 
 def _amount(book: RuleBook) -> Column:

@@ -414,3 +414,36 @@ def test_a_feed_without_returns_or_guests_refuses_them(spark):
     made = conform(spark, given, rules=(strict, POS))
     assert sorted(r["row_number"] for r in made[LINE]) == [1, 4]
     assert sorted(r["reasons"] for r in made[REJECT]) == [["missing_customer"], ["negative_quantity"]]
+
+
+def test_a_reduction_has_the_sign_of_what_was_paid_however_the_feed_writes_it(spark):
+    shop = FeedRules("shop", "lines", "shop", key=LINE_KEY, has_reductions=True, return_types=("R",))
+    cases = {
+        "sold": (2, 8, 2, 1),
+        "sold, reductions in minus": (2, 8, -2, -1),
+        "sold, one of them in minus": (2, 8, -2, 1),
+        "given away": (2, 0, -2, -1),
+        "back": (-2, -8, -2, -1),
+        "back, reductions in plus": (-2, -8, 2, 1),
+        "back, half price": (-2, -3, 2, 1),
+        "back, had been given away": (-2, 0, 2, 1),
+        "back, all in plus but the pieces": (-2, 8, 2, 1),
+    }
+    names = ("quantity", "amount", "discount_amount", "coupon_match_amount")
+    delivered = [
+        raw(shop, n=i, basket_id=f"b{i}", unit_price=None, **dict(zip(names, map(Decimal, c), strict=True)))
+        for i, c in enumerate(cases.values())
+    ]
+    made = sorted(conform(spark, delivered, rules=(shop,))[LINE], key=lambda r: r["row_number"])
+    money = ("txn_type", "gross_amount", "amount", "discount_amount", "coupon_amount")
+    assert {name: tuple(r[c] for c in money) for name, r in zip(cases, made, strict=True)} == {
+        "sold": ("sale", 11, 8, 2, 1),
+        "sold, reductions in minus": ("sale", 11, 8, 2, 1),
+        "sold, one of them in minus": ("sale", 11, 8, 2, 1),
+        "given away": ("sale", 3, 0, 2, 1),
+        "back": ("return", -11, -8, -2, -1),
+        "back, reductions in plus": ("return", -11, -8, -2, -1),
+        "back, half price": ("return", -6, -3, -2, -1),
+        "back, had been given away": ("return", -3, 0, -2, -1),
+        "back, all in plus but the pieces": ("return", -11, -8, -2, -1),
+    }
