@@ -49,7 +49,7 @@ class FactTransactions:
     coupon_amount = money("Coupon reduction, in `currency`; has the sign of the amount.")
     currency = text("ISO 4217 code.")
     base_amount = money("Net, in the base currency of the settings at the day's rate.", optional=True)
-    original_basket_id = text("Basket a returned line was bought in, when matched.", optional=True)
+    original_basket_id = text("Basket that a line which is no sale takes back, when delivered.", optional=True)
     is_valid_purchase = flag("Customer known, a sale, quantity and price above zero.")
 
 

@@ -40,7 +40,7 @@ class TransactionLine:
     discount_amount = money("Price reduction by the shop; has the sign of the amount.")
     coupon_amount = money("Reduction by coupon including the shop's match; has the sign of the amount.")
     currency = text("ISO 4217 code.")
-    original_basket_id = text("Basket a returned line was bought in, when it could be matched.", optional=True)
+    original_basket_id = text("Basket that a line which is no sale takes back, when delivered.", optional=True)
     is_valid_purchase = flag("Customer known, a sale, quantity and price above zero.")
     source = text("Source that delivered the winning row.")
     feed = text("Feed of the source that delivered it.")

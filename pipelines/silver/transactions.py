@@ -125,6 +125,8 @@ def _typed(raw: DataFrame, book: RuleBook, acceptable: Mapping[str, Column]) -> 
     is_turned = goes_back & (F.col("gross_amount") > 0)
     final = {
         **{c: F.when(is_turned, -F.col(c)).otherwise(F.col(c)).cast("decimal(18,2)") for c in _MONEY},
+        # What is bought on the receipt of an exchange is a basket of its own, whatever basket the receipt names.
+        "original_basket_id": F.when(F.col("txn_type") != "sale", F.col("original_basket_id")),
         "quantity": F.when(goes_back, -F.abs("quantity")).otherwise(F.col("quantity")).cast("decimal(18,3)"),
         "transaction_id": F.xxhash64("merchant_id", "basket_id", "product_id", "line_number"),
         "sold_on": F.to_date("_local"),

@@ -447,3 +447,15 @@ def test_a_reduction_has_the_sign_of_what_was_paid_however_the_feed_writes_it(sp
         "back, had been given away": ("return", -3, 0, -2, -1),
         "back, all in plus but the pieces": ("return", -11, -8, -2, -1),
     }
+
+
+def test_a_sale_takes_no_basket_back_whatever_its_receipt_names(spark):
+    shop = FeedRules("shop", "lines", "shop", key=LINE_KEY, adjustment_codes=("M",))
+    exchange = [
+        raw(shop, n=1, product_id="P1", quantity=Decimal(-1), original_basket_id="old"),
+        raw(shop, n=2, product_id="P2", quantity=Decimal(1), original_basket_id="old"),
+        raw(shop, n=3, product_id="M", quantity=Decimal(1), unit_price=Decimal(-1), original_basket_id="old"),
+    ]
+    made = sorted(conform(spark, exchange, rules=(shop,))[LINE], key=lambda r: r["row_number"])
+    told = [(r["txn_type"], r["original_basket_id"]) for r in made]
+    assert told == [("return", "old"), ("sale", None), ("adjustment", "old")]
