@@ -44,6 +44,7 @@ _WHITE = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 _END = "end of line"
 _LEFT_OUT = r"(?U)[\s_.\-\ufeff]+"
 _DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_CELL_ERRORS = ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A")
 _ISO_DAY = r"^\d{4}-\d{1,2}-\d{1,2}"
 # Java takes three letters for a zone by a table of its own: BST is Bangladesh, not Britain in summer.
 _ISO_TIME = _ISO_DAY + r"([ T][\d:.]*\s*(Z|UTC|GMT|[+-]\d\d(:?\d\d)?|[A-Za-z]+(/[A-Za-z0-9_+-]+)+)?)?$"
@@ -289,7 +290,9 @@ def _typed(
     """The value in its canonical type, whether there is one, and whether typing can fail."""
     if stored is None:
         if declared.type == "text":
-            return _into(cell, "string", target, cell.isNotNull(), zone)
+            may_fail = feed.format == "excel"
+            text = F.when(~cell.isin(*_CELL_ERRORS), cell) if may_fail else cell
+            return _into(text, "string", target, cell.isNotNull(), zone, may_fail=may_fail)
         value = _from_text(cell, declared, zone, feed)
         return _into(value, _spark_name(declared.type), target, cell.isNotNull(), zone, may_fail=True)
     if stored in ("float", "double"):

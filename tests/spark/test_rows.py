@@ -89,6 +89,21 @@ def test_numbers_of_a_workbook_keep_their_point_beside_text_with_commas(spark: S
     ]
 
 
+def test_an_error_of_a_workbook_is_no_text(spark: SparkSession, tmp_path: Path) -> None:
+    book = Workbook()
+    for row in (["id", "pieces", "paid"], ["#N/A", 1, 1], ["N/A", 1, "#DIV/0!"], ["#1", 1, True]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    found = typed(spark, tmp_path / "a.xlsx", subject="transactions", columns=AMOUNTS, format="excel")
+    assert [(r.basket_id, r.parse_errors) for r in found] == [
+        (None, ["mistyped:id"]),
+        ("N/A", ["mistyped:paid"]),
+        ("#1", ["mistyped:paid"]),
+    ]
+    path = put(tmp_path, "a.csv", "id,pieces,paid\n#N/A,1,1\n")
+    assert [r.basket_id for r in typed(spark, path, subject="transactions", columns=AMOUNTS)] == ["#N/A"]
+
+
 def test_days_and_times_are_those_of_the_shop(spark: SparkSession, tmp_path: Path) -> None:
     columns = {"id": {"to": "basket_id"}, "day": {"type": "date", "to": "sold_at"}}
     path = put(tmp_path, "a.csv", "id,day\n1,2011-03-01\n2,2011-07-01 23:30\n")
