@@ -21,6 +21,7 @@ from lakehouse.errors import SegmentationError, suggest
 from lakehouse.logs import get_logger
 from pipelines.bronze.delimited import NEVER_IN_JSON, RecordScan
 from pipelines.bronze.sources import Feed
+from pipelines.bronze.workbooks import cell_text, filled_rows, unread_cell
 
 _log = get_logger(__name__)
 
@@ -554,6 +555,8 @@ def _inspect_excel(path: Path, feed: Feed) -> Inspection:
                     raise Refused(
                         "no_header", f"the first filled row of sheet '{name}' names none of the declared columns."
                     )
+                if unread := unread_cell(there[name]):
+                    raise Refused(*unread)
                 sheets.append(Sheet(name, columns))
                 missing |= dict.fromkeys(lacking)
         finally:
@@ -572,33 +575,9 @@ def _inspect_excel(path: Path, feed: Feed) -> Inspection:
     )
 
 
-def filled_rows(sheet: Any) -> Iterator[tuple[Any, ...]]:
-    """Rows of a workbook sheet that hold anything, each as wide as its last cell; the first is the header."""
-    # Programs write wrong sizes of sheets, and what lies outside of them would be left out.
-    sheet.reset_dimensions()
-    return (row for row in sheet.iter_rows(values_only=True) if any(v is not None for v in row))
-
-
 def widened(feed: Feed, columns: Sequence[ReadColumn], width: int) -> tuple[ReadColumn, ...]:
     """Columns of a sheet and further ones without a header, up to a width."""
     return match_columns(feed, [*(c.header for c in columns), *[""] * (width - len(columns))])[0]
-
-
-def cell_text(value: Any) -> str | None:
-    """A workbook cell as the text a CSV export would hold; dates in ISO form, whole numbers without a point."""
-    match value:
-        case None:
-            return None
-        case bool():
-            return str(value).lower()
-        case float() if value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
-        case float() | int() | str():
-            return str(value)
-        case _ if hasattr(value, "isoformat"):
-            return str(value.isoformat()).replace("T", " ")
-        case _:
-            return str(value)
 
 
 def _kind(error: Exception) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipelines.bronze.preflight import Inspection, ReadColumn, Sheet, cell_text, filled_rows, identify, widened
+from pipelines.bronze.preflight import Inspection, ReadColumn, Sheet, identify, widened
 from pipelines.bronze.rows import SEQUENCE_STEP, Part
 from pipelines.bronze.sources import Feed
+from pipelines.bronze.workbooks import cell_text, filled_rows
 
 _SPARK_ENCODINGS = {
     "utf-8",

@@ -151,7 +151,7 @@ class ReadOptions(_Declared):
         header: Whether the first row names the columns; without it columns are taken in declared order.
         decimal_mark: `.`, or `,` with points between thousands. In workbooks and JSON lines, whose own numbers have a
             point, 1.234 is then refused, because it may be either.
-        sheets: Workbook sheets to read; all when empty.
+        sheets: Workbook sheets to read; all, hidden ones too, when empty.
     """
 
     delimiter: str = Field(",", min_length=1, max_length=1)

@@ -382,6 +382,30 @@ def test_a_sheet_that_is_a_chart_holds_no_rows(tmp_path: Path) -> None:
     assert "sheets are Sheet." in refusal(path, format="excel", options={"sheets": ["Chart"]})[1]
 
 
+def test_a_formula_whose_result_is_not_stored_refuses_the_file(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", SHEET_HEADER, ["1", "email", "granted", "x"], ["2", "=B2", "granted", "x"])
+    code, reason = refusal(path, format="excel")
+    assert (code, reason.startswith("cell B3 of sheet 'Sheet' ")) == ("formula_without_result", True)
+    stored = rewritten(path, "sheet1.xml", rb"<v ?/>|<v></v>", b"<v>email</v>")
+    blank = rewritten(path, "sheet1.xml", rb'<c r="B3"', b'<c r="B3" t="str"')
+    for computed in (stored, blank):
+        assert look(computed, format="excel").refusal is None
+    path = workbook(tmp_path / "b.xlsx", [*SHEET_HEADER, "<f>"], ["1", "<f>", "=", "x"])
+    assert look(path, format="excel").refusal is None
+
+
+def test_cells_of_several_rows_that_are_merged_refuse_the_file(tmp_path: Path) -> None:
+    from openpyxl import load_workbook
+
+    path = workbook(tmp_path / "a.xlsx", [], SHEET_HEADER, ["1", "email", "granted", "x"], ["2", None, "granted", "x"])
+    for cells, code in (("A1:D1", None), ("A2:B2", None), ("C3:D3", None), ("B3:B4", "merged_cells")):
+        book = load_workbook(path)
+        book.active.merge_cells(cells)
+        book.save(tmp_path / "b.xlsx")
+        refused = look(tmp_path / "b.xlsx", format="excel").refusal
+        assert (refused and refused[0]) == code, cells
+
+
 def test_a_damaged_workbook_is_refused_whatever_it_fails_with(tmp_path: Path) -> None:
     torn = rewritten(workbook(tmp_path / "a.xlsx", SHEET_HEADER), "sheet1.xml", rb"<sheetData>.*", b"<sheetData><row")
     assert refusal(torn, format="excel")[0] == "unreadable_workbook"
