@@ -151,7 +151,7 @@ def build_customer_categories(
     per_basket = (
         bought.repartition(_Fact.customer_key)
         .groupBy(*key, "basket")
-        .agg(F.sum("paid").alias("paid"), F.max("day").alias("day"))
+        .agg(F.sum("paid").alias("paid"), F.min("day").alias("day"))
     )
     per_category = per_basket.groupBy(*key).agg(
         F.sum("paid").alias("paid"), F.count(F.lit(1)).alias("baskets"), F.max("day").alias("last_bought_on")

@@ -19,17 +19,19 @@ def build_cohort_retention(facts: DataFrame, *, as_of: date) -> DataFrame:
     """One row per merchant, cohort month and month since in which anyone of the cohort bought.
 
     Args:
-        facts: `gold.fact_transactions`; valid purchases before `as_of` count.
+        facts: `gold.fact_transactions`; valid purchases before `as_of` count, a receipt of several days on its first.
         as_of: Exclusive edge.
     """
-    months = (F.year(_Fact.business_date) * 12 + F.month(_Fact.business_date) - 1).alias("month")
-    bought = (
+    customer = (str(_Fact.merchant_id), str(_Fact.customer_key))
+    baskets = (
         history(facts, as_of)
         .where(_Fact.is_valid_purchase)
-        .groupBy(_Fact.merchant_id, _Fact.customer_key, months)
-        .agg(F.sum(cents(_Fact.amount)).alias("paid"))
+        .groupBy(*customer, F.xxhash64(_Fact.basket_id).alias("basket"))
+        .agg(F.min(_Fact.business_date).alias("day"), F.sum(cents(_Fact.amount)).alias("paid"))
     )
-    of_customer = Window.partitionBy(_Fact.merchant_id, _Fact.customer_key)
+    months = (F.year("day") * 12 + F.month("day") - 1).alias("month")
+    bought = baskets.repartition(*customer).groupBy(*customer, months).agg(F.sum("paid").alias("paid"))
+    of_customer = Window.partitionBy(*customer)
     aged = bought.withColumn("first_month", F.min("month").over(of_customer))
     counted = aged.groupBy(
         _Fact.merchant_id, "first_month", (F.col("month") - F.col("first_month")).alias("month_number")

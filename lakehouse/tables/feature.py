@@ -507,7 +507,7 @@ class CohortRetention:
     cohort_month = day("First day of the month of the customers' first purchase.")
     month_number = integer("Months since; 0 is the month of the first purchase.")
     customers = bigint("Customers of the cohort.")
-    active = bigint("Of them, customers who bought in that month.")
+    active = bigint("Of them, customers who bought in that month; a receipt of several days counts on its first.")
     spend = money("Gross value they bought in that month, merchant currency.")
 
 
@@ -533,4 +533,6 @@ class CustomerCategory:
     affinity_index = double(
         "The customer's share divided by the merchant's share of the category; 1 is average.", optional=True
     )
-    last_bought_on = column("date", "Business day of the latest purchase in the category.")
+    last_bought_on = column(
+        "date", "Business day of the latest purchase in the category; of a receipt, the first with a line of it."
+    )

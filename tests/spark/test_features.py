@@ -343,7 +343,7 @@ def test_affinity_compares_shares(spark):
     got = {(r.spend, r.category): r for r in built.collect()}
     tea, jam = got[Decimal(10), "tea"], got[Decimal(10), "jam"]
     assert (tea["rank"], tea.baskets, tea.spend_share, tea.affinity_index) == (2, 1, 0.5, 2.0)
-    assert (jam["rank"], jam.baskets, jam.last_bought_on) == (1, 1, days_before(1))
+    assert (jam["rank"], jam.baskets, jam.last_bought_on) == (1, 1, days_before(2)), "the day its receipt began"
     assert got[Decimal(20), "jam"].affinity_index == pytest.approx(4 / 3)
 
 
@@ -357,13 +357,15 @@ def test_cohorts(spark):
         line("c", date(2023, 12, 31), 5),
         line("c", date(2024, 7, 1), 9),
     ]
+    # A receipt of two days, over the end of a month, is one of its first.
+    facts += [line("a", date(2024, 3, 31), 1, basket_id="late"), line("a", date(2024, 4, 1), 2, basket_id="late")]
     built = build_cohort_retention(World(spark).fact_frame(facts), as_of=AS_OF)
     assert sorted(built.columns) == sorted(table_of("feature.cohort_retention").column_names)
     got = {(r.cohort_month, r.month_number): (r.customers, r.active, r.spend) for r in built.collect()}
     assert got == {
         (date(2023, 12, 1), 0): (1, 1, Decimal(5)),
         (date(2024, 1, 1), 0): (2, 2, Decimal(5)),
-        (date(2024, 1, 1), 2): (2, 1, Decimal(5)),
+        (date(2024, 1, 1), 2): (2, 1, Decimal(8)),
     }
 
 
