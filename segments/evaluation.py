@@ -82,7 +82,11 @@ class Plan:
         active = [s for s in segments if s.is_active and s.entity == "customer"]
         evaluated = tuple(sorted((s for s in active if s.refresh_mode == "auto"), key=lambda s: s.segment_id))
         needed = with_referenced(evaluated, active)
-        decides = [[s.segment_id, s.version, s.priority, s.refresh_mode] for s in (*active, *needed)]
+        # Whom a limit kept has not changed since: without it, all answers are looked at again.
+        decides = [
+            [s.segment_id, s.version, s.priority, s.refresh_mode, s.max_change_share is not None]
+            for s in (*active, *needed)
+        ]
         asked = Asked.by([s.rule for s in needed])
         # Who was evaluated with other edges may be waiting for the wrong day.
         edges = sorted([event, asked.edges(event)] for event in asked.events)

@@ -18,6 +18,7 @@ from lakehouse.tables.segment import CustomerSegmentRefresh as R
 from segments.evaluate import by_priority
 from segments.language import Segment, ask_for
 from segments.rows import literal_rows
+from segments.tell import percent
 
 MEMBERSHIP = "gold.customer_membership"
 REFRESH = "gold.customer_segment_refresh"
@@ -211,6 +212,7 @@ def _find_held(both: DataFrame, previous: DataFrame, limited: Sequence[Segment])
     """One row per website with a map of the segments that would change too much to the reason."""
     ids = [s.segment_id for s in limited]
     limits = F.create_map(*[F.lit(x) for s in limited for x in (s.segment_id, float(s.max_change_share or 0))])
+    said = F.create_map(*[F.lit(x) for s in limited for x in (s.segment_id, percent(s.max_change_share or 0))])
     sizes = (
         previous.select(M.website_id, F.explode(M.segment_ids).alias("segment_id"))
         .where(F.col("segment_id").isin(ids))
@@ -218,16 +220,16 @@ def _find_held(both: DataFrame, previous: DataFrame, limited: Sequence[Segment])
         .agg(F.count(F.lit(1)).alias("members"))
     )
     moved = _moves(_but_for_pins(both)).groupBy(M.website_id, "segment_id").agg(F.count(F.lit(1)).alias("moved"))
-    limit = F.element_at(limits, F.col("segment_id"))
     # Both sides have one row per website and segment.
     over = sizes.join(moved, on=[str(M.website_id), "segment_id"], how="inner").where(
-        F.col("moved") > limit * F.col("members")
+        # A quotient is rounded as the limit was when it was read, so one of exactly the limit is no more than it.
+        F.col("moved") / F.col("members") > F.element_at(limits, F.col("segment_id"))
     )
     message = F.format_string(
-        "%d of %d members would change, above the limit of %.0f %%; the last good membership was kept",
+        "%d of %d members would change, above the limit of %s; the last good membership was kept",
         F.col("moved"),
         F.col("members"),
-        limit * 100,
+        F.element_at(said, F.col("segment_id")),
     )
     return over.groupBy(M.website_id).agg(
         F.map_from_entries(F.collect_list(F.struct("segment_id", message.alias("message")))).alias("_held")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from segments.language import Segment
@@ -95,11 +96,16 @@ def lines_of_preview(segment: Segment, found: Mapping[str, Any]) -> Iterator[str
     if found.get("pinned_in") or found.get("pinned_out"):
         yield f"pins put {found['pinned_in']:,} in and keep {found['pinned_out']:,} out, whatever the rule says"
     limit = segment.max_change_share
-    if limit is not None and found["published"] and found["moving"] > limit * found["published"]:
+    if limit is not None and found["published"] and found["moving"] / found["published"] > limit:
         yield (
-            f"{found['moving']:,} of {found['published']:,} members would change, above the limit of {limit:.0%}, so "
-            "the refresh would be held back"
+            f"{found['moving']:,} of {found['published']:,} members would change, above the limit of "
+            f"{percent(limit)}, so the refresh would be held back"
         )
+
+
+def percent(share: float) -> str:
+    """Returns a share in percent with the digits it was written with."""
+    return f"{(Decimal(str(share)) * 100).normalize():f} %"
 
 
 def steps_of(segment: Segment) -> list[str]:

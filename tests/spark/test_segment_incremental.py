@@ -246,6 +246,20 @@ def test_an_earlier_definition_may_ask_for_a_segment_that_is_no_more(spark: Spar
     assert kept.members() == {1: [], 2: ["also"], 3: ["also"]}
 
 
+def test_a_limit_that_is_taken_away_has_the_same_answers_looked_at_again(spark: SparkSession) -> None:
+    world = KeyedWorld(random.Random(0))
+    world.features = {n: {"frequency": n} for n in range(1, 4)}
+    often = Segment("often", "O", feature("frequency").at_least(3))
+    kept = Evaluations(spark, world)
+    kept.refresh([replace(often, max_change_share=0.1)], DAY)
+    was = {key: row["answers"] for key, row in kept.content.items()}
+
+    assert kept.refresh([often], DAY) == 3
+    assert kept.members() == {1: [], 2: [], 3: ["often"]}
+    assert {key: row["answers"] for key, row in kept.content.items()} == was
+    assert kept.refresh([often], DAY) == 0
+
+
 def test_events_that_only_other_segments_ask_for_are_not_read_for_a_changed_definition(spark: SparkSession) -> None:
     world = KeyedWorld(random.Random(0))
     world.begin(0)

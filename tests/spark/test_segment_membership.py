@@ -225,6 +225,40 @@ def test_a_segment_that_would_change_too_much_keeps_its_members(spark: SparkSess
     assert {m for m in tables.members() if m[0] == "recent"} == {("recent", 3), ("recent", 4)}
 
 
+@pytest.mark.parametrize("limit", [None, 0.75])
+def test_who_a_limit_kept_is_looked_at_again_when_it_is_gone_or_wider(
+    spark: SparkSession, tables: Tables, limit: float | None
+) -> None:
+    guarded = replace(RECENT, max_change_share=0.5)
+    tables.refresh(customers(spark, *[{"recency_days": 1}] * 4), [guarded])
+    moved = customers(spark, *[{"recency_days": 99}] * 3, {"recency_days": 1})
+    tables.refresh(moved, [guarded], DAY + timedelta(days=1))
+    assert len(tables.members()) == 4
+
+    tables.refresh(moved, [replace(guarded, max_change_share=limit)], DAY + timedelta(days=1))
+
+    assert tables.members() == {("recent", 4)}
+    assert {s for s in tables.stays() if s[3]} == {
+        ("recent", key, DAY, DAY + timedelta(days=1), "rule_not_true") for key in (1, 2, 3)
+    }
+
+
+@pytest.mark.parametrize(
+    ("limit", "members", "said"), [(0.29, 100, None), (0.285, 100, "above the limit of 28.5 %; the last good")]
+)
+def test_a_limit_is_what_was_written(
+    spark: SparkSession, tables: Tables, limit: float, members: int, said: str | None
+) -> None:
+    guarded = replace(RECENT, max_change_share=limit)
+    tables.refresh(customers(spark, *[{"recency_days": 1}] * members), [guarded])
+    moved = [{"recency_days": 99 if key < 29 else 1} for key in range(members)]
+    tables.refresh(customers(spark, *moved), [guarded], DAY + timedelta(days=1))
+
+    (refresh,) = [r for r in tables.content["gold.customer_segment_refresh"].values() if r["as_of"] > DAY]
+    assert len(tables.members()) == (members if said else members - 29)
+    assert (said or "") in (refresh["message"] or "")
+
+
 def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None:
     evaluated = rows(spark, EVALUATION, [{"_deleted": False}])
     planned = plan_membership(

@@ -130,7 +130,7 @@ def test_pins_absence_and_an_inactive_segment_decide_who_would_move(spark: Spark
         [4, 3, 1, 2, 3],
         [
             "pins put 1 in and keep 1 out, whatever the rule says",
-            "3 of 3 members would change, above the limit of 50%, so the refresh would be held back",
+            "3 of 3 members would change, above the limit of 50 %, so the refresh would be held back",
         ],
     )
     off = ["inactive: a refresh leaves no one in it, whatever the rule says"]
