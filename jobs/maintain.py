@@ -128,7 +128,7 @@ def _expired(job: Job, lake: Lake, t: Table) -> str | None:
         oldest = newest - timedelta(days=job.settings.keep_as_of_days)
         # Month ends stay: they are what trends and migrations are drawn from.
         return f"as_of < DATE '{oldest.isoformat()}' AND as_of <> trunc(as_of, 'MM')"
-    kept_days = job.settings.retention_days.get(t.name, t.retention_days)
+    kept_days = job.settings.days_kept(t)
     if kept_days is None:
         return None
     dated = _dated(t)

@@ -222,7 +222,7 @@ def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
         events, as_of = job.lake.read(VISITS), newest_day(job)
         sales, placed = job.lake.read("gold.guest_visit"), job.lake.read("gold.customer_segment_guest")
         visitors = build_visitors(events, as_of=as_of)
-        shown = preview_guests(sales, visitors, events, placed, segment, as_of=as_of)
+        shown = preview_guests(sales, visitors, events, placed, segment, as_of=as_of, settings=job.settings)
         return [r.asDict() for r in shown.collect()]
     channels = table_of("silver.consent").column("channel").spec.values
     shown = preview_segment(

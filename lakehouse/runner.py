@@ -324,8 +324,7 @@ def _has_slice(lake: Lake, step: Step, last: Mapping[str, Any] | None) -> bool:
 
 def _forgets(lake: Lake, name: str) -> bool:
     """Whether old rows of a table are removed after a time; what was made of them is to stay."""
-    t = table_of(name)
-    return lake.settings.retention_days.get(t.name, t.retention_days) is not None
+    return lake.settings.days_kept(table_of(name)) is not None
 
 
 def _publish(

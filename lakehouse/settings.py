@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.session import SparkSettings
 from lakehouse.yaml_file import parse_value, read_yaml
+
+if TYPE_CHECKING:
+    from lakehouse.declare import Table
 
 Target = str
 
@@ -61,6 +64,10 @@ class Settings(BaseModel):
     lock_wait_seconds: float = Field(0, ge=0)
     keep_as_of_days: int = Field(35, ge=1)
     retention_days: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+
+    def days_kept(self, table: Table) -> int | None:
+        """Days of history that `maintain` keeps of a table; None for all."""
+        return self.retention_days.get(table.name, table.retention_days)
 
     @field_validator("data_dir", "exports_dir")
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -29,6 +30,9 @@ from segments.events import VISITS, as_visitors
 from segments.language import Segment
 from segments.rules import Rule
 from segments.timelines import Asked
+
+if TYPE_CHECKING:
+    from lakehouse.settings import Settings
 
 
 def build_guest_visits(changed: DataFrame, sales: DataFrame, visits: DataFrame) -> DataFrame:
@@ -114,6 +118,7 @@ def place_guests(
     as_of: date,
     run_id: str,
     started_at: datetime,
+    settings: Settings,
     earlier: Earlier = NOT_KNOWN,
     hold: Once = as_is,
 ) -> Mapping[str, DataFrame]:
@@ -134,6 +139,7 @@ def place_guests(
         as_of: The day evaluated for, exclusive edge.
         run_id: Run that evaluates.
         started_at: When it started, UTC.
+        settings: How long guests are kept, where not as declared.
         earlier: The definitions of the last refresh, to tell exits by a changed one.
         hold: Returns a frame that is made once, however often it is read.
 
@@ -142,7 +148,7 @@ def place_guests(
         `gold.customer_segment_guest` keeps are in no segment.
     """
     active = [s for s in segments if s.is_active and s.entity == "guest"]
-    guests = _guests(sales, visitors, as_of)
+    guests = _guests(sales, visitors, as_of, settings)
     matched = hold(_matched(guests, events, active, as_of))
     is_customer = F.col("_customer_key").isNotNull()
     return {
@@ -159,9 +165,9 @@ GUEST_HISTORY = "gold.customer_segment_guest_history"
 PROMOTIONS = "gold.customer_segment_promotion"
 
 
-def _guests(sales: DataFrame, visitors: DataFrame, as_of: date) -> DataFrame:
+def _guests(sales: DataFrame, visitors: DataFrame, as_of: date, settings: Settings) -> DataFrame:
     """Visitors and sales without a customer under one set of columns, as far back as guests are kept."""
-    kept_days = S.__table__.retention_days or 0  # type: ignore[attr-defined]
+    kept_days = settings.days_kept(S.__table__) or 0  # type: ignore[attr-defined]
     browsers = visitors.select(
         "*", F.col(W.last_visit_on).alias("_on"), F.col(W.customer_key).alias("_customer_key")
     ).drop(W.customer_key)
@@ -179,7 +185,14 @@ def _guests(sales: DataFrame, visitors: DataFrame, as_of: date) -> DataFrame:
 
 
 def preview_guests(
-    sales: DataFrame, visitors: DataFrame, events: DataFrame, placed: DataFrame, segment: Segment, *, as_of: date
+    sales: DataFrame,
+    visitors: DataFrame,
+    events: DataFrame,
+    placed: DataFrame,
+    segment: Segment,
+    *,
+    as_of: date,
+    settings: Settings,
 ) -> DataFrame:
     """One row per website: what publishing a definition of guests would give.
 
@@ -190,6 +203,7 @@ def preview_guests(
         placed: `gold.customer_segment_guest` as published.
         segment: The definition.
         as_of: The day.
+        settings: As of `place_guests`.
 
     Returns:
         website_id; guests (visitors who have logged in left out); members; logged_in (visitors who have, and whose
@@ -197,7 +211,7 @@ def preview_guests(
         `segments.inspect.preview_segment`.
     """
     catalogue = declared_features(GUEST_TABLES)
-    guests, names = _prepared(_guests(sales, visitors, as_of), events, [segment.rule], as_of)
+    guests, names = _prepared(_guests(sales, visitors, as_of, settings), events, [segment.rule], as_of)
     compiler = Compiler(catalogue, as_of, names)
     steps = compiler.steps(segment)
     published = placed.where(F.col(S.segment_id) == F.lit(segment.segment_id)).select(

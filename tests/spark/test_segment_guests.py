@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from lakehouse.settings import Settings
 from segments.events import VISITS
 from segments.guests import (
     GUEST_HISTORY,
@@ -77,6 +78,7 @@ class Guests:
 
     def __init__(self, spark: SparkSession):
         self.tables = Tables(spark)
+        self.settings = Settings()
 
     def place(
         self, segments: list[Segment], as_of: date, *, only: Collection[str] = GUEST_TABLES, **content: list[Any]
@@ -94,6 +96,7 @@ class Guests:
             as_of=as_of,
             run_id="run",
             started_at=datetime(2018, 1, 1),
+            settings=self.settings,
             hold=held,
         )
         return {name: t.write(name, placed[name]) for name in GUEST_TABLES if name in only}
@@ -218,6 +221,18 @@ def test_a_visitor_who_logs_in_goes_on_as_the_customer_once(spark: SparkSession,
     assert guests.stays() == {("v", DAY, later, "logged_in", "7")}
 
 
+@pytest.mark.parametrize(("days", "kept"), [(90, {"new"}), (180, {"new", "old"}), (365, {"new", "old", "older"})])
+def test_guests_are_kept_as_long_as_the_settings_say(spark: SparkSession, days: int, kept: set[str]) -> None:
+    guests = Guests(spark)
+    guests.settings = Settings(retention_days={GUESTS: days})
+    seen = Segment("seen", "Seen", feature("visits").at_least(1), entity="guest")
+    events = [did("visit", DAY - timedelta(days=n), v) for v, n in (("new", 1), ("old", 100), ("older", 200))]
+
+    guests.place([seen], DAY, events=events)
+
+    assert guests.members() == {(visitor, "seen") for visitor in kept}
+
+
 def test_a_preview_counts_guests_and_those_who_have_logged_in(spark: SparkSession, guests: Guests) -> None:
     known = {"customer_id": "7", "known_on": DAY - timedelta(days=1)}
     events = [
@@ -235,7 +250,9 @@ def test_a_preview_counts_guests_and_those_who_have_logged_in(spark: SparkSessio
     def preview(segment: Segment) -> dict[str, Any]:
         visitors = build_visitors(frame, as_of=DAY)
         placed = guests.tables.read(GUESTS)
-        made = preview_guests(rows(spark, "gold.guest_visit"), visitors, frame, placed, segment, as_of=DAY)
+        made = preview_guests(
+            rows(spark, "gold.guest_visit"), visitors, frame, placed, segment, as_of=DAY, settings=guests.settings
+        )
         (row,) = made.collect()
         return row.asDict()
 
