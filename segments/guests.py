@@ -125,8 +125,9 @@ def place_guests(
     """Place every guest before `as_of` in the guest segments whose rule is true; who has logged in, as the customer.
 
     A visitor who logs in leaves (`logged_in`), and their customer is in as long as the rule stays true of the visitor.
-    Stays before the login become the customer's as well, by their number, and keep their days. Each table is held
-    against itself, so a run that died between two of them is completed by the next.
+    Stays before the login become the customer's as well, by their number, and keep their days; they stay theirs when
+    another customer logs in. Each table is held against itself, so a run that died between two of them is completed by
+    the next.
 
     Args:
         sales: `gold.guest_visit`.
@@ -149,6 +150,7 @@ def place_guests(
     """
     active = [s for s in segments if s.is_active and s.entity == "guest"]
     guests = _guests(sales, visitors, as_of, settings)
+    stays = _with_owners(stays, events, as_of)
     matched = hold(_matched(guests, events, active, as_of))
     is_customer = F.col("_customer_key").isNotNull()
     return {
@@ -287,6 +289,26 @@ def _guest_rows(matched: DataFrame, placed: DataFrame, as_of: date) -> DataFrame
     return entered.unionByName(left.select(*keys, F.lit(True).alias("_deleted")), allowMissingColumns=True)
 
 
+def _with_owners(stays: DataFrame, events: DataFrame, as_of: date) -> DataFrame:
+    """Stays with the customer they belong to as events do: of the last login up to their beginning, else of the first.
+
+    Returns:
+        The stays with `_owner`, a customer number; null where nobody has logged in.
+    """
+    is_login = (F.col(V.event_type) == F.lit("login")) & F.col(V.customer_id).isNotNull()
+    login = F.struct(V.happened_at, V.event_id, V.happened_on, V.customer_id)
+    logins = (
+        events.where(is_login & (F.col(V.happened_on) < F.lit(as_of)))
+        .groupBy(F.col(V.merchant_id).alias(H.website_id), H.visitor_id)
+        .agg(F.sort_array(F.collect_list(login)).alias("_logins"))
+    )
+    before = F.filter("_logins", lambda x: x[str(V.happened_on)] < F.col(H.entered_on))
+    owner = F.coalesce(F.try_element_at(before, F.lit(-1)), F.get("_logins", F.lit(0)))
+    # One row per visitor, so no stay is multiplied.
+    both = stays.join(logins, on=[str(H.website_id), str(H.visitor_id)], how="left")
+    return both.select(*stays.columns, owner[str(V.customer_id)].alias("_owner"))
+
+
 def _stay_rows(
     matched: DataFrame,
     guests: DataFrame,
@@ -305,7 +327,6 @@ def _stay_rows(
         H.visitor_id,
         F.lit(True).alias("_is_seen"),
         "_customer_key",
-        F.col(W.customer_id).alias("_customer_id"),
     )
     is_open = F.col(H.exited_on).isNull()
     # A guest is one row, and is in a segment once, so neither join multiplies.
@@ -316,7 +337,8 @@ def _stay_rows(
     version = F.try_element_at(versions, F.col(H.segment_id))
     # Stays begun by a later `as_of` are left alone.
     is_exit = is_open & F.col("_is_in").isNull() & (F.col(H.entered_on) <= F.lit(as_of))
-    is_promoted = F.col("_customer_key").isNotNull() & ~F.col("_customer_key").eqNullSafe(F.col(H.customer_key))
+    is_owned = F.col("_owner").isNotNull()
+    is_promoted = is_owned & ~F.col("_owner").eqNullSafe(F.col(H.customer_id))
     reason = (
         F.when(F.col("_is_seen").isNull(), F.lit("visitor_absent"))
         .when(version.isNull(), F.lit("segment_inactive"))
@@ -325,8 +347,8 @@ def _stay_rows(
         .otherwise(F.lit("rule_not_true"))
     )
     ended = {
-        str(H.customer_key): F.coalesce("_customer_key", H.customer_key),
-        str(H.customer_id): F.coalesce("_customer_id", H.customer_id),
+        str(H.customer_key): F.when(is_owned, F.xxhash64(H.website_id, "_owner")).otherwise(F.col(H.customer_key)),
+        str(H.customer_id): F.coalesce("_owner", H.customer_id),
         str(H.exited_on): F.when(is_exit, F.lit(as_of)).otherwise(F.col(H.exited_on)),
         str(H.exit_version): F.when(is_exit, version).otherwise(F.col(H.exit_version)),
         str(H.exit_reason): F.when(is_exit, reason).otherwise(F.col(H.exit_reason)),
@@ -349,12 +371,13 @@ def _stay_rows(
 
 def _promotion_rows(matched: DataFrame, stays: DataFrame, promoted: DataFrame) -> DataFrame:
     keys: list[str] = list(P.__table__.key)  # type: ignore[attr-defined]
-    of_guest: list[str] = [H.segment_id, H.website_id, H.visitor_id]
-    since = stays.groupBy(*of_guest).agg(F.min(H.entered_on).alias(P.visitor_since))
+    owned: list[str] = [H.segment_id, H.website_id, H.visitor_id, P.customer_id]
+    own = stays.withColumn(P.customer_id, F.col("_owner"))
+    since = own.groupBy(*owned).agg(F.min(H.entered_on).alias(P.visitor_since))
     now = (
         matched.withColumn("customer_key", F.col("_customer_key"))
         .select(*keys, P.customer_id, P.version)
-        .join(since, on=of_guest, how="left")  # one earliest stay per guest and segment
+        .join(since, on=owned, how="left")  # one earliest stay per guest, segment and customer
     )
     same = promoted.select(*keys, P.version)
     entered = now.join(same, on=[*keys, str(P.version)], how="left_anti").select("*", F.lit(False).alias("_deleted"))

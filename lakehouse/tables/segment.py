@@ -429,9 +429,11 @@ class CustomerSegmentPromotion:
     website_id = text("Retailer.")
     customer_key = bigint("xxhash64(merchant_id, customer_id).")
     customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
-    visitor_id = text("Visitor who logged in.", pii=Pii.IDENTIFIER)
+    visitor_id = text("Visitor whose last login is the customer's.", pii=Pii.IDENTIFIER)
     version = text("Content hash of the definition.")
-    visitor_since = day("Since when the visitor was in before the login; null when they were not.", optional=True)
+    visitor_since = day(
+        "Since when the visitor was in before the customer's login; null when they were not.", optional=True
+    )
 
 
 @table(

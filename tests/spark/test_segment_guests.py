@@ -233,6 +233,29 @@ def test_guests_are_kept_as_long_as_the_settings_say(spark: SparkSession, days: 
     assert guests.members() == {(visitor, "seen") for visitor in kept}
 
 
+def test_one_browser_of_two_customers_is_theirs_in_turn(guests: Guests) -> None:
+    def known(customer: str, day: int) -> dict[str, Any]:
+        return did("login", DAY + timedelta(days=day), customer_id=customer, known_on=DAY + timedelta(days=day))
+
+    seen = Segment("seen", "Seen", feature("visits").at_least(1), entity="guest")
+    browsing, a, b = did("visit", DAY - timedelta(days=1)), known("a", 0), known("b", 2)
+
+    def after(day: int, *events: dict[str, Any]) -> tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]]:
+        guests.place([seen], DAY + timedelta(days=day), events=list(events))
+        return guests.stays(), guests.of(PROMOTIONS, "customer_id", "visitor_since")
+
+    stay = ("v", DAY, DAY + timedelta(days=1), "logged_in")
+    guests.place([seen], DAY, events=[browsing])
+    assert after(1, browsing, a) == ({(*stay, "a")}, {("a", DAY)})
+    # The visitor was in as a guest before the first login, and that is not the second one's past.
+    assert after(3, browsing, a, b) == ({(*stay, "a")}, {("b", None)})
+    assert after(4, browsing, a) == ({(*stay, "a")}, {("a", DAY)})
+    assert after(5, browsing, b) == ({(*stay, "b")}, {("b", DAY)})
+    stays, promotions = after(6, browsing)
+    assert (guests.members(), promotions) == ({("v", "seen")}, set())
+    assert ("v", DAY + timedelta(days=6), None, None, None) in stays
+
+
 def test_a_preview_counts_guests_and_those_who_have_logged_in(spark: SparkSession, guests: Guests) -> None:
     known = {"customer_id": "7", "known_on": DAY - timedelta(days=1)}
     events = [
