@@ -165,11 +165,10 @@ def overlap_segments(membership: DataFrame) -> DataFrame:
         website_id, segment_a, segment_b (a before b in the alphabet), members_a, members_b, both, jaccard (both over
         either).
     """
-    present = membership.where(M.is_present).select(M.website_id, M.segment_ids)
-    one = present.select(M.website_id, F.explode(M.segment_ids).alias("segment"))
+    one = membership.select(M.website_id, F.explode(M.segment_ids).alias("segment"))
     sizes = one.groupBy(M.website_id, "segment").agg(F.count(F.lit(1)).alias("members"))
     pairs = (
-        present.select(M.website_id, M.segment_ids, F.explode(M.segment_ids).alias("segment_a"))
+        membership.select(M.website_id, M.segment_ids, F.explode(M.segment_ids).alias("segment_a"))
         .select(M.website_id, "segment_a", F.explode(M.segment_ids).alias("segment_b"))
         .where(F.col("segment_a") < F.col("segment_b"))
         .groupBy(M.website_id, "segment_a", "segment_b")
@@ -203,8 +202,7 @@ def beaten_segments(membership: DataFrame) -> DataFrame:
         website_id, segment_id, primary_segment_id (equal where the segment itself is the primary one), members.
     """
     return (
-        membership.where(M.is_present)
-        .select(M.website_id, M.primary_segment_id, F.explode(M.segment_ids).alias("segment_id"))
+        membership.select(M.website_id, M.primary_segment_id, F.explode(M.segment_ids).alias("segment_id"))
         .groupBy(M.website_id, "segment_id", M.primary_segment_id)
         .agg(F.count(F.lit(1)).alias("members"))
     )

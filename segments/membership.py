@@ -46,9 +46,10 @@ def plan_membership(
     """Plan what the answers of the rules change in the published membership.
 
     A pin puts a customer in, or keeps them out, whatever the rule says. Guest segments of a visitor who logged in are
-    the customer's, and are never the primary one. Manual segments keep their members unless asked for. A segment that
-    would change by more than its limit, pins left out, keeps its last good members of that website, and its refresh is
-    an error. A website without any features that day is stale, and a customer changed by a later `as_of` is left alone.
+    the customer's, also of one without features, and are never the primary one. Manual segments keep their members
+    unless asked for. A segment that would change by more than its limit, pins left out, keeps its last good members of
+    that website, and its refresh is an error. A website without any features that day is stale, and a customer changed
+    by a later `as_of` is left alone.
 
     Args:
         evaluated: `gold.customer_evaluation`.
@@ -100,10 +101,11 @@ def _carried(promotions: DataFrame, of_guests: Sequence[Segment]) -> DataFrame:
     since = F.concat(F.lit(f"{PROMOTED}: as a visitor in since "), F.min(L.visitor_since).cast("string"))
     each = (
         promotions.where(F.col(L.segment_id).isin(ids))
-        .groupBy(*_KEYS, L.segment_id)
+        .groupBy(*_KEYS, L.customer_id, L.segment_id)
         .agg(F.coalesce(since, F.lit(PROMOTED)).alias("_why"))
     )
-    return each.groupBy(*_KEYS).agg(
+    # A key is made of website and number.
+    return each.groupBy(*_KEYS, F.col(L.customer_id).alias("_carried_customer_id")).agg(
         F.map_from_entries(F.collect_list(F.struct(L.segment_id, "_why"))).alias("_carried")
     )
 
@@ -182,21 +184,21 @@ def _compare(
     by_rule = F.col("_evaluated")
     if [s for s in active if s.refresh_mode == "manual"]:
         by_rule = F.sort_array(F.array_union(F.array_except("_evaluated", manual), F.array_intersect(was, manual)))
-    promoted = F.coalesce(F.map_keys("_carried"), none)
+    promoted, is_carried = F.coalesce(F.map_keys("_carried"), none), F.col("_carried").isNotNull()
     settled = F.sort_array(F.array_except(F.array_union(F.array_union(by_rule, promoted), pinned_in), barred))
     # Most customers are where the rules say, and sets are not compiled code.
     is_decided = F.col("_pinned").isNotNull()
-    is_plain = ~is_decided & F.col("_carried").isNull()
+    is_plain = ~is_decided & ~is_carried
     is_later = F.coalesce(F.col("_was_changed_on") > F.lit(as_of), F.lit(False))
     # Keys of evaluations and pins that are gone and were never published have nothing to compare.
-    return both.where(~is_later & (is_found | F.col("_was").isNotNull())).select(
+    return both.where(~is_later & (is_found | is_carried | F.col("_was").isNotNull())).select(
         *_KEYS,
-        F.coalesce("_now_customer_id", "_was_customer_id").alias(M.customer_id),
+        F.coalesce("_now_customer_id", "_was_customer_id", "_carried_customer_id").alias(M.customer_id),
         "_was",
         "_was_primary",
         "_was_present",
         is_found.alias("_is_found"),
-        F.when(~is_found, none).when(is_plain, by_rule).otherwise(settled).alias("_now"),
+        F.when(~is_found, F.sort_array(promoted)).when(is_plain, by_rule).otherwise(settled).alias("_now"),
         "_reasons",
         "_carried",
         pinned_in.alias("_pinned"),
@@ -272,7 +274,7 @@ def _changed_rows(
         stayed = F.array_union(stayed, F.array_intersect("_now", "_pinned"))
         segment_ids = F.when(
             F.col("_is_found"), F.sort_array(F.array_union(F.array_except("_now", kept), stayed))
-        ).otherwise(none)
+        ).otherwise(F.col("_now"))
     ranked = F.array(*[F.lit(s.segment_id) for s in by_priority(active)]).cast("array<string>")
     decided = both.withColumn(M.segment_ids, segment_ids)
     primary = F.get(F.array_intersect(ranked, F.col(M.segment_ids)), F.lit(0))

@@ -342,6 +342,33 @@ def test_what_was_the_visitors_is_the_customers_until_the_rule_ends(spark: Spark
     }
 
 
+def test_who_logged_in_and_never_bought_is_in_by_way_of_the_visitor_alone(spark: SparkSession) -> None:
+    guests, tables = Guests(spark), Tables(spark)
+    tables.content = guests.tables.content
+    hashed = spark.range(1).select(F.xxhash64(F.lit("shop"), F.lit("7")).alias("k")).collect()[0].k
+    buyer, other = {"customer_key": hashed, "customer_id": "7", "recency_days": 5}, {"customer_key": 1}
+    recent = Segment("recent", "Recent", feature("recency_days").at_most(30))
+    login = {"customer_id": "7", "known_on": DAY - timedelta(days=1)}
+    events = [did("cart_add", DAY - timedelta(days=1), **login), did("login", DAY - timedelta(days=1), **login)]
+
+    def refresh(day: int, *known: dict[str, Any]) -> set[tuple[str, int]]:
+        guests.place([CART], DAY + timedelta(days=day), events=events)
+        tables.refresh(customers(spark, *known), [recent, CART], DAY + timedelta(days=day))
+        return tables.members()
+
+    assert refresh(0, other) == {("cart", hashed)}
+    row = tables.content[MEMBERSHIP]["shop", hashed]
+    assert (row["customer_id"], row["is_present"], row["primary_segment_id"]) == ("7", False, None)
+    assert refresh(1, other, buyer) == {("cart", hashed), ("recent", hashed)}
+    assert refresh(2, other) == {("cart", hashed)}
+    assert refresh(40, other) == set()
+    days = [DAY + timedelta(days=n) for n in (0, 1, 2, 40)]
+    assert tables.stays() == {
+        ("cart", hashed, days[0], days[3], "rule_not_true"),
+        ("recent", hashed, days[1], days[2], "customer_absent"),
+    }
+
+
 def test_guests_carried_over_equal_guests_placed_from_nothing(spark: SparkSession) -> None:
     """Random visits, logins that come late, and passing days, against the rule answered in plain Python."""
     world = World(random.Random(5))
