@@ -161,7 +161,7 @@ def build_segments(
     }
     with failures_told(job, "error"):
         results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)
-    if needs_republishing(job.lake, results):
+    if needs_republishing(job.lake, results, job.run.started_at):
         begin_refresh(job.lake, ask_for(segments, asked))
         publisher = [s for s in plan_steps(SEGMENT_LAYERS) if s.producer == PUBLISHER]
         results += build_steps(job, progress, publisher, force=True, **offered)

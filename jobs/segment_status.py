@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Literal
 
 from pyspark.sql import Column, DataFrame
@@ -84,10 +85,16 @@ def failures_told(job: Job, status: Literal["stale", "error"]) -> Iterator[None]
         raise
 
 
-def needs_republishing(lake: Lake, results: list[StepResult]) -> bool:
-    """Whether a failure, or a refresh that was killed, is still noted although the run had no reason to publish.
+def needs_republishing(lake: Lake, results: list[StepResult], now: datetime) -> bool:
+    """Whether a run that had no reason to publish is to do so all the same.
 
-    The failure of a manual segment stays noted until it is asked for again.
+    A failure, or a refresh that was killed, is still noted; that of a manual segment stays noted until it is asked for
+    again. Or the last refresh was on an earlier day: one that finds nothing new counts as well.
+
+    Args:
+        lake: Holds the published segments.
+        results: How the steps of the run ended.
+        now: When the run started, UTC.
     """
     published = any(r.step.producer == PUBLISHER and r.status == "succeeded" for r in results)
     if published or not lake.exists(TABLE):
@@ -95,7 +102,9 @@ def needs_republishing(lake: Lake, results: list[StepResult]) -> bool:
     is_taken_up = F.expr("is_active AND (refresh_mode = 'auto' OR entity = 'guest')")
     has_failed = is_taken_up & F.startswith("refresh_message", F.lit(_MARK))
     is_cut_off = F.col("is_active") & (F.col("refresh_status") == "processing")
-    return bool(lake.read(TABLE).where(has_failed | is_cut_off).limit(1).collect())
+    went_well = is_taken_up & (F.col("refresh_status") == "completed")
+    is_of_before = went_well & (F.col("last_refresh_at") < F.lit(now.date()))
+    return bool(lake.read(TABLE).where(has_failed | is_cut_off | is_of_before).limit(1).collect())
 
 
 def _move(lake: Lake, concerned: Column, status: str, message: str | None) -> None:

@@ -26,6 +26,7 @@ from tests.support.rows import rows
 pytestmark = [pytest.mark.spark, pytest.mark.delta]
 
 SEGMENT = "gold.customer_segment"
+NOW = datetime(2020, 6, 2, 6)
 
 
 def states(lake: Lake) -> dict[str, tuple[str, str | None, int]]:
@@ -44,7 +45,7 @@ def test_a_failed_run_leaves_the_members_and_says_so(lake: Lake) -> None:
     ]
     lake.write(SEGMENT, rows(lake.spark, SEGMENT, segments))
     job: Any = SimpleNamespace(lake=lake)
-    assert not needs_republishing(lake, [])
+    assert not needs_republishing(lake, [], NOW)
 
     with pytest.raises(StepFailed), failures_told(job, "stale"):
         raise StepFailed("Step features failed")
@@ -54,7 +55,7 @@ def test_a_failed_run_leaves_the_members_and_says_so(lake: Lake) -> None:
         "manual": ("completed", None, 7),
         "off": ("completed", None, 7),
     }
-    assert needs_republishing(lake, [])
+    assert needs_republishing(lake, [], NOW)
 
 
 def test_a_layer_of_facts_that_fails_by_itself_is_told_as_in_a_whole_run(
@@ -92,7 +93,7 @@ def test_a_refresh_that_was_killed_is_taken_up(lake: Lake) -> None:
 
     begin_refresh(lake, [auto, manual])
     assert {k: v[0] for k, v in states(lake).items()} == {"auto": "processing", "manual": "completed"}
-    assert needs_republishing(lake, [])
+    assert needs_republishing(lake, [], NOW)
     begin_refresh(lake, [auto, manual])
     job: Any = SimpleNamespace(lake=lake)
     with pytest.raises(StepFailed), failures_told(job, "error"):
@@ -104,9 +105,22 @@ def test_what_became_of_a_manual_segment_is_not_taken_up_by_runs_that_do_not_ref
     failed = {"refresh_status": "error", "refresh_message": "The last run failed: x", "is_active": True}
     manual = failed | {"segment_id": "manual", "refresh_mode": "manual"}
     lake.write(SEGMENT, rows(lake.spark, SEGMENT, [manual]))
-    assert not needs_republishing(lake, [])
+    assert not needs_republishing(lake, [], NOW)
     lake.write(SEGMENT, rows(lake.spark, SEGMENT, [manual | {"refresh_mode": "auto"}]))
-    assert needs_republishing(lake, [])
+    assert needs_republishing(lake, [], NOW)
+
+
+def test_a_refresh_that_finds_nothing_new_counts_once_a_day(lake: Lake) -> None:
+    good = {"is_active": True, "refresh_mode": "auto", "refresh_status": "completed"}
+    segments = [
+        good | {"segment_id": "auto", "last_refresh_at": datetime(2020, 6, 1, 23)},
+        good | {"segment_id": "held", "refresh_status": "error", "last_refresh_at": datetime(2020, 5, 1)},
+        good | {"segment_id": "manual", "refresh_mode": "manual", "last_refresh_at": datetime(2020, 5, 1)},
+    ]
+    lake.write(SEGMENT, rows(lake.spark, SEGMENT, segments))
+    assert needs_republishing(lake, [], NOW)
+    lake.write(SEGMENT, rows(lake.spark, SEGMENT, [segments[0] | {"last_refresh_at": datetime(2020, 6, 2)}]))
+    assert not needs_republishing(lake, [], NOW)
 
 
 def test_a_refresh_is_announced_once_and_only_when_something_is_written() -> None:
