@@ -17,6 +17,8 @@ MAX_MEMBERS: Final = 20_000
 """Members reach Spark as literals of the plan; a longer list belongs in a feed, as a feature."""
 
 _COLUMN: Final = "customer_id"
+_OTHERS: Final = {";": "';'", "\t": "tabs", "|": "'|'"}
+"""Delimiters that spreadsheets write where we read commas."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -69,7 +71,9 @@ def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
         return frozenset()
     header = [name.strip() for name in rows[0][1]] if rows else []
     if _COLUMN not in header:
-        complain(f"has no column '{_COLUMN}'.{suggest(_COLUMN, header)}", 1)
+        others = [name for d, name in _OTHERS.items() if _COLUMN in map(str.strip, ",".join(header).split(d))]
+        parted = f"its columns are parted by {others[0]}; part them by ','" if others else ""
+        complain(parted or f"has no column '{_COLUMN}'.{suggest(_COLUMN, header)}", 1)
         return frozenset()
     if header.count(_COLUMN) > 1:
         complain(f"has the column '{_COLUMN}' more than once; one of them is needed", 1)

@@ -468,6 +468,13 @@ def test_two_lists_of_one_name_are_refused(tmp_path: Path) -> None:
         load_segments(tmp_path, FEATURES)
 
 
+def test_a_list_with_another_delimiter_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "vip.csv").write_text("customer_id;note\n1;first\n")
+    with pytest.raises(DefinitionError, match=r"lists/vip.csv, .* its columns are parted by ';'; .* ','"):
+        load_segments(tmp_path, FEATURES)
+
+
 def test_an_absent_folder_has_no_segments(tmp_path: Path) -> None:
     assert load_segments(tmp_path / "none", FEATURES) == ()
 
