@@ -82,7 +82,7 @@ def build_customer_features(
             _came_into_view(facts, previous, as_of),
             _windows_moved(before, as_of, feature_rules),
             _products_changed(past, product_changes),
-            engagement.customers_with_promotions(past, promotion_changes),
+            engagement.customers_with_promotions(past, promotion_changes, placed),
             _promotions_began_or_ended(before, placed),
         )
     )

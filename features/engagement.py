@@ -94,33 +94,32 @@ def promoting_merchants(promotions: DataFrame) -> DataFrame:
     return promotions.groupBy(Promotion.merchant_id).agg(F.lit(True).alias("has_promotions"))
 
 
-def promoted_lines(lines: DataFrame, promotions: DataFrame) -> DataFrame:
+def promoted_lines(lines: DataFrame, promotions: DataFrame, calendar: DataFrame) -> DataFrame:
     """Lines bought while their product was promoted in their store.
 
     Args:
         lines: From `features.purchases.history`; only valid purchases are looked at.
-        promotions: From `begun_promotions`, or those that changed. Weeks of a merchant begin on one weekday, unless
-            that is what changed: then a line is looked up in its week before and in its week now.
+        promotions: From `begun_promotions`, or some of them.
+        calendar: All of them. Weeks of a merchant begin on one weekday: the one its latest week begins on.
 
     Returns:
-        customer_key, amount (cents), is_displayed, is_in_mailer; one row per line and placement, which is unique per
+        customer_key, amount (cents), is_displayed, is_in_mailer; one row per line, for a placement is unique per
         merchant, product, store and week.
     """
-
-    def placement(first_day: Column) -> Column:
-        return F.xxhash64("merchant_id", "product_id", "store_id", first_day).alias("placement")
-
-    first_day, day = F.unix_date(Promotion.week_starts_on), F.unix_date(_Fact.business_date)
-    weekdays = promotions.select(Promotion.merchant_id, F.pmod(first_day, F.lit(7)).alias("weekday")).distinct()
-    placed = promotions.select(placement(first_day), Promotion.is_displayed, Promotion.is_in_mailer)
+    days = F.datediff(Promotion.week_starts_on, F.lit(date(1970, 1, 1)))
+    phases = calendar.groupBy(Promotion.merchant_id).agg(F.pmod(F.max(days), F.lit(7)).alias("phase"))
+    week = F.floor((F.col("day") - F.col("phase")) / 7)
+    key = F.xxhash64("merchant_id", "product_id", "store_id", week).alias("placement")
+    placed = (
+        promotions.withColumn("day", days)
+        .join(F.broadcast(phases), on="merchant_id", how="inner")
+        .select(key, Promotion.is_displayed, Promotion.is_in_mailer)
+    )
     bought = (
         lines.where(F.col(_Fact.is_valid_purchase) & F.col(_Fact.store_id).isNotNull())
-        .join(F.broadcast(weekdays), on="merchant_id", how="inner")
-        .select(
-            placement(day - F.pmod(day - F.col("weekday"), F.lit(7))),
-            _Fact.customer_key,
-            cents(_Fact.amount).alias("amount"),
-        )
+        .withColumn("day", F.unix_date(_Fact.business_date))
+        .join(F.broadcast(phases), on="merchant_id", how="inner")
+        .select(key, _Fact.customer_key, cents(_Fact.amount).alias("amount"))
     )
     # The lines are the fewer: a placement meets them in a map, and neither side is sorted.
     return bought.hint("shuffle_hash").join(placed, on="placement", how="inner").drop("placement")
@@ -129,7 +128,7 @@ def promoted_lines(lines: DataFrame, promotions: DataFrame) -> DataFrame:
 def promotion_response(lines: DataFrame, promotions: DataFrame) -> DataFrame:
     """One row per customer with a promoted line: customer_key, displayed, mailed (lines), promoted (cents)."""
     return (
-        promoted_lines(lines, promotions)
+        promoted_lines(lines, promotions, promotions)
         .groupBy(_Fact.customer_key)
         .agg(
             F.count_if(Promotion.is_displayed).alias("displayed"),
@@ -154,6 +153,6 @@ def promotion_columns() -> dict[str, Column]:
     }
 
 
-def customers_with_promotions(lines: DataFrame, promotions: DataFrame) -> DataFrame:
+def customers_with_promotions(lines: DataFrame, promotions: DataFrame, calendar: DataFrame) -> DataFrame:
     """Customers with a line among some promotions: whom it concerns that these changed. May hold repeats."""
-    return promoted_lines(lines, promotions).select(_Fact.customer_key)
+    return promoted_lines(lines, promotions, calendar).select(_Fact.customer_key)

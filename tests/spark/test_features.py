@@ -420,28 +420,6 @@ def test_a_line_that_is_neither_bought_nor_given_back_is_worth_nothing(spark):
     assert (row.monetary_gross, row.monetary_net, row.spend_7d) == (Decimal("8.90"), Decimal("8.90"), Decimal("8.90"))
 
 
-def test_weeks_that_begin_on_another_day_now_are_told_of_both(spark):
-    """A calendar is corrected by ten days: who bought in a week as it was has bought in none as it is."""
-
-    def placed(week_starts_on: date) -> Row:
-        return {"merchant_id": "m", "product_id": "tea", "store_id": "s1", "week_starts_on": week_starts_on,
-                "is_displayed": True}  # fmt: skip
-
-    facts = [
-        line("was", date(2024, 6, 8), 10, product_id="tea", store_id="s1"),
-        line("is", date(2024, 6, 19), 10, product_id="tea", store_id="s1"),
-        line("never", date(2024, 6, 12), 10, product_id="tea", store_id="s1"),
-    ]
-    old, new = placed(date(2024, 6, 3)), placed(date(2024, 6, 13))
-    before = spark.createDataFrame(World(spark, facts, promotions=[old]).build(AS_OF).toArrow())
-    world = World(spark, facts, promotions=[new])
-    changes = [old | {"_deleted": True}, new | {"_deleted": False}]
-    carried = by_customer(world.build(AS_OF, previous=before, changed_promotions=changes, hour=4))
-    shares = {name: r["display_line_share"] for name, r in carried.items()}
-    assert shares == {"was": 0.0, "is": 1.0, "never": 0.0}
-    assert {r["customer_id"]: r["display_line_share"] for r in before.collect()}["was"] == 1.0
-
-
 def test_a_return_after_a_silence_counts_also_where_an_older_silence_was_longer(spark):
     """Weekly, 200 days of nothing a year ago, weekly again, 150 days of nothing, and back 10 days ago."""
 
