@@ -149,7 +149,9 @@ def _from_environment() -> tuple[dict[str, Any], list[str]]:
         if name in _NO_SETTINGS:
             continue
         if name.lower() not in known:
-            problems.append(f"{variable} is not a setting.{suggest(name.lower(), known)}")
+            # Secrets and places of sources are variables too, which users name as they like.
+            if (guess := suggest(name.lower(), known)) or name == "TARGET":
+                problems.append(f"{variable} is not a setting.{guess}")
             continue
         try:
             found[name.lower()] = parse_value(said)

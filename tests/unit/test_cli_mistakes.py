@@ -128,6 +128,7 @@ def test_every_mistake_in_the_environment_is_told_at_once(monkeypatch: pytest.Mo
         ("AS_OF", "2024-02-30"),
         ("VARIABLES", "[1]"),
         ("JARS", "/nowhere"),
+        ("SFTP_PASSWORD", "a secret of the user's own"),
     ):
         monkeypatch.setenv(f"SEGMENTATION_{name}", said)
     with pytest.raises(SettingsError) as raised:
@@ -139,6 +140,7 @@ def test_every_mistake_in_the_environment_is_told_at_once(monkeypatch: pytest.Mo
         "SEGMENTATION_VARIABLES: Input should be a valid dictionary",
     ):
         assert part in str(raised.value)
+    assert "SFTP" not in str(raised.value)
     assert "JARS" not in str(raised.value)
 
 
