@@ -150,15 +150,15 @@ def place_guests(
     """
     active = [s for s in segments if s.is_active and s.entity == "guest"]
     guests = _guests(sales, visitors, as_of, settings)
-    stays = _with_owners(stays, events, as_of)
+    owned = hold(_with_owners(stays, events, as_of))
     matched = hold(_matched(guests, events, active, as_of))
     is_customer = F.col("_customer_key").isNotNull()
     return {
         GUESTS: _guest_rows(matched.where(~is_customer), placed, as_of),
         GUEST_HISTORY: _stay_rows(
-            matched, guests, stays, active, as_of=as_of, run_id=run_id, started_at=started_at, earlier=earlier
+            matched, guests, owned, active, as_of=as_of, run_id=run_id, started_at=started_at, earlier=earlier
         ),
-        PROMOTIONS: _promotion_rows(matched.where(is_customer), stays, promoted),
+        PROMOTIONS: _promotion_rows(matched.where(is_customer), owned, promoted),
     }
 
 
@@ -379,7 +379,14 @@ def _promotion_rows(matched: DataFrame, stays: DataFrame, promoted: DataFrame) -
         .select(*keys, P.customer_id, P.version)
         .join(since, on=owned, how="left")  # one earliest stay per guest, segment and customer
     )
-    same = promoted.select(*keys, P.version)
-    entered = now.join(same, on=[*keys, str(P.version)], how="left_anti").select("*", F.lit(False).alias("_deleted"))
+    was = promoted.select(
+        *keys, F.col(P.version).alias("_version"), F.col(P.visitor_since).alias("_since"), F.lit(True).alias("_was")
+    )
+    is_same = F.col("_was") & (F.col(P.version) == F.col("_version")) & F.equal_null(P.visitor_since, "_since")
+    entered = (
+        now.join(was, on=keys, how="left")  # one row per key
+        .where(~F.coalesce(is_same, F.lit(False)))
+        .select(*now.columns, F.lit(False).alias("_deleted"))
+    )
     left = promoted.select(*keys).join(now.select(*keys), on=keys, how="left_anti")
     return entered.unionByName(left.select(*keys, F.lit(True).alias("_deleted")), allowMissingColumns=True)

@@ -150,7 +150,7 @@ def emit_events(
     """
     # By the clock and by when it was recorded, as `maintain` counts: days of delivered data can lag behind, or stand.
     kept = E.__table__.retention_days  # type: ignore[attr-defined]
-    kept_days = min(kept, settings.retention_days.get(E.__table__.name, kept))  # type: ignore[attr-defined]
+    kept_days = min(kept, settings.days_kept(E.__table__))  # type: ignore[attr-defined]
     edge = F.lit(started_at - timedelta(days=kept_days))
     who: list[str] = [E.customer_key, E.customer_id, E.visitor_id]
     of_customers = changed.select(*_STAY, E.customer_key, E.customer_id, F.lit(None).cast("string").alias(E.visitor_id))

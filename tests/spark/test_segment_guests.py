@@ -251,9 +251,11 @@ def test_one_browser_of_two_customers_is_theirs_in_turn(guests: Guests) -> None:
     assert after(3, browsing, a, b) == ({(*stay, "a")}, {("b", None)})
     assert after(4, browsing, a) == ({(*stay, "a")}, {("a", DAY)})
     assert after(5, browsing, b) == ({(*stay, "b")}, {("b", DAY)})
-    stays, promotions = after(6, browsing)
+    # A login that comes late takes back what was the second one's.
+    assert after(6, browsing, a, b) == ({(*stay, "a")}, {("b", None)})
+    stays, promotions = after(7, browsing)
     assert (guests.members(), promotions) == ({("v", "seen")}, set())
-    assert ("v", DAY + timedelta(days=6), None, None, None) in stays
+    assert ("v", DAY + timedelta(days=7), None, None, None) in stays
 
 
 def test_a_preview_counts_guests_and_those_who_have_logged_in(spark: SparkSession, guests: Guests) -> None:
