@@ -37,10 +37,10 @@ def cell_text(value: Any) -> str | None:
 
 
 def unread_cell(sheet: Any) -> tuple[str, str] | None:
-    """Code and reason where people see a value in a cell and a reader finds none; None where there is no such cell.
+    """Code and reason where people see a value in a record and a reader finds none; None where there is no such cell.
 
     A program may write a formula and leave its result to Excel; of merged cells the first one alone has the value, so
-    that the rows below would lack it.
+    that the rows below would lack it. What stands beside the header's columns, or above its end, is of no record.
     """
     if not _is_marked(sheet):
         return None
@@ -48,18 +48,28 @@ def unread_cell(sheet: Any) -> tuple[str, str] | None:
     from openpyxl.xml.functions import iterparse
 
     sheet.reset_dimensions()
-    header = next(i for i, row in enumerate(sheet.iter_rows(values_only=True), start=1) if _is_filled(row))
+    filled = {at: row for at, row in enumerate(sheet.iter_rows(values_only=True), start=1) if _is_filled(row)}
+    header = min(filled)
+    named = {at for at, name in enumerate(filled[header], start=1) if name is not None}
+    records = sorted(at for at in filled if at > header)
+
+    def holds(row: int, column: int) -> bool:
+        return row in filled and column <= len(filled[row]) and filled[row][column - 1] is not None
+
     with _bytes_of(sheet) as content:
         for _, element in iterparse(content):
             match element.tag.rpartition("}")[2]:
                 case "c" if _lacks_result(element):
-                    return "formula_without_result", (
-                        f"cell {element.get('r', '')} of sheet '{sheet.title}' has a formula whose result is not "
-                        "stored; open the workbook in a program that calculates it, and save it there."
-                    )
+                    left, row, _, _ = range_boundaries(element.get("r"))
+                    if left in named and row >= header:
+                        return "formula_without_result", (
+                            f"cell {element.get('r', '')} of sheet '{sheet.title}' has a formula whose result is not "
+                            "stored; open the workbook in a program that calculates it, and save it there."
+                        )
                 case "mergeCell":
-                    _, first, _, last = range_boundaries(element.get("ref"))
-                    if first < last and header < last:
+                    left, first, right, last = range_boundaries(element.get("ref"))
+                    is_of_records = any(first < at <= last for at in records)
+                    if is_of_records and named.intersection(range(left, right + 1)) and holds(first, left):
                         return "merged_cells", (
                             f"cells {element.get('ref')} of sheet '{sheet.title}' are merged, so that only the first "
                             "row has their value; take them apart and fill each."

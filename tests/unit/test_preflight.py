@@ -392,6 +392,8 @@ def test_a_formula_whose_result_is_not_stored_refuses_the_file(tmp_path: Path) -
         assert look(computed, format="excel").refusal is None
     path = workbook(tmp_path / "b.xlsx", [*SHEET_HEADER, "<f>"], ["1", "<f>", "=", "x"])
     assert look(path, format="excel").refusal is None
+    aside = workbook(tmp_path / "c.xlsx", SHEET_HEADER, ["1", "email", "granted", "x", None, None, "=1+1"])
+    assert look(aside, format="excel").refusal is None
 
 
 def test_cells_of_several_rows_that_are_merged_refuse_the_file(tmp_path: Path) -> None:
@@ -404,6 +406,12 @@ def test_cells_of_several_rows_that_are_merged_refuse_the_file(tmp_path: Path) -
         book.save(tmp_path / "b.xlsx")
         refused = look(tmp_path / "b.xlsx", format="excel").refusal
         assert (refused and refused[0]) == code, cells
+    headed = workbook(tmp_path / "c.xlsx", SHEET_HEADER, [], ["1", "email", "granted", "x"], ["2"])
+    book = load_workbook(headed)
+    for cells in ("A1:A2", "B1:B2", "B4:D6", "H3:J5"):
+        book.active.merge_cells(cells)
+    book.save(headed)
+    assert look(headed, format="excel").refusal is None
 
 
 def test_a_damaged_workbook_is_refused_whatever_it_fails_with(tmp_path: Path) -> None:
