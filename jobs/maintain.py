@@ -73,7 +73,7 @@ def _require_age(t: Table) -> None:
         )
     limited = [n for n, d in tables().items() if d.retention_days is not None]
     raise SettingsError(
-        f"retention_days: {t.name} has no limit, for its rows count however old. Tables with one are "
+        f"retention_days: {t.name} has no limit of its own, so all rows are kept. Tables with one are "
         f"{', '.join(limited)}."
     )
 

@@ -49,7 +49,7 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
                     "input_versions": inputs,
                     "output_version": written.version,
                     "fingerprint": mark,
-                    "rows_read": sum(map(job.lake.count, inputs)),
+                    "rows_read": sum(job.lake.count(name, version=v) for name, v in inputs.items()),
                     "rows_written": written.rows_written,
                     "checksum": None if written.checksum is None else Decimal(written.checksum),
                 }

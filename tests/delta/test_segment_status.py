@@ -150,8 +150,8 @@ def test_a_retention_of_no_table_is_refused(lake: Lake) -> None:
         ),
         ("bronze.raw_exchange_rates", "would leave .*gold.ref_exchange_rates"),
         ("ingest.raw_records", "would leave .*gold.audit_recon"),
-        ("gold.activation_switch", r"has no limit, for its rows count however old\..*gold.activation_outcome"),
-        *((f"gold.{t}", "count however old") for t in ("activation_member", "dim_account", "customer_segment")),
+        ("gold.activation_switch", r"has no limit of its own, so all rows are kept\..*gold.activation_outcome"),
+        *((f"gold.{t}", "no limit of its own") for t in ("activation_member", "dim_account", "customer_segment")),
     ):
         job.settings = lake.settings.model_copy(update={"retention_days": {name: 3}})
         with pytest.raises(SettingsError, match=said):
