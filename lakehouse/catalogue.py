@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +16,7 @@ from lakehouse.quality_checks import required_checks
 from lakehouse.quality_load import load_rules
 from lakehouse.quality_rules import QualityRules
 from lakehouse.runner import Run
+from lakehouse.settings import Settings
 from lakehouse.unity import column_tags, table_tags
 
 _MEANING: dict[Pii | None, tuple[str, str]] = {
@@ -47,7 +47,7 @@ def record_catalog(lake: Lake, run: Run) -> bool:
         Whether something was written.
     """
     access, rules = load_access(lake.settings.conf_dir), load_rules(lake.settings.conf_dir)
-    rows = catalogue_rows(access, rules, lake.settings.retention_days)
+    rows = catalogue_rows(access, rules, lake.settings)
     mark = hashlib.sha256(json.dumps(rows, sort_keys=True, default=str).encode()).hexdigest()[:16]
     if lake.exists("gov.dim_dataset"):
         recorded = lake.read("gov.dim_dataset").select("catalog_fingerprint").limit(1).collect()
@@ -63,15 +63,13 @@ def record_catalog(lake: Lake, run: Run) -> bool:
     return True
 
 
-def catalogue_rows(
-    access: Access, rules: QualityRules, retention_days: Mapping[str, int]
-) -> dict[str, list[dict[str, Any]]]:
+def catalogue_rows(access: Access, rules: QualityRules, settings: Settings) -> dict[str, list[dict[str, Any]]]:
     """Rows of each table, without the columns that say when they were recorded.
 
     Args:
         access: Who may see what, which decides the tags.
         rules: Checks beyond those of declarations.
-        retention_days: Days of history kept of a table, where not those of its declaration.
+        settings: How long rows of a table are kept, where not as declared.
     """
     known = list(tables().values())
     return {
@@ -96,7 +94,7 @@ def catalogue_rows(
         "gov.dim_status": [
             {"status_id": s, "subject": of, "is_good": good, "description": d} for s, of, good, d in _STATUSES
         ],
-        "gov.dim_dataset": [_dataset(t, retention_days) for t in known],
+        "gov.dim_dataset": [_dataset(t, settings) for t in known],
     }
 
 
@@ -106,7 +104,7 @@ def sensitivity_of(t: Table) -> str:
     return max((_MEANING[c.spec.pii][1] for c in t.columns), key=levels.index)
 
 
-def _dataset(t: Table, retention_days: Mapping[str, int]) -> dict[str, Any]:
+def _dataset(t: Table, settings: Settings) -> dict[str, Any]:
     return {
         "dataset_id": t.name,
         "schema_name": t.schema,
@@ -122,7 +120,7 @@ def _dataset(t: Table, retention_days: Mapping[str, int]) -> dict[str, Any]:
         "reads": list(dict.fromkeys(str(r) for r in t.reads)),
         "is_made_by_runtime": t.by_runtime,
         "has_change_feed": t.change_feed,
-        "retention_days": retention_days.get(t.name, t.retention_days),
+        "retention_days": settings.days_kept(t),
         "declaration": fingerprint(t),
     }
 

@@ -379,14 +379,7 @@ def _promotion_rows(matched: DataFrame, stays: DataFrame, promoted: DataFrame) -
         .select(*keys, P.customer_id, P.version)
         .join(since, on=owned, how="left")  # one earliest stay per guest, segment and customer
     )
-    was = promoted.select(
-        *keys, F.col(P.version).alias("_version"), F.col(P.visitor_since).alias("_since"), F.lit(True).alias("_was")
-    )
-    is_same = F.col("_was") & (F.col(P.version) == F.col("_version")) & F.equal_null(P.visitor_since, "_since")
-    entered = (
-        now.join(was, on=keys, how="left")  # one row per key
-        .where(~F.coalesce(is_same, F.lit(False)))
-        .select(*now.columns, F.lit(False).alias("_deleted"))
-    )
+    # Of a set, so that null equals null: who was not in before the login has no day.
+    entered = now.subtract(promoted.select(*now.columns)).select("*", F.lit(False).alias("_deleted"))
     left = promoted.select(*keys).join(now.select(*keys), on=keys, how="left_anti")
     return entered.unionByName(left.select(*keys, F.lit(True).alias("_deleted")), allowMissingColumns=True)

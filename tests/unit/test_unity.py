@@ -107,7 +107,7 @@ def test_tags_say_owner_subject_and_the_most_personal_thing() -> None:
 def test_the_catalogue_names_the_tags_that_are_set(statements: list[Statement]) -> None:
     told = {
         (on, tag["tag_key"], tag["tag_value"])
-        for tag in catalogue_rows(ACCESS, load_rules(CONF), {})["gov.dim_tag"]
+        for tag in catalogue_rows(ACCESS, load_rules(CONF), Settings())["gov.dim_tag"]
         for on in tag["applied_to"]
     }
     is_set = set()
