@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from lakehouse.declare import Changes, table_of
 from lakehouse.steps import Step
 
-_RUN_ONLY = frozenset({"run_id", "started_at", "previous", "settings", "hold"})
+_RUN_ONLY = frozenset({"run_id", "started_at", "previous", "is_full", "settings", "hold"})
 _OURS = ("pipelines", "features", "models", "segments", "connectors")
 
 

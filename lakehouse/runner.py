@@ -266,7 +266,7 @@ def _produce(
     offered: dict[str, Any] = (
         _from_settings(lake) | dict(run.params) | {"run_id": run.run_id, "started_at": run.started_at}
     )
-    offered |= {"settings": lake.settings, "hold": hold}
+    offered |= {"settings": lake.settings, "hold": hold, "is_full": not seen}
     if "previous" in asked:
         first = step.outputs[0]
         # Of rows that have left nothing but what was made of them tells which of those still there they stand beside.

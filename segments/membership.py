@@ -41,6 +41,7 @@ def plan_membership(
     run_id: str,
     started_at: datetime,
     asked: Collection[str] = (),
+    is_full: bool,
     hold: Once = as_is,
 ) -> Mapping[str, DataFrame]:
     """Plan what the answers of the rules change in the published membership.
@@ -65,6 +66,7 @@ def plan_membership(
         run_id: Run that evaluates.
         started_at: When it started, UTC.
         asked: Manual segments this refresh is asked for.
+        is_full: Whether the changes are whole tables, which do not name who has gone.
         hold: Returns a frame that is made once, however often it is read.
 
     Returns:
@@ -76,7 +78,9 @@ def plan_membership(
     refreshed = [s for s in active if s.refresh_mode == "auto"]
     limited = [s for s in refreshed if s.max_change_share is not None]
     by_people = pin_changes.select(*_KEYS).unionByName(promotion_changes.select(*_KEYS)).distinct()
-    looked_at, before = _to_compare(evaluated, evaluated_changes, by_people, previous, is_everyone=bool(limited))
+    looked_at, before = _to_compare(
+        evaluated, evaluated_changes, by_people, previous, is_full=is_full, is_everyone=is_full or bool(limited)
+    )
     websites = (
         features.where(F.col("as_of") == F.lit(as_of)).select(F.col("merchant_id").alias(M.website_id)).distinct()
     )
@@ -116,20 +120,24 @@ def _to_compare(
     by_people: DataFrame,
     previous: DataFrame,
     *,
+    is_full: bool,
     is_everyone: bool,
 ) -> tuple[DataFrame, DataFrame]:
     """One row per customer looked at: what the rules say of them, null where nothing any more; and what is published.
 
     Those whose answers changed come with their answers, so nobody else's are read, unless a limit held something back
-    last time: that has not changed since, and is to be looked at again.
+    last time: that has not changed since, and is to be looked at again. A full
+    pass looks at everyone, for it is not told who has gone.
     """
     keys = list(_KEYS)
     answers = [E.customer_id, E.segment_ids, E.reasons]
     is_there = ~F.col("_deleted")
     changed = evaluated_changes.select(*keys, *[F.when(is_there, F.col(c)).alias(c) for c in answers])
     if is_everyone:
+        named = evaluated_changes.where(~is_there).select(*keys)
+        gone = previous.select(*keys).join(evaluated.select(*keys), on=keys, how="left_anti") if is_full else named
         changed = evaluated.select(*keys, *answers).unionByName(
-            evaluated_changes.where(~is_there).select(*keys, *[F.lit(None).alias(c) for c in answers])
+            gone.select(*keys, *[F.lit(None).alias(c) for c in answers])
         )
     others = by_people.join(changed.select(*keys), on=keys, how="left_anti")
     # One row per customer on either side.
@@ -206,7 +214,6 @@ def _compare(
         F.when(is_decided, F.array_intersect(pinned_in, F.array_except(settled, by_rule)))
         .otherwise(none)
         .alias("_put_in"),
-        F.when(is_decided, F.array_intersect(barred, by_rule)).otherwise(none).alias("_kept_out"),
     )
 
 
@@ -309,7 +316,7 @@ def _reasons() -> Column:
     def why(segment_id: Column) -> Column:
         return (
             F.when(F.array_contains("_put_in", segment_id), F.lit(PINNED))
-            .when(F.array_contains("_kept_out", segment_id), F.lit(BARRED))
+            .when(F.array_contains("_barred", segment_id), F.lit(BARRED))
             .when(F.array_contains(F.coalesce("_unpinned", none), segment_id), F.lit(UNPINNED))
             .otherwise(
                 F.coalesce(

@@ -243,6 +243,16 @@ def test_who_a_limit_kept_is_looked_at_again_when_it_is_gone_or_wider(
     }
 
 
+def test_a_full_pass_lets_go_of_customers_nobody_names(spark: SparkSession, tables: Tables) -> None:
+    tables.refresh(customers(spark, {"recency_days": 1}, {"recency_days": 1}), [RECENT])
+    next_day = DAY + timedelta(days=1)
+
+    tables.refresh(customers(spark, {"recency_days": 1}), [RECENT], next_day, is_full=True)
+
+    assert tables.members() == {("recent", 1)}
+    assert {s[:4] for s in tables.stays()} == {("recent", 1, DAY, None), ("recent", 2, DAY, next_day)}
+
+
 @pytest.mark.parametrize(
     ("limit", "members", "said"), [(0.29, 100, None), (0.285, 100, "above the limit of 28.5 %; the last good")]
 )
@@ -274,6 +284,7 @@ def test_producers_return_what_their_tables_declare(spark: SparkSession) -> None
         as_of=DAY,
         run_id="r",
         started_at=at(2018, 1, 1),
+        is_full=False,
     )
     history = rows(spark, "gold.customer_segment_history", [{"_deleted": False}])
     made = dict(planned) | {
@@ -340,9 +351,11 @@ def test_a_pin_holds_against_the_rule_until_it_is_taken_away(spark: SparkSession
     tables.refresh(customers(spark, {"recency_days": 2}, {"recency_days": 98}), [RECENT], DAY + timedelta(days=1))
     assert tables.members() == {("recent", 2)}
 
-    tables.content[PIN] = {}
+    tables.content[PIN] = {("recent", "shop", 2): key | {"customer_key": 2, "is_in": False}}
     tables.refresh(frame, [RECENT], DAY + timedelta(days=2))
     assert tables.members() == {("recent", 1)}
+    stays = {r["customer_key"]: r for r in tables.content["gold.customer_segment_history"].values()}
+    assert stays[2]["exit_reason"] == "barred"  # the rule would not have had them in
 
 
 def test_the_end_of_a_pin_is_why_a_customer_comes_or_goes(spark: SparkSession, tables: Tables) -> None:

@@ -110,9 +110,10 @@ class Tables:
             self.done(name, EVALUATION)
         if stop_after < 1:
             return []
+        answered = self.read(EVALUATION)
         planned = plan_membership(
-            self.read(EVALUATION),
-            self.changes(EVALUATION, MEMBERSHIP),
+            answered,
+            answered.withColumn("_deleted", F.lit(False)) if is_full else self.changes(EVALUATION, MEMBERSHIP),
             self.read(PIN),
             self.changes(PIN, MEMBERSHIP),
             self.read(PROMOTION),
@@ -123,6 +124,7 @@ class Tables:
             as_of=as_of,
             run_id=run_id,
             started_at=now,
+            is_full=is_full,
         )
         written = [self.write(MEMBERSHIP, planned[MEMBERSHIP])]
         self.write("gold.customer_segment_refresh", planned["gold.customer_segment_refresh"])
