@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,14 +137,22 @@ class Job:
     def as_of(self) -> date:
         """The day up to which events count, exclusive.
 
+        One that follows the newest delivered day stays where it was when a correction takes that day's sales away, for
+        membership does not go back.
+
         Raises:
-            SettingsError: when it is to follow the newest delivered day and nothing was delivered yet.
+            SettingsError: when it has not come yet, or is to follow the newest delivered day and nothing was delivered.
         """
-        said = self.settings.as_of
+        said, today = self.settings.as_of, datetime.now(UTC).date()
         if isinstance(said, date):
+            # Where it is tomorrow already, the day that ends there is two days ahead of this one.
+            if said > today + timedelta(days=2):
+                raise SettingsError(
+                    f"--as-of {said}: that day has not come yet, so nobody knows who is in a segment then."
+                )
             return said
         if said == "today":
-            return datetime.now(UTC).date()
+            return today
         from pyspark.sql import functions as F
 
         newest = self.lake.read("gold.fact_transactions").agg(F.max("business_date").alias("d")).collect()[0]["d"]
@@ -153,7 +161,16 @@ class Job:
                 "There are no transactions yet, so no day to segment as of. Ingest a source first "
                 "(segmentation ingest), or give a day with --as-of."
             )
-        return date.fromordinal(newest.toordinal() + 1)
+        following = date.fromordinal(newest.toordinal() + 1)
+        return max(following, self.segments_are_of() or following)
+
+    def segments_are_of(self) -> date | None:
+        """The day segments were last made for; None before the first time."""
+        from pyspark.sql import functions as F
+
+        from segments.membership import REFRESH
+
+        return self.lake.read(REFRESH).agg(F.max("as_of")).collect()[0][0]
 
 
 def _describe(holder: Path) -> str:

@@ -8,8 +8,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import functions as F
-
 from jobs.context import Job
 from jobs.progress import Progress
 from jobs.segment_status import PUBLISHER, Announced, begin_refresh, failures_told, needs_republishing
@@ -17,7 +15,6 @@ from lakehouse.errors import SegmentationError, SettingsError, SourceError
 from lakehouse.runner import StepResult, run_steps
 from lakehouse.steps import Step, plan_steps
 from segments.language import ask_for
-from segments.membership import REFRESH
 
 if TYPE_CHECKING:
     from pipelines.bronze.records import FeedResult
@@ -201,10 +198,9 @@ def _require_no_past(job: Job) -> None:
     Membership is what is so now, and its history goes forward: of customers who have not changed since, a past day
     would be published as the present.
     """
-    said = job.settings.as_of
-    if not isinstance(said, date) or not job.lake.exists(REFRESH):
+    if job.settings.as_of == "latest":
         return
-    newest = job.lake.read(REFRESH).agg(F.max("as_of")).collect()[0][0]
+    said, newest = job.as_of(), job.segments_are_of()
     if newest is not None and said < newest:
         raise SettingsError(
             f"--as-of {said}: segments here are of {newest} already, and membership does not go back. Give a past day "

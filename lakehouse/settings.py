@@ -36,7 +36,7 @@ class Settings(BaseModel):
         spark: How to get a session.
         base_currency: ISO 4217 code that amounts are converted to.
         as_of: Day up to which events count, exclusive. `latest` is the day after the newest business day delivered,
-            `today` is the run's UTC day.
+            and no earlier than the day segments are of; `today` is the run's UTC day.
         sources: Names of sources a run ingests; empty means every source whose files are there.
         variables: Values for `${name}` in `conf/sources`, such as where a feed's files are.
         parallel_steps: Steps that may run at once in one session.

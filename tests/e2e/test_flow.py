@@ -96,7 +96,18 @@ def test_membership_does_not_go_back_to_a_past_day(shop_run: Ran) -> None:
     assert shop_run.outcome.as_of is not None
     with pytest.raises(SettingsError, match="folder of its own"):
         run_shop(shop, settings.data_dir, as_of=shop_run.outcome.as_of - timedelta(days=1))
+    with pytest.raises(SettingsError, match="has not come yet"):
+        run_shop(shop, settings.data_dir, as_of=date(2999, 1, 1))
     assert shop_run.job.lake.version("gold.customer_membership") == before
+
+
+def test_the_newest_day_is_never_before_the_one_segments_are_of(shop_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_for = shop_run.job.segments_are_of()
+    assert made_for is not None
+    assert made_for == shop_run.outcome.as_of
+    later = made_for + timedelta(days=1)  # of which a correction has taken the only sale away
+    monkeypatch.setattr(type(shop_run.job), "segments_are_of", lambda _: later)
+    assert shop_run.job.as_of() == later
 
 
 def test_two_runs_at_once_are_refused_with_the_holder(shop_run: Ran) -> None:
