@@ -45,8 +45,9 @@ def build_customer_segment(
     Returns:
         Every defined segment, and those no longer defined as inactive. One website in error makes the segment an
         error, or stale, and leaves `last_refresh_at` alone; a website it does not apply to is asked only about members
-        that a limit kept there. A segment that was published on no website it applies to keeps the definition its
-        members are by. States follow one another as `segments.states` says.
+        that a limit kept there. A segment that was published on no website it applies to, or is manual and was not
+        asked for, keeps the definition its members are by. States follow one another as `segments.states` says, by way
+        of `processing`: what a refresh begins with may have been finished by a run that failed later.
     """
     defined = literal_rows(
         members.agg(F.count(F.lit(1)).alias("_total")).select(),
@@ -105,7 +106,9 @@ def build_customer_segment(
     is_new = F.col(f"_was_{S.name}").isNull()
     now = {c: F.when(is_defined, F.col(c)).otherwise(F.col(f"_was_{c}")) for c in content}
     # The members of a website that was published are by the new definition, so it is kept only where there is none.
-    is_kept = is_graded & ~is_guest & ~is_new & ~is_completed & F.col("_is_held")
+    is_held = is_graded & ~is_guest & ~is_completed & F.col("_is_held")
+    is_unasked = ~is_graded & (F.col(S.refresh_mode) == "manual") & F.col(f"_was_{S.last_refresh_at}").isNotNull()
+    is_kept = is_defined & ~is_new & (is_held | is_unasked)
     now |= {c: F.when(is_kept, F.col(f"_was_{c}")).otherwise(now[c]) for c in _DECIDING}
     now[str(S.is_active)] = is_defined & F.coalesce(S.is_active, F.lit(False))
     is_edited = is_new
@@ -117,7 +120,7 @@ def build_customer_segment(
     is_dropped = ~now[str(S.is_active)] & was_status.isin("processing", "stale", "error")
     is_cut_off = was_status == "processing"
     state = {
-        S.refresh_status: F.when(is_graded, move(was_status, status))
+        S.refresh_status: F.when(is_graded, move(move(was_status, F.lit("processing")), status))
         .when(is_dropped, move(was_status, F.lit("pending")))
         .when(is_cut_off, move(was_status, F.lit("stale")))
         .otherwise(F.coalesce(was_status, F.lit("pending"))),

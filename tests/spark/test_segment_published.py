@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from lakehouse.declare import table_of
 from segments.definitions import build_customer_segment, measure_segments
-from segments.language import Segment, feature
+from segments.language import Segment, ask_for, feature
 from segments.load import segment_of_row
 from segments.states import TRANSITIONS, is_lawful, move
 from tests.spark.test_segment_evaluate import customers
@@ -36,19 +36,44 @@ def tables(spark: SparkSession) -> Tables:
     return Tables(spark)
 
 
-def test_a_refresh_asked_for_once_and_killed_is_not_left_as_processing(spark: SparkSession) -> None:
+def test_a_refresh_asked_for_once_and_killed_is_not_left_as_processing(tables: Tables) -> None:
     manual = replace(OFTEN, refresh_mode="manual")
     published = {"segment_id": "often", "refresh_mode": "manual", "is_active": True, "refresh_status": "processing"}
-    (row,) = build_customer_segment(
-        rows(spark, "gold.customer_segment_customer"),
-        rows(spark, "gold.customer_segment_guest"),
-        rows(spark, "gold.customer_segment_refresh"),
-        rows(spark, "gold.customer_segment", [published]),
-        segments=[manual],
-        as_of=DAY,
-        started_at=at(2018, 1, 1),
-    ).collect()
+    (row,) = publish_over(tables, published, manual)
     assert (row["refresh_status"], row["refresh_message"]) == ("stale", "its last refresh was not finished")
+
+
+def test_what_was_evaluated_before_a_run_failed_is_published_by_the_next(spark: SparkSession, tables: Tables) -> None:
+    tables.refresh(customers(spark, {"recency_days": 1}), [RECENT])
+    (row,) = publish_over(tables, {"segment_id": "recent", "is_active": True, "refresh_status": "error"}, RECENT)
+    assert (row["refresh_status"], row["refresh_message"]) == ("completed", None)
+
+
+def test_an_edited_manual_segment_keeps_the_definition_of_its_members(spark: SparkSession, tables: Tables) -> None:
+    manual = replace(OFTEN, refresh_mode="manual")
+    edited = replace(manual, name="Oftener", rule=feature("frequency").at_least(9))
+    tables.refresh(customers(spark, {"frequency": 1}), [manual])
+    was = {"segment_id": "often", "refresh_mode": "manual", "is_active": True, "refresh_status": "completed"}
+    was |= {"conditions": manual.conditions_json, "version": manual.version, "last_refresh_at": at(2018, 1, 1)}
+
+    (row,) = publish_over(tables, was, edited)
+    assert (row["name"], row["conditions"], row["version"]) == ("Oftener", manual.conditions_json, manual.version)
+
+    tables.refresh(customers(spark, {"frequency": 1}), ask_for([edited], ["often"]))
+    (row,) = publish_over(tables, was, edited)
+    assert (row["conditions"], row["version"]) == (edited.conditions_json, edited.version)
+
+
+def publish_over(tables: Tables, published: dict[str, Any], *segments: Segment) -> list[Row]:
+    return build_customer_segment(
+        tables.read("gold.customer_segment_customer"),
+        tables.read("gold.customer_segment_guest"),
+        tables.read("gold.customer_segment_refresh"),
+        rows(tables.spark, "gold.customer_segment", [published]),
+        segments=segments,
+        as_of=DAY,
+        started_at=at(2018, 1, 2),
+    ).collect()
 
 
 def test_definitions_keep_their_birthday_and_note_their_edits(spark: SparkSession, tables: Tables) -> None:
