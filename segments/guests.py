@@ -48,7 +48,8 @@ def build_guest_visits(changed: DataFrame, sales: DataFrame, visits: DataFrame) 
     """
     keys: list[str] = [T.merchant_id, T.basket_id]
     is_guest = F.col(T.customer_key).isNull()
-    visitor = F.sha2(F.concat_ws("\u001f", T.merchant_id, T.basket_id), 256).alias(G.visitor_id)
+    # Browsers are named by a hash of their number, which may be that of a receipt.
+    visitor = F.sha2(F.concat_ws("\u001f", T.merchant_id, F.lit("sale"), T.basket_id), 256).alias(G.visitor_id)
     lines = rows_named(sales.where(is_guest), changed.where(is_guest), keys)
     cents = F.sum((F.col(T.amount) * 100).cast("bigint"))
     measured = lines.groupBy(*keys).agg(

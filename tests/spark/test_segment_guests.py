@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Collection
 from dataclasses import replace
@@ -60,6 +61,8 @@ def test_a_sale_without_a_customer_is_a_guest_and_measured_whole(spark: SparkSes
         ("a", 2, Decimal("14.00"), False)
     ]
     assert set(visits.columns) == {*rows(spark, "gold.guest_visit").columns, "_deleted"}
+    # A browser whose number is that of the receipt is another guest.
+    assert visits.first()["visitor_id"] != hashlib.sha256(b"shop\x1fa").hexdigest()  # type: ignore[index]
 
 
 def test_a_guest_sale_that_is_claimed_or_gone_leaves(spark: SparkSession) -> None:
