@@ -245,7 +245,7 @@ def evaluate_changed(
         due = present(again)
         answered = evaluated.join(F.broadcast(again), on="customer_key", how="left_semi")
     fresh = _evaluate(due, names, tables, again, plan, as_of=as_of, catalogue=catalogue)
-    found = _with_reasons(fresh, answered, plan)
+    found = _with_reasons(fresh, answered, plan, before)
     # Events of those put off changed on a day they were not evaluated for; these changes will not be shown again.
     is_gone = F.col("_fate") == F.lit(GONE)
     others = few.where(is_gone | (F.col("_fate") == F.lit(PUT_OFF))).select("customer_key", is_gone.alias("_deleted"))
@@ -379,16 +379,25 @@ def _evaluate(
     )
 
 
-def _with_reasons(fresh: DataFrame, evaluated: DataFrame, plan: Plan) -> DataFrame:
+def _with_reasons(fresh: DataFrame, evaluated: DataFrame, plan: Plan, earlier: Plan | None) -> DataFrame:
     """Rows with the conditions whose answer changed, for each segment whose rule became true or ceased to be."""
     before = evaluated.select(
         E.website_id,
         E.customer_key,
         F.col(E.segment_ids).alias("_was"),
-        F.when(F.col(E.definitions) == F.lit(plan.definitions), F.col(E.answers)).alias("_answered"),
+        F.col(E.answers).alias("_answered"),
+        F.col(E.definitions).alias("_by"),
     )
     # One earlier row per customer, so no row is multiplied.
     both = fresh.join(before, on=[str(E.website_id), str(E.customer_key)], how="left")
+    answered = F.when(F.col("_by") == F.lit(plan.definitions), F.col("_answered"))
+    if earlier is not None:
+        # A condition nobody asked before has not become anything.
+        answered = answered.when(
+            F.col("_by") == F.lit(earlier.definitions),
+            _put_together(plan, _places(earlier, "_answered"), _places(plan, E.answers)),
+        )
+    both = both.withColumn("_answered", answered)
     position = {c: i for i, c in enumerate(plan.conditions)}
     by_id = {s.segment_id: s for s in plan.needed}
     positions = {s.segment_id: sorted(_positions(s, by_id, position)) for s in plan.segments}
@@ -437,7 +446,7 @@ def _carried_over(mended: DataFrame, before: DataFrame, plan: Plan, earlier: Pla
     both = mended.join(was, on=E.customer_key, how="inner")
     own = {
         E.segment_ids: F.sort_array(F.concat("_kept_in", E.segment_ids)),
-        E.answers: _put_together(plan, part, earlier),
+        E.answers: _put_together(plan, _places(part, E.answers), _places(earlier, "_answered")),
         E.signature: F.col("_signature"),
         E.recheck_on: F.least(E.recheck_on, "_until"),
         E.reasons: F.lit(None).cast("map<string,string>"),
@@ -446,15 +455,16 @@ def _carried_over(mended: DataFrame, before: DataFrame, plan: Plan, earlier: Pla
     return both.select(*columns, F.lit(False).alias("_deleted"))
 
 
-def _put_together(plan: Plan, part: Plan, earlier: Plan) -> Column:
-    """Answers in the order of `plan`, new ones where there are any; what lies side by side is copied in one piece."""
-    places = [
-        {c: (str(E.answers), i) for i, c in enumerate(part.conditions)},
-        {c: ("_answered", i) for i, c in enumerate(earlier.conditions)},
-    ]
+def _places(plan: Plan, column: str | Column) -> dict[Leaf, tuple[str, int]]:
+    """Where in a column of answers each condition of a plan has its own."""
+    return {c: (str(column), i) for i, c in enumerate(plan.conditions)}
+
+
+def _put_together(plan: Plan, *places: Mapping[Leaf, tuple[str, int]]) -> Column:
+    """Answers in the order of `plan`, from the first place that has one; what lies side by side is copied in one."""
     pieces: list[tuple[str, int, int]] = []
     for condition in plan.conditions:
-        column, at = places[0].get(condition) or places[1][condition]
+        column, at = next(place[condition] for place in places if condition in place)
         if pieces and pieces[-1][0] == column and sum(pieces[-1][1:]) == at:
             pieces[-1] = (column, pieces[-1][1], pieces[-1][2] + 1)
         else:

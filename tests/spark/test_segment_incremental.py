@@ -246,6 +246,23 @@ def test_an_earlier_definition_may_ask_for_a_segment_that_is_no_more(spark: Spar
     assert kept.members() == {1: [], 2: ["also"], 3: ["also"]}
 
 
+def test_on_a_day_another_definition_changes_conditions_still_say_why(spark: SparkSession) -> None:
+    world = KeyedWorld(random.Random(0))
+    world.features = {1: {"frequency": 1}, 2: {"frequency": 9}}
+    often, other = (Segment(i, i, feature("frequency").at_least(n)) for i, n in (("often", 5), ("other", 20)))
+    kept = Evaluations(spark, world)
+    kept.refresh([often, other], DAY)
+    world.features = {1: {"frequency": 9}, 2: {"frequency": 1}}
+    new = Segment("new", "New", feature("frequency").at_least(7))
+
+    kept.refresh([new, often, replace(other, rule=feature("frequency").at_least(30))], DAY + timedelta(days=1))
+
+    assert {int(r["customer_id"]): r["reasons"] for r in kept.content.values()} == {
+        1: {"new": "", "often": "frequency at_least 5 became true"},
+        2: {"often": "frequency at_least 5 became false"},
+    }
+
+
 def test_a_limit_that_is_taken_away_has_the_same_answers_looked_at_again(spark: SparkSession) -> None:
     world = KeyedWorld(random.Random(0))
     world.features = {n: {"frequency": n} for n in range(1, 4)}
