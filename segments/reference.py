@@ -119,7 +119,8 @@ def explain(rule: Rule, customer: Observed) -> Finding:
             asked = customer.segments[segment_id]
             website = (_on_website(asked, customer),) if asked.website_ids else ()
             group = (explain(asked.group_condition, customer),) if asked.group_condition is not None else ()
-            return Finding(rule, is_in(asked, customer), parts=(*website, *group, explain(asked.rule, customer)))
+            parts = (*website, *group, explain(asked.rule, customer))
+            return Finding(rule, all(p.truth is True for p in parts), parts=parts)
         case InList():
             return Finding(rule, customer.customer_id in rule.customer_ids)
 

@@ -120,6 +120,13 @@ def test_an_event_condition_says_what_its_words_say(rule: Rule, events: list[Hap
     assert truth(rule, *events) is answer
 
 
+def test_a_long_chain_of_segments_is_explained_in_one_pass() -> None:
+    chain = {"s0": Segment("s0", "S0", feature("frequency").at_least(1))}
+    chain |= {f"s{n}": Segment(f"s{n}", f"S{n}", in_segment(f"s{n - 1}")) for n in range(1, 60)}
+    customer = Observed(AS_OF, FEATURES, {"frequency": 1}, segments=chain)
+    assert explain(in_segment("s59"), customer).truth is True
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_an_answer_changes_only_on_a_day_that_the_age_of_an_event_tells_of(seed: int) -> None:
     """Each definition by itself: beside others of the same kind of event it would be asked again on their days."""

@@ -55,6 +55,8 @@ CASES: dict[str, str | bytes] = {
     "only a comment": "# nothing",
     "a number": "7",
     "a list": "[1, 2]",
+    "3,000 namesakes": "segments: [" + ", ".join("{segment_id: s%d, name: S, rule: %s}" % (n, GOOD) for n in range(3_000)) + "]",
+    "3,000 references to nothing": "segments: [" + ", ".join("{segment_id: s%d, name: S%d, rule: {in_segment: t%d}}" % (n, n, n) for n in range(3_000)) + "]",
     "not UTF-8": b"segment_id: \xff\xfe",
     "UTF-16": ("segment_id: s\nname: S\nrule: " + GOOD).encode("utf-16"),
     "control characters": "segment_id: s\x07\nname: S\nrule: " + GOOD,
@@ -157,6 +159,7 @@ def test_a_hostile_definition_is_refused_at_its_place(name: str) -> None:
 
     assert time.process_time() - began < 10
     assert raised.value.problems
+    assert len(raised.value.problems) <= 3_000
     for problem in raised.value.problems:
         assert problem.at.file == "x.yml"
         assert problem.at.line >= 1
