@@ -26,7 +26,7 @@ PUBLISHER = "segments.definitions:build_customer_segment"
 REFRESHING = frozenset({"gold.customer_evaluation", "gold.customer_membership", "gold.customer_segment_guest"})
 """Tables a refresh begins with; which of them comes first depends on what is new."""
 
-_MARK = "The last run failed: "
+FAILED_RUN = "The last run failed: "
 """How a message of ours begins, so that a run that goes well knows which to take back."""
 
 
@@ -79,7 +79,7 @@ def failures_told(job: Job, status: Literal["stale", "error"]) -> Iterator[None]
     except SegmentationError as e:
         try:
             concerned = F.expr("is_active AND (refresh_mode = 'auto' OR refresh_status = 'processing')")
-            _move(job.lake, concerned, status, (_MARK + str(e))[:1000])
+            _move(job.lake, concerned, status, (FAILED_RUN + str(e))[:1000])
         except Exception as unnoted:  # must not hide the failure itself; an engine's message may show values of a row
             log.warning("the state of the segments could not be noted", extra={"error": type(unnoted).__name__})
         raise
@@ -100,7 +100,7 @@ def needs_republishing(lake: Lake, results: list[StepResult], now: datetime) -> 
     if published or not lake.exists(TABLE):
         return False
     is_taken_up = F.expr("is_active AND (refresh_mode = 'auto' OR entity = 'guest')")
-    has_failed = is_taken_up & F.startswith("refresh_message", F.lit(_MARK))
+    has_failed = is_taken_up & F.startswith("refresh_message", F.lit(FAILED_RUN))
     is_cut_off = F.col("is_active") & (F.col("refresh_status") == "processing")
     went_well = is_taken_up & (F.col("refresh_status") == "completed")
     is_of_before = went_well & (F.col("last_refresh_at") < F.lit(now.date()))

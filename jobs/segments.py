@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from jobs.audiences import audience_segments
 from jobs.context import Job
+from jobs.segment_status import FAILED_RUN
 from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import WriteResult
@@ -142,13 +143,13 @@ def _versions_of_members(job: Job, segment_id: str) -> set[str]:
 
 
 def published_definitions(job: Job) -> tuple[Segment, ...]:
-    """Every definition as last refreshed; none when one of them cannot be told any more.
+    """Every definition as last refreshed; none when one that is active cannot be told any more.
 
     A manual one that the last refresh was asked for is as one that refreshes by itself, for so it was evaluated.
     """
     rows = _published_rows(job)
     known = _as_published(job, rows)
-    if len(known) < len(rows):
+    if any(row["is_active"] and segment_id not in known for segment_id, row in rows.items()):
         return ()
     graded = job.lake.for_rows(0).read("gold.customer_segment_refresh")
     of_last = graded.where(F.col("as_of") == graded.agg(F.max("as_of")).scalar())
@@ -177,9 +178,16 @@ def _as_published(job: Job, rows: Mapping[str, Row]) -> dict[str, Segment]:
 
 
 def published_versions(job: Job) -> dict[str, str]:
-    """The content hash each segment was last refreshed with, of those whose refresh went well."""
-    went_well = ("completed", "processing")
-    return {i: r["version"] for i, r in _published_rows(job).items() if r["refresh_status"] in went_well}
+    """The content hash each segment was last refreshed with, of those whose refresh went well.
+
+    A run that failed before it published says nothing of the refresh before it.
+    """
+
+    def went_well(row: Row) -> bool:
+        is_told = (row["refresh_message"] or "").startswith(FAILED_RUN)
+        return is_told or row["refresh_status"] in ("completed", "processing")
+
+    return {i: r["version"] for i, r in _published_rows(job).items() if went_well(r)}
 
 
 def newest_day(job: Job) -> date:
@@ -203,7 +211,7 @@ def refreshed_day(job: Job) -> date:
     Raises:
         SettingsError: There was none.
     """
-    newest = job.lake.read("gold.customer_segment_refresh").agg(F.max("as_of")).collect()[0][0]
+    newest = job.segments_are_of()
     if newest is None:
         raise SettingsError("Segments were never refreshed; start with: segmentation segments")
     return newest  # type: ignore[no-any-return]
@@ -367,12 +375,9 @@ def states(job: Job, now: datetime) -> list[dict[str, Any]]:
 
 
 def pin(
-    job: Job, segment: Segment, customer_id: str, website_id: str, *, is_in: bool | None, note: str | None = None
+    job: Job, segment: Segment, customer_id: str, website_id: str, *, is_in: bool, note: str | None = None
 ) -> WriteResult:
-    """Put a customer into a segment, keep them out, or (None) leave it to the rule again; the next refresh follows.
-
-    Returns:
-        What was written; no row where there was no pin to take away.
+    """Put a customer into a segment, or keep them out; the next refresh follows.
 
     Raises:
         SettingsError: The website does not know the customer, or the note is not one line of plain text.
@@ -382,19 +387,39 @@ def pin(
         raise SettingsError(
             f"The note '{short(note)}' has a line break or another control or invisible character; leave it out."
         )
-    table = "gold.customer_segment_pin"
+    known = job.lake.read("gold.customer_evaluation")
+    keys = {"segment_id": segment.segment_id} | _customer(known, customer_id, website_id)
+    row = {**keys, "customer_id": customer_id, "is_in": is_in, "note": note, "pinned_at": job.run.started_at}
+    return append_rows(job.lake, _PINS, [row])
+
+
+def unpin(job: Job, segment_id: str, customer_id: str, website_id: str) -> WriteResult:
+    """Leave a customer to the rule again; the next refresh follows. A pin outlives its segment and its customer.
+
+    Returns:
+        What was written; no row where there was no pin to take away.
+
+    Raises:
+        SettingsError: There never was such a segment, or the website does not know the customer.
+    """
+    require_known(job, segment_id)
+    pins, known = job.lake.read(_PINS), job.lake.read("gold.customer_evaluation")
+    both = pins.select(*_WHO).unionAll(known.select(*_WHO))
+    keys = {"segment_id": segment_id} | _customer(both, customer_id, website_id)
+    return job.lake.write(_PINS, job.lake.frame(_PINS, [keys]).withColumn("_deleted", F.lit(True)))
+
+
+_PINS = "gold.customer_segment_pin"
+_WHO = ("website_id", "customer_id", "customer_key")
+
+
+def _customer(known: DataFrame, customer_id: str, website_id: str) -> dict[str, Any]:
+    """The key of a customer by number."""
     is_customer = (F.col("website_id") == F.lit(website_id)) & (F.col("customer_id") == F.lit(customer_id))
-    known = job.lake.read("gold.customer_evaluation").where(is_customer).select("customer_key")
-    if is_in is None:  # a pin outlives the features of its customer
-        known = known.unionAll(job.lake.read(table).where(is_customer).select("customer_key"))
-    found = known.limit(1).collect()
+    found = known.where(is_customer).select("website_id", "customer_key").limit(1).collect()
     if not found:
         raise SettingsError(f"'{website_id}' has no evaluated customer of this number.")
-    keys = {"segment_id": segment.segment_id, "website_id": website_id, "customer_key": found[0]["customer_key"]}
-    if is_in is None:
-        return job.lake.write(table, job.lake.frame(table, [keys]).withColumn("_deleted", F.lit(True)))
-    row = {**keys, "customer_id": customer_id, "is_in": is_in, "note": note, "pinned_at": job.run.started_at}
-    return append_rows(job.lake, table, [row])
+    return dict(found[0].asDict())
 
 
 def refreshed_definitions(job: Job) -> tuple[tuple[Segment, ...], tuple[str, ...]]:

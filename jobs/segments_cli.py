@@ -333,8 +333,8 @@ def unpin(
     from jobs import segments as work
 
     with job_of(target, data_dir, None, verbose, wait) as (job, _):
-        taken = work.pin(job, work.find(job, segment_id), customer_id, website, is_in=None).rows_written
-        done = "The pin was taken away; the rule decides from the next refresh on."
+        taken = work.unpin(job, segment_id, customer_id, website).rows_written
+        done = "The pin was taken away; the rule decides from the segment's next refresh on."
         none = f"The customer had no pin in '{segment_id}'; nothing was changed."
         console.print(done if taken else none, highlight=False)
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.context import Job
-from jobs.segments import published_definitions
+from jobs.segment_status import FAILED_RUN
+from jobs.segments import published_definitions, published_versions
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
 from segments.evaluation import Plan
@@ -247,6 +248,25 @@ def test_a_manual_segment_asked_for_was_refreshed_as_if_by_itself(shelf: Shelf, 
         assert Plan.of(published_definitions(job)).definitions == Plan.of(by).definitions
 
 
+def test_a_list_that_went_with_its_segment_leaves_the_others_known(shelf: Shelf, job: Job) -> None:
+    shelf.list("vip", "1")
+    listed = "{segment_id: listed, name: Listed, is_active: %s, rule: {in_list: vip}}"
+    shelf.publish(OFTEN, listed % "true")
+    shelf.list("vip", "1", "2")
+    assert published_definitions(job) == ()
+    shelf.publish(OFTEN, listed % "false")
+    shelf.list("vip", "1")
+    assert [s.segment_id for s in published_definitions(job)] == ["often"]
+
+
+def test_a_run_that_failed_says_nothing_of_the_refresh_before_it(shelf: Shelf, job: Job) -> None:
+    shelf.publish(OFTEN, HI)
+    was = [r.asDict() | {"refresh_status": "error"} for r in shelf.lake.read("gold.customer_segment").collect()]
+    was = [r | {"refresh_message": FAILED_RUN * (r["segment_id"] == "hi") + "no disk"} for r in was]
+    shelf.lake.write("gold.customer_segment", rows(shelf.lake.spark, "gold.customer_segment", was))
+    assert published_versions(job) == {"hi": shelf.version("hi")}
+
+
 def test_a_refresh_that_was_cut_off_asks_for_a_segment_not_published_as_active(shelf: Shelf, ask: Ask) -> None:
     shelf.publish(OFTEN, BOTH % "often")
     was = [r.asDict() for r in shelf.lake.read("gold.customer_segment").collect()]
@@ -295,6 +315,9 @@ def test_the_pin_of_a_customer_without_features_can_be_taken_away(shelf: Shelf, 
     shelf.lake.write("gold.customer_segment_pin", rows(shelf.lake.spark, "gold.customer_segment_pin", [pinned]))
     where = ("99", "often", "--website", "shop")
     assert "no evaluated customer" in ask("pin", *where, "--out", exit_code=2)
+    shelf.publish(OFTEN)
+    shelf.define(HI)
+    assert "no segment 'often' in" in ask("pin", *where, exit_code=2)
     assert ask("unpin", *where).startswith("The pin was taken away")
     assert "no evaluated customer" in ask("unpin", *where, exit_code=2)
 
