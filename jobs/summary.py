@@ -132,6 +132,7 @@ def print_status(job: Job, console: Console) -> None:
     newest = Window.partitionBy("step", "table_name").orderBy(F.col("ended_at").desc())
     rows = (
         lake.read("ingest.audit_transforms")
+        .where("status <> 'started'")
         .withColumn("_rank", F.row_number().over(newest))
         .where("_rank = 1")
         .orderBy("ended_at")

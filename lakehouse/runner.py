@@ -110,20 +110,23 @@ def run_steps(
     failed: StepResult | None = None
     running: dict[Future[StepResult], str] = {}
     done: set[str] = set()
-    with ThreadPoolExecutor(max_workers=lake.settings.parallel_steps) as pool:
-        while (waiting and failed is None) or running:
-            if failed is None:
-                for producer in [p for p, (_, after) in waiting.items() if after <= done]:
-                    step, _ = waiting.pop(producer)
-                    running[pool.submit(_run_step, lake, step, run, log, force, progress, audit)] = producer
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                done.add(running.pop(future))
-                result = future.result()
-                results.append(result)
-                if result.status == "failed" and failed is None:
-                    failed = result
-    log.flush()
+    log.begin([row for step in steps if (row := _begun(lake, step, run, log))])
+    try:
+        with ThreadPoolExecutor(max_workers=lake.settings.parallel_steps) as pool:
+            while (waiting and failed is None) or running:
+                if failed is None:
+                    for producer in [p for p, (_, after) in waiting.items() if after <= done]:
+                        step, _ = waiting.pop(producer)
+                        running[pool.submit(_run_step, lake, step, run, log, force, progress, audit)] = producer
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    done.add(running.pop(future))
+                    result = future.result()
+                    results.append(result)
+                    if result.status == "failed" and failed is None:
+                        failed = result
+    finally:
+        log.flush()
     record_lineage(lake, [r.step for r in results if r.status == "succeeded"], run)
     if failed is not None:
         is_refusal = isinstance(failed.error, SegmentationError)
@@ -151,6 +154,31 @@ def record_lineage(lake: Lake, steps: list[Step], run: Run) -> None:
         append_rows(lake, "gov.stage_lineage", edges)
 
 
+def _begun(lake: Lake, step: Step, run: Run, log: AuditLog) -> dict[str, Any] | None:
+    """A row that says so when a step is about to be run under another fingerprint than it last ended under."""
+    last = log.last(step.producer)
+    if last is None:
+        return None
+    try:
+        mark = step_fingerprint(step, step.function(), run.params, _from_settings(lake))
+    except Exception:
+        return None  # it will fail, and is told then
+    if mark == last["fingerprint"]:
+        return None
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return {
+        "run_id": run.run_id,
+        "step": step.producer,
+        "table_name": step.outputs[0].name,
+        "status": "started",
+        "started_at": now,
+        "ended_at": now,
+        "seconds": 0.0,
+        "input_versions": {},
+        "fingerprint": mark,
+    }
+
+
 def _run_step(
     lake: Lake,
     step: Step,
@@ -174,14 +202,18 @@ def _run_step(
         same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
         versions = {str(r): v for r in dict.fromkeys(map(str, step.reads)) if (v := lake.version(r)) is not None}
         intact = all(lake.exists(o) for o in step.outputs)
-        goes_on = intact and _has_slice(lake, step, last)
+        is_own = not _holds_others(lake, step, log, mark)
+        goes_on = intact and is_own and _has_slice(lake, step, last)
         if (
             last
             and last["fingerprint"] == mark
-            and (goes_on or (intact and not last["rows_written"]))
+            and (goes_on or (intact and is_own and not last["rows_written"]))
             and _inputs_of(step, last["input_versions"]) == _inputs_of(step, versions)
         ):
             result = StepResult(step, "up to date", time.monotonic() - clock)
+            if log.tried(step.producer):
+                # Else what was tried would stay the newest that is known of the step.
+                log.add([row | base | _nothing_done(clock) for row in log.written(step.producer)])
         else:
             seen = dict(last["input_versions"]) if last and same_code and goes_on else {}
             if last and not _are_told(lake, step, seen, versions, last["started_at"]):
@@ -310,6 +342,16 @@ def _are_told(lake: Lake, step: Step, seen: Mapping[str, int], versions: Mapping
     return all(lake.tells_changes(name, seen[name], versions[name], seen_at) for name in followed)
 
 
+def _holds_others(lake: Lake, step: Step, log: AuditLog, mark: str) -> bool:
+    """Whether there may be rows of other code, other definitions or another day, of a run that did not end well.
+
+    Changes do not tell of these, so the step begins anew.
+    """
+    known = {row["table_name"]: row["output_version"] for row in log.written(step.producer)}
+    is_other = bool(log.tried(step.producer) - {mark})
+    return is_other and any(lake.version(o) != known.get(o.name) for o in step.outputs)
+
+
 def _has_slice(lake: Lake, step: Step, last: Mapping[str, Any] | None) -> bool:
     """Whether the slice of the last run, from which the next goes on, still has rows: it may be past its retention."""
     values, first = last.get("slice_values") if last else None, step.outputs[0]
@@ -365,6 +407,12 @@ def _failed(step: Step, versions: dict[str, int], mark: str, clock: float, messa
         "fingerprint": mark,
         "message": message[:2000],
     }
+
+
+def _nothing_done(clock: float) -> dict[str, Any]:
+    ended, seconds = datetime.now(UTC).replace(tzinfo=None), time.monotonic() - clock
+    none = {"rows_read": 0, "rows_written": 0, "rows_rejected": 0, "checksum": None}
+    return {"ended_at": ended, "seconds": seconds} | none
 
 
 def _say(e: Exception) -> str:

@@ -167,7 +167,8 @@ def evaluate_customers(
 
     Returns:
         `gold.customer_evaluation` rows of those evaluated again; `_deleted` for customers who have no features that
-        day. A website without any features that day, and a customer evaluated for a later day, are left alone.
+        day. A website without any features that day, and a customer evaluated for a later day, are left alone, the
+        latter unless everyone is asked for.
     """
     whole = dict(zip(SOURCES, (facts, products, campaigns, contacts, redemptions, visits), strict=True))
     changes = (fact_changes, product_changes, campaign_changes, contact_changes, redemption_changes, visit_changes)
@@ -237,8 +238,7 @@ def evaluate_changed(
 
     if is_full:
         again = None
-        # Normally nobody: customers who have been evaluated for a later day.
-        due = with_cuts(everyone, cuts).join(F.broadcast(few), on="customer_key", how="left_anti")
+        due = with_cuts(everyone, cuts)
         answered = evaluated
     else:
         again = of_few(DUE).select("customer_key")
@@ -304,7 +304,8 @@ def _fates(
         F.col(E.signature).alias("_was"),
         is_by(plan).alias("_is_by_these"),
         (F.lit(False) if earlier is None else is_by(earlier)).alias("_is_by_earlier"),
-        (F.col(E.evaluated_on) > F.lit(as_of)).alias("_is_later"),
+        # Asked for everyone, a later day is one that a run which died did not come to publish.
+        ((F.col(E.evaluated_on) > F.lit(as_of)) & F.lit(not is_full)).alias("_is_later"),
         F.coalesce(F.col(E.recheck_on) <= F.lit(as_of), F.lit(False)).alias("_is_over"),
     )
     # A key is made of website and number, and has one row on either side.

@@ -8,7 +8,8 @@ from lakehouse.declare import Append, Merge, table
 
 @table(
     "ingest.audit_transforms",
-    comment="One row per executed step and output table of a run; the newest successful row says what was consumed.",
+    comment="One row per executed step and output table of a run; the newest successful row says what was consumed. A "
+    "row that says `started` is written first where code, definitions or the day are others than last time.",
     kind=Append(),
     key=(),
     producer="lakehouse.runner:run_steps",
@@ -19,7 +20,7 @@ class AuditTransforms:
     run_id = text("Run that executed the step.")
     step = text("Producer as module:function.")
     table_name = text("Table written.")
-    status = text("How it ended.", values=("succeeded", "failed"))
+    status = text("How it ended, or that it began.", values=("succeeded", "failed", "started"))
     started_at = instant("Start, UTC.")
     ended_at = instant("End, UTC.")
     seconds = double("Wall seconds.")

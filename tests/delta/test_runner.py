@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame
 
 from lakehouse.errors import StepFailed
 from lakehouse.lake import Lake
+from lakehouse.records import AuditLog, append_rows
 from lakehouse.runner import Run, run_steps
 from lakehouse.steps import Step, plan_steps
 from tests.support.rows import rows
@@ -143,6 +145,84 @@ def test_a_step_begins_anew_where_its_changes_were_vacuumed(lake: Lake, monkeypa
     sell(2, 5)
     run_steps(lake, [step], Run.begin())
     assert seen == [(False, 2), (True, 2), (False, 2), (True, 2)], "as they were and as they are"
+
+
+class Killed(AuditLog):
+    """What is left of a run that dies before the rows it held back are written."""
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        pass
+
+    def begin(self, rows: list[dict[str, Any]]) -> None:
+        append_rows(self._lake, "ingest.audit_transforms", rows)
+
+
+def test_rows_of_a_run_that_was_killed_do_not_stay_when_its_definition_is_put_back(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = next(s for s in plan_steps() if s.producer == BALANCES)
+    given: list[bool] = []
+
+    def build(facts: DataFrame, changed: DataFrame, *, account: str, previous: DataFrame | None) -> DataFrame:
+        given.append(previous is not None)
+        return rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance(account)])
+
+    lake.ensure(FACTS)
+    monkeypatch.setattr(Step, "function", lambda self: build)
+
+    def run(account: str, log: AuditLog | None = None) -> tuple[str, set[str]]:
+        status = run_steps(lake, [step], Run.begin(account=account), log=log)[0].status
+        held = lake.read("gold.fact_balance_snapshots").select("account_id").collect()
+        return status, {r[0] for r in held}
+
+    assert run("a") == ("succeeded", {"a"})
+    run("b", Killed(lake))
+    assert run("a") == ("succeeded", {"a"}), "what b made is gone"
+    assert run("a") == ("up to date", {"a"})
+    run("a", Killed(lake))
+    assert run("a") == ("up to date", {"a"})
+    assert given == [False, True, False]
+
+
+def test_what_was_tried_and_undone_is_not_the_last_that_is_known_of_a_step(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = next(s for s in plan_steps() if s.producer == BALANCES)
+
+    def build(facts: DataFrame, changed: DataFrame, *, account: str) -> DataFrame:
+        if account == "bad":
+            raise RuntimeError("no")
+        return rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance(account)])
+
+    lake.ensure(FACTS)
+    monkeypatch.setattr(Step, "function", lambda self: build)
+
+    def run(account: str) -> list[str]:
+        return [r.status for r in run_steps(lake, [step], Run.begin(account=account))]
+
+    run("a")
+    with pytest.raises(StepFailed):
+        run("bad")
+    assert run("a") == run("a") == ["up to date"]
+    audits = lake.read("ingest.audit_transforms").orderBy("ended_at").select("status", "rows_written").collect()
+    assert [tuple(r) for r in audits] == [("succeeded", 1), ("started", None), ("failed", None), ("succeeded", 0)]
+
+
+def test_an_interrupted_run_keeps_what_it_did(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = next(s for s in plan_steps() if s.producer == BALANCES)
+
+    def build(facts: DataFrame, changed: DataFrame) -> DataFrame:
+        return rows(facts.sparkSession, "gold.fact_balance_snapshots", [_balance("m:1")])
+
+    def interrupted(*futures: object, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Step, "function", lambda self: build)
+    with monkeypatch.context() as patched:
+        patched.setattr("lakehouse.runner.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_steps(lake, [step], Run.begin())
+    assert run_steps(lake, [step], Run.begin())[0].status == "up to date"
 
 
 def test_what_succeeded_beside_a_failure_has_its_lineage(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

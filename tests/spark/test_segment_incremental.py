@@ -150,6 +150,17 @@ def test_what_is_carried_over_equals_everyone_evaluated_from_nothing(spark: Spar
     assert min(evaluated[1:]) < 1  # some were carried over
 
 
+def test_who_was_evaluated_for_a_later_day_is_evaluated_again_with_everyone(spark: SparkSession) -> None:
+    world = KeyedWorld(random.Random(3))
+    world.begin(5)
+    segments = [Segment("year", "Year", event("purchase").within_last_days(365).did())]
+    kept, later = Evaluations(spark, world), DAY + timedelta(days=800)
+    kept.refresh(segments, later)
+    assert kept.refresh(segments, DAY) == 0
+    kept.refresh(segments, DAY, is_full=True)
+    assert kept.members() == world.members(segments, DAY) != world.members(segments, later)
+
+
 WEEK = event("purchase").within_last_days(7)
 ALONE = {
     "first time": WEEK.first_time(),
