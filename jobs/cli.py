@@ -353,7 +353,7 @@ def report(
     from jobs.publish import report as write
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, progress):
-        console.print(str(write(job, progress, job.as_of(), fresh=True)), highlight=False, soft_wrap=True)
+        console.print(str(write(job, progress, job.as_of(), force=True)), highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -185,7 +185,7 @@ def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool 
     out.steps += build_segments(job, progress, force=force, retrain=retrain)
     out.exports = export(job, progress, out.as_of, force=force)
     measure_all(job, progress)
-    out.report = report(job, progress, out.as_of, fresh=not out.nothing_new)
+    out.report = report(job, progress, out.as_of, force=force)
     activation = open_activation(job, ())
     out.held = activate_all(activation, progress)
     out.looks_on = bool(activation.destinations) or job.lake.exists("gold.campaign_member")

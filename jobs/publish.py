@@ -74,13 +74,13 @@ def _mark(job: Job, as_of: date) -> str:
     return said.hexdigest()[:16]
 
 
-def report(job: Job, progress: Progress, as_of: date, *, fresh: bool) -> Path | None:
+def report(job: Job, progress: Progress, as_of: date, *, force: bool = False) -> Path:
     """Write the report page, or name the last one when nothing has changed since."""
-    from apps.report.build import build_report
+    from apps.report.build import build_report, standing_report
 
-    latest = job.settings.data_dir / "_reports" / "latest.html"
-    if not fresh and latest.exists():
-        return latest
+    standing = None if force else standing_report(job.lake, as_of)
+    if standing is not None:
+        return standing
     with progress.task("report", "report page") as done:
         path = build_report(job.lake, job.run.run_id, as_of)
         done(f"{path.stat().st_size / 1024:,.0f} kB")

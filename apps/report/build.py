@@ -25,7 +25,8 @@ def build_report(lake: Lake, run_id: str, as_of: date, out_dir: Path | None = No
     """
     folder = out_dir or lake.settings.data_dir / "_reports"
     folder.mkdir(parents=True, exist_ok=True)
-    page = render(collect(lake, run_id, as_of))
+    made_of = _made_of(lake, as_of)  # what is written meanwhile is not on the page
+    page = render(collect(lake, run_id, as_of)) + made_of
     path = folder / f"report-{as_of:%Y-%m-%d}-{run_id}.html"
     for target in (path, folder / "latest.html"):
         # Whoever has the old page open never sees half of the new one.
@@ -33,3 +34,17 @@ def build_report(lake: Lake, run_id: str, as_of: date, out_dir: Path | None = No
         partial.write_text(page, encoding="utf-8")
         partial.replace(target)
     return path
+
+
+def standing_report(lake: Lake, as_of: date) -> Path | None:
+    """The newest page where it is of a day and no step has written anything since; else None."""
+    latest = lake.settings.data_dir / "_reports" / "latest.html"
+    is_true = latest.exists() and latest.read_text(encoding="utf-8").endswith(_made_of(lake, as_of))
+    return latest if is_true else None
+
+
+def _made_of(lake: Lake, as_of: date) -> str:
+    """What a page ends with. Every step that writes a table leaves a row in the one named, so its version tells."""
+    return (
+        f"<!-- as of {as_of}, after version {lake.version('ingest.audit_transforms')} of ingest.audit_transforms -->\n"
+    )

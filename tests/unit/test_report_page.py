@@ -6,12 +6,15 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from rich.console import Console
 
 from apps.report import charts, story, words
 from apps.report.answers import merchant, source_notes, source_titles
@@ -40,6 +43,8 @@ from apps.report.data import (
     TableChecks,
 )
 from apps.report.render import render
+from jobs.progress import Progress
+from jobs.publish import report
 
 MADE_AT = datetime(2018, 1, 1, 6, tzinfo=UTC)
 DAY, BEFORE = date(2018, 1, 1), date(2017, 12, 1)
@@ -537,3 +542,21 @@ def test_the_best_segment_is_the_one_that_brings_most_beyond_its_size() -> None:
     large = SegmentSize("all", "All", "", Measure(40), 1.0, 12_000.0, 1.0, 0, 0)
     assert story.best_segment((large, *SHOP.segments)) is SHOP.segments[0]
     assert story.best_segment(()) is None
+
+
+def test_the_page_is_written_anew_once_a_step_has_written_something_since_or_for_another_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.report.build.collect", lambda *_: None)
+    monkeypatch.setattr("apps.report.build.render", lambda _: "<html></html>\n")
+    audits = [3]
+    lake = SimpleNamespace(settings=SimpleNamespace(data_dir=tmp_path), version=lambda _: audits[-1])
+    job: Any = SimpleNamespace(lake=lake, run=SimpleNamespace(run_id="r"))
+
+    def named(day: int) -> str:
+        return report(job, Progress(Console(file=StringIO())), date(2024, 7, day)).name
+
+    assert [named(1), named(1)] == ["report-2024-07-01-r.html", "latest.html"]
+    audits.append(4)
+    assert [named(1), named(1)] == ["report-2024-07-01-r.html", "latest.html"]
+    assert [named(2), named(1)] == ["report-2024-07-02-r.html", "report-2024-07-01-r.html"]
