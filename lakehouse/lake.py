@@ -397,13 +397,15 @@ class Lake:
                 from the frame.
             is_whole: Whether the frame is all there is to be, so that rows held whose key it lacks are removed where
                 rows are merged.
-            audit: Called with the conformed frame before anything is published; it raises to stop the write.
+            audit: Called with the rows as they will stand before anything is published; it raises to stop the write.
 
         Raises:
             SegmentationError: when the frame lacks declared columns or brings others.
         """
         t = self.ensure(which)
         rows = self._conform(t, frame)
+        if isinstance(t.kind, Scd2):
+            rows = rebuild_timeline(self.read(t), rows, t)
         if audit is None:
             return self._write(t, rows, txn, slice_of, is_whole)
         with self.holding() as hold:
@@ -498,12 +500,10 @@ class Lake:
                     "(" + " AND ".join(f"{ddl.quote(c)} = {_typed_literal(s[c])}" for c in by) + ")" for s in slices
                 )
                 return self._insert(t, rows, {"replaceWhere": where}, "overwrite", txn)
-            case Merge():
+            case Merge() | Scd2():
                 return self._merge(t, rows, t.column_names, is_whole)
             case Scd1(tracked):
                 return self._merge(t, rows, tracked or t.column_names, is_whole)
-            case Scd2():
-                return self._merge(t, rebuild_timeline(self.read(t), rows, t), t.column_names, is_whole)
 
     def _conform(self, t: Table, frame: DataFrame) -> DataFrame:
         given = set(frame.columns)
@@ -526,9 +526,6 @@ class Lake:
         for c in wanted:
             want = ddl.data_type(c)
             columns.append(F.col(c) if types[str(c)] == want else F.col(c).cast(want).alias(str(c)))
-        if isinstance(t.kind, Scd2):
-            business = F.xxhash64(*t.kind.business_key, "valid_from").alias(t.key[0])
-            columns += [business, F.lit(None).cast("timestamp").alias("valid_to"), F.lit(True).alias("is_current")]
         if DELETED in given:
             columns.append(F.col(DELETED))
         return frame.select(*columns)

@@ -129,6 +129,18 @@ def test_scd2_keeps_versions_and_takes_late_and_repeated_rows(lake: Lake) -> Non
     assert timeline(lake) == [("1", "A", 1, 3, False), ("1", "D", 3, None, True)]
 
 
+def test_what_audits_a_history_sees_its_versions_as_they_will_be(lake: Lake) -> None:
+    which, seen = "gold.dim_customer", []
+
+    def look(frame: DataFrame) -> None:
+        seen.append(sorted((r["valid_from"].day, r["valid_to"] and r["valid_to"].day) for r in frame.collect()))
+
+    for cases in ([version("1", 1, city="A"), version("1", 3, city="B")], [version("1", 9, city="A")]):
+        frame = rows(lake.spark, which, cases).drop("customer_sk", "valid_to", "is_current")
+        lake.write(which, frame, audit=look)
+    assert seen == [[(1, 3), (3, None)], [(1, 3), (3, 9), (9, None)]]
+
+
 def test_rows_taken_out_of_a_table_that_is_only_appended_to_are_no_changes(lake: Lake) -> None:
     """They are past their retention; what was made of them stays."""
     raw = "bronze.raw_contact_points"
