@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -155,6 +156,7 @@ def plan_migration(
     """
     add: list[str] = []
     refused: list[str] = []
+    widened: set[str] = set()
     stored = {f.name: f for f in existing.fields}
     for c in table.columns:
         field = stored.pop(str(c), None)
@@ -169,6 +171,7 @@ def plan_migration(
             continue
         if field.dataType != want:
             if _widens(field.dataType, want):
+                widened.add(c.lower())
                 add.append(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
                 add.append(f"ALTER TABLE {name} ALTER COLUMN {quote(c)} TYPE {c.spec.type}")
             else:
@@ -188,7 +191,8 @@ def plan_migration(
             add.append(f"ALTER TABLE {name} ALTER COLUMN {quote(gone)} DROP NOT NULL")
     if not key_holds:
         refused.append(f"rows in the table share, or lack, the new key ({', '.join(table.key)})")
-    add += _constraint_changes(table, name, existing_properties)
+    drop, put = _constraint_changes(table, name, existing_properties, widened)
+    add = [*drop, *add, *put]
     if existing_comment != table.comment:
         add.append(f"COMMENT ON TABLE {name} IS {literal(table.comment)}")
     partitions = partition_columns(table)
@@ -217,11 +221,15 @@ def new_checks(table: Table, existing_properties: Mapping[str, str]) -> dict[str
     return {k.lower(): v for k, v in table.all_checks.items() if stored.get(k.lower()) != v}
 
 
-def _constraint_changes(table: Table, name: str, existing_properties: Mapping[str, str]) -> list[str]:
-    put = new_checks(table, existing_properties)
+def _constraint_changes(
+    table: Table, name: str, existing_properties: Mapping[str, str], widened: set[str]
+) -> tuple[list[str], list[str]]:
+    """Constraints to drop before columns change and to add after: one that names a column keeps it from being wider."""
+    unconcerned = {k: v for k, v in existing_properties.items() if widened.isdisjoint(re.findall(r"\w+", v.lower()))}
+    put = new_checks(table, unconcerned)
     kept = {k.lower() for k in table.all_checks} - put.keys()
     drop = [k for k in _stored_checks(existing_properties) if k not in kept]
-    return [f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {quote(k)}" for k in drop] + [
+    return [f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {quote(k)}" for k in drop], [
         f"ALTER TABLE {name} ADD CONSTRAINT {quote(k)} CHECK ({predicate})" for k, predicate in put.items()
     ]
 

@@ -219,6 +219,21 @@ def test_a_check_that_stored_rows_break_is_refused_with_their_number_before_anyt
         lake.write(stricter, rows(lake.spark, stricter, [consent("4", True)]))
 
 
+def test_a_column_that_a_check_names_becomes_wider(lake: Lake) -> None:
+    declared = table_of("gold.customer_segment")
+    lake.write(declared, rows(lake.spark, declared, [{"segment_id": "a", "priority": 1}]))
+
+    def wider(c: Column) -> Column:
+        return Column(str(c), replace(c.spec, type="bigint")) if c == "priority" else c
+
+    widened = replace(declared, columns=tuple(map(wider, declared.columns)))
+    Lake(lake.spark, lake.settings).ensure(widened)
+    found = lake.spark.read.format("delta").load(str(lake.path(declared)))
+    assert found.schema["priority"].dataType.simpleString() == "bigint"
+    with pytest.raises(Exception, match="priority"):
+        lake.write(widened, rows(lake.spark, widened, [{"segment_id": "b", "priority": -1}]))
+
+
 def test_another_comment_or_change_feed_reaches_a_table_that_exists(lake: Lake) -> None:
     declared = table_of(CONSENT)
     said = "It's \\ `one` row; -- \n/* \" ${spark.app.name} ${none} end\\"
