@@ -33,6 +33,7 @@ from lakehouse.runner import Run
 RESULTS = "gov.fact_data_quality"
 GUARD = "quality check failed: "
 
+_AGGREGATE = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
 _FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
 _REFUSALS = (
     re.compile(rf"{GUARD}(\w+)"),
@@ -81,6 +82,7 @@ class QualityGate:
         if self._rules.of(table).when != "while_writing":
             return frame
         checks = checks_of(table, self._rules.of(table))
+        # What is to be removed is neither judged nor counted.
         alive = f"NOT coalesce({quote(DELETED)}, false)" if DELETED in frame.columns else "true"
         refusals = [
             f"WHEN {alive} AND ({c.failing}) THEN {literal(c.name)}"
@@ -98,7 +100,7 @@ class QualityGate:
         wanted = [ROWS, *(m for c in checks if c.severity == "warning" for m in c.measures if m != ROWS)]
         measures = list(dict.fromkeys(wanted))
         seen = Observation(f"quality_{uuid.uuid4().hex}")
-        counted = [m.replace("count_if(", f"count_if({alive} AND ", 1) for m in measures]
+        counted = [_AGGREGATE.sub(rf"\1(CASE WHEN {alive} THEN \2 END)", m) for m in measures]
         watched = watched.observe(seen, *[F.expr(m).alias(f"m{i}") for i, m in enumerate(counted)])
         with self._lock:
             self._watched[run.run_id, table.name] = (seen, measures)

@@ -153,6 +153,16 @@ def test_while_writing_warnings_are_counted_along_the_way(lake: Lake) -> None:
     assert results(lake)["customer_id_not_null"][0] == "passed"
 
 
+def test_while_writing_rows_that_are_to_be_deleted_are_not_counted(lake: Lake) -> None:
+    mostly = {"type": "expect_column_value_lengths_to_be_between", "severity": "warning", "name": "short",
+              "kwargs": {"column": "customer_id", "min_value": 2, "max_value": 3, "mostly": 0.6}}  # fmt: skip
+    gate = quality_gate(lake, rules(mostly, when="while_writing"))
+    gone = [{"customer_id": f"gone-{n}", "_deleted": True} for n in range(3)]
+    publish(lake, gate, consents(lake, {"customer_id": "long-1"}, {"customer_id": "ok"}, *gone))
+    gate.finish()
+    assert results(lake)["short"] == ("failed", "warning", 2, 1)
+
+
 def test_delta_itself_refusing_a_row_reads_like_a_failed_check(lake: Lake) -> None:
     class Blind:
         """A gate that does not look, so that the table's own constraint is what stops the row."""
