@@ -59,7 +59,7 @@ def _require_age(t: Table) -> None:
         SettingsError: The table's slices are kept by another setting, nothing in it tells a row's age, or its rows
             count however old: what was made of them would go with them, or be made again without them.
     """
-    if _is_slices_of_features(t):
+    if _is_slices_of_customers(t):
         raise SettingsError(f"retention_days: {t.name} keeps slices by keep_as_of_days, and month ends for ever.")
     if _dated(t) is None:
         raise SettingsError(f"retention_days: {t.name} has no column that tells how old a row is, so all are kept.")
@@ -91,8 +91,10 @@ def _made_of_all(t: Table) -> list[str]:
     return sorted({o.name for s in plan_steps() if any(map(misses, s.reads)) for o in s.outputs} - {t.name})
 
 
-def _is_slices_of_features(t: Table) -> bool:
-    return isinstance(t.kind, ReplaceSlice) and t.kind.by == ("as_of",) and t.schema == "feature"
+def _is_slices_of_customers(t: Table) -> bool:
+    """Whether each day adds a slice of features, or of a row per customer in another schema."""
+    is_daily = isinstance(t.kind, ReplaceSlice) and t.kind.by == ("as_of",)
+    return is_daily and (t.schema == "feature" or "customer_key" in t.key)
 
 
 def _dated(t: Table) -> Column | None:
@@ -121,11 +123,12 @@ def _audited(job: Job, lake: Lake, t: Table, removed: int) -> dict[str, Any]:
 
 def _expired(job: Job, lake: Lake, t: Table) -> str | None:
     """SQL predicate of rows past retention, over the table's own dates."""
-    if _is_slices_of_features(t):
+    if _is_slices_of_customers(t):
         newest = lake.read(t).agg({"as_of": "max"}).collect()[0][0]
         if newest is None:
             return None
-        oldest = newest - timedelta(days=job.settings.keep_as_of_days)
+        # A slice of a day far ahead does not make those of today old.
+        oldest = min(newest, job.run.started_at.date()) - timedelta(days=job.settings.keep_as_of_days)
         # Month ends stay: they are what trends and migrations are drawn from.
         return f"as_of < DATE '{oldest.isoformat()}' AND as_of <> trunc(as_of, 'MM')"
     kept_days = job.settings.days_kept(t)

@@ -43,7 +43,7 @@ class Settings(BaseModel):
         deletion_vectors: Whether merges mark rows instead of rewriting files. Off locally, so that every Delta reader
             can read the folders.
         lock_wait_seconds: How long a second run waits for the first before it refuses.
-        keep_as_of_days: Days of `feature` slices that `maintain` keeps; month ends stay.
+        keep_as_of_days: Days of daily slices of features and of customers that `maintain` keeps; month ends stay.
         retention_days: Days of history `maintain` keeps per table, where not those of its declaration.
     """
 

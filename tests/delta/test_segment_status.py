@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from datetime import datetime
+from datetime import date, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -186,6 +186,20 @@ def test_guests_age_by_what_was_delivered_and_not_by_the_clock(lake: Lake) -> No
     assert maintain(job, Progress(Console(file=io.StringIO())))[guest] == 1
 
     assert {r["visitor_id"] for r in lake.read(guest).collect()} == {"v1", "v2"}
+
+
+def test_slices_of_customers_are_kept_alike_in_every_schema_and_counted_from_today(lake: Lake) -> None:
+    days = [date(2020, 4, 1), date(2020, 4, 15), date(2020, 5, 31), date(2099, 6, 2)]
+    names = ("feature.customer_cluster", "success.churn_predictions")
+    for name in names:
+        lake.write(name, rows(lake.spark, name, [{"customer_key": 1, "as_of": day} for day in days]))
+    log = AuditLog(lake)
+    job: Any = SimpleNamespace(lake=lake, settings=lake.settings, run=Run("run-1", NOW), audit_log=log)
+
+    assert maintain(job, Progress(Console(file=io.StringIO()))) == dict.fromkeys(names, 1)
+
+    for name in names:
+        assert {r["as_of"] for r in lake.read(name).collect()} == {days[0], *days[2:]}, "a month's first day stays"
 
 
 def test_only_events_somebody_acted_on_are_removed_and_the_count_is_audited(lake: Lake) -> None:
