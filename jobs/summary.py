@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from jobs.context import Job
+from lakehouse.causes import is_not_kept
 from lakehouse.declare import Changes, table_of, tables
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
@@ -187,7 +188,7 @@ def print_table(
     """A declaration for people; rows with personal columns masked.
 
     Raises:
-        SettingsError: There is no such version or day.
+        SettingsError: There is no such version or day, or it is not kept any more.
     """
     t = table_of(name)
     newest = job.lake.version(t) if version is not None else None
@@ -206,10 +207,16 @@ def print_table(
         if any(str(r) == t.name for r in reader.reads):
             console.print(f"  read by {reader.name}", highlight=False)
     if rows:
-        frame = job.lake.read(t, version=version, day=day).limit(rows)
-        shown = frame.select(
-            *[F.lit("***").alias(str(c)) if c.spec.pii else F.col(str(c)) for c in t.columns]
-        ).collect()
+        columns = [F.lit("***").alias(str(c)) if c.spec.pii else F.col(str(c)) for c in t.columns]
+        try:
+            shown = job.lake.read(t, version=version, day=day).limit(rows).select(*columns).collect()
+        except Exception as e:
+            if (version is None and day is None) or not is_not_kept(e):
+                raise
+            raise SettingsError(
+                f"{t.name} is not kept any more as it was then: `segmentation maintain` removes the files that no "
+                "version of the last seven days needs."
+            ) from None
         # One under the other: tables are wider than terminals.
         for found in shown:
             content = Grid(box=None, pad_edge=False, show_header=False)

@@ -10,6 +10,14 @@ from pyspark.errors import AnalysisException, PySparkException
 
 _FILE = re.compile(r"file:(/[^\s'\"),]+)")
 
+_GONE = (
+    "FILE_NOT_EXIST",
+    "FILE_NOT_FOUND",
+    "VERSION_NOT_FOUND",
+    "NO_RECREATABLE_HISTORY_FOUND",
+    "TRUNCATED_TRANSACTION_LOG",
+)
+
 
 def is_of_engine(error: Exception) -> bool:
     """Whether an error comes from the engine and not from Python."""
@@ -30,6 +38,11 @@ def cause_of(error: Exception) -> str:
         return type(error).__name__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def is_not_kept(error: Exception) -> bool:
+    """Whether the engine looked for a data file or a commit that is not there any more."""
+    return is_of_engine(error) and any(condition in cause_of(error) for condition in _GONE)
 
 
 def file_of(error: Exception) -> str | None:

@@ -126,14 +126,23 @@ class Lake:
         return int(newest[0]["version"])
 
     def version_on(self, which: Which, day: date) -> int:
-        """Newest version that existed at the end of a UTC day."""
+        """Newest version that existed at the end of a UTC day.
+
+        Raises:
+            SettingsError: There was none, or it is not known any more.
+        """
         t = self.ensure(which)
         after = datetime.combine(day + timedelta(days=1), datetime.min.time())
         history = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)}")
-        found = history.where(F.col("timestamp") < F.lit(after)).agg(F.max("version").alias("v")).collect()[0]["v"]
-        if found is None:
+        until = F.max(F.when(F.col("timestamp") < F.lit(after), F.col("version"))).alias("until")
+        told = history.agg(until, F.min("version").alias("first"), F.min("timestamp").alias("since")).collect()[0]
+        if told["until"] is None and told["first"]:
+            raise SettingsError(
+                f"What {t.name} held on {day} is not kept any more: its log goes back to {told['since']:%Y-%m-%d}."
+            )
+        if told["until"] is None:
             raise SettingsError(f"{t.name} did not exist yet on {day}; its first version is younger.")
-        return int(found)
+        return int(told["until"])
 
     def count(self, which: Which, *, version: int | None = None) -> int:
         """Rows of a table; Delta answers from its log without reading data, and what was counted once is remembered."""

@@ -164,6 +164,23 @@ def test_the_past_is_read_by_version_and_by_day(lake: Lake) -> None:
         print_table(job, Console(file=StringIO()), CONSENT, rows=1, version=99)
 
 
+def test_a_past_that_is_not_kept_any_more_is_told(lake: Lake) -> None:
+    first = lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)])).version
+    old = list(lake.path(CONSENT).glob("*.parquet"))
+    lake.spark.sql(f"ALTER TABLE {lake.name(CONSENT)} SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")
+    lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", False)]))
+    job = Job(lake.settings)
+    job.lake = lake
+    for file in old:
+        file.unlink()
+    with pytest.raises(SettingsError, match="is not kept any more as it was then"):
+        print_table(job, Console(file=StringIO()), CONSENT, rows=1, version=first)
+    for version in (0, 1):
+        (lake.path(CONSENT) / "_delta_log" / f"{version:020d}.json").unlink()
+    with pytest.raises(SettingsError, match="on 2001-01-01 is not kept any more: its log goes back to 20"):
+        print_table(job, Console(file=StringIO()), CONSENT, rows=1, day=date(2001, 1, 1))
+
+
 def test_a_frame_with_other_columns_is_refused_and_names_them(lake: Lake) -> None:
     with pytest.raises(SegmentationError, match=r"lacks \['channel'\] and brings undeclared \['chanel'\]"):
         lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)]).withColumnRenamed("channel", "chanel"))
