@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame
 
+from lakehouse.declare import table_of
 from lakehouse.errors import StepFailed
 from lakehouse.lake import Lake
 from lakehouse.records import AuditLog, append_rows
@@ -182,6 +184,33 @@ def test_rows_of_a_run_that_was_killed_do_not_stay_when_its_definition_is_put_ba
     run("a", Killed(lake))
     assert run("a") == ("up to date", {"a"})
     assert given == [False, True, False]
+
+
+def test_rows_published_before_another_table_was_refused_do_not_stay_when_the_definition_is_put_back(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    balances, daily = "gold.fact_balance_snapshots", "gold.fact_daily_sales"
+    known = next(s for s in plan_steps() if s.producer == BALANCES)
+    step = replace(known, outputs=(*known.outputs, table_of(daily)))
+
+    def build(facts: DataFrame, changed: DataFrame, *, account: str) -> dict[str, DataFrame]:
+        second = daily if account == "a" else balances  # rows of another table are refused
+        spark = facts.sparkSession
+        return {balances: rows(spark, balances, [_balance(account)]), daily: rows(spark, second, [])}
+
+    lake.ensure(FACTS)
+    monkeypatch.setattr(Step, "function", lambda self: build)
+
+    def run(account: str) -> str:
+        return run_steps(lake, [step], Run.begin(account=account))[0].status
+
+    run("a")
+    with pytest.raises(StepFailed):
+        run("b")
+    assert lake.count(balances) == 2
+    assert run("a") == "succeeded"
+    assert lake.read(balances).select("account_id").collect() == [("a",)]
+    assert run("a") == "up to date"
 
 
 def test_what_was_tried_and_undone_is_not_the_last_that_is_known_of_a_step(
