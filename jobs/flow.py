@@ -78,11 +78,11 @@ def stream(job: Job, progress: Progress, names: Iterable[str] = ()) -> list[Feed
         for feed in source.feeds:
             progress.feed(f"{source.name}.{feed.name}", None)
             if can_stream(feed):
-                result = stream_feed(job.lake, source, feed, run=job.run, declared=job.sources)
+                landed = stream_feed(job.lake, source, feed, run=job.run, declared=job.sources)
             else:
-                result = land_source(job.lake, source, [feed.name], run=job.run, declared=job.sources)[0]
-            progress.feed(f"{source.name}.{feed.name}", result)
-            results.append(result)
+                landed = land_source(job.lake, source, [feed.name], run=job.run, declared=job.sources)
+            progress.feed(f"{source.name}.{feed.name}", landed[0])
+            results += landed
     return results
 
 

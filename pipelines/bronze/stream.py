@@ -1,30 +1,34 @@
-"""The same landing as a stream: Spark notices new files, and each micro-batch lands what it noticed.
+"""The same landing as a stream: Spark notices new files, and the micro-batch that says so lands what is there.
 
-The stream carries names of files, not rows: content goes through preflight, typing and the exactly-once landing of
-`pipelines.bronze.ingest`, so a streamed feed and a batch feed end in the same tables with the same row numbers,
-rejects and manifest. A micro-batch that is replayed after a crash finds its files in the manifest and lands nothing.
+The stream carries names of files, not rows, and what is new is for the manifest to say: Spark notices a name once, and
+no file that is much older than the newest it saw. So a file that was still being copied, one that was corrected under
+its name, or one of an old date would never land if only noticed files did. Hence a feed is looked through once in any
+case, in the first micro-batch or, when there is none, after it. Preflight, typing and the exactly-once landing of
+`pipelines.bronze.ingest` are those of a batch, so both end in the same tables with the same row numbers, rejects and
+manifest, and the checkpoint may be lost or replayed without harm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
 
+from lakehouse.errors import SegmentationError
 from lakehouse.lake import Lake
 from pipelines.bronze.ingest import land_source
 from pipelines.bronze.places import inbox, literal, place_of, split_pattern
 from pipelines.bronze.records import FeedResult, RunLike
 from pipelines.bronze.sources import Feed, Source
 
-MAX_FILES_PER_TRIGGER = 200
-
 _LISTED = "path string, modificationTime timestamp, length bigint, content binary"
 """What Spark tells of a file; a stream wants it said beforehand."""
 
 
-def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike, declared: Iterable[Source] = ()) -> FeedResult:
+def stream_feed(
+    lake: Lake, source: Source, feed: Feed, *, run: RunLike, declared: Iterable[Source] = ()
+) -> list[FeedResult]:
     """Land all files that are there now as a stream (`availableNow`), then stop.
 
     Args:
@@ -35,20 +39,31 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike, declare
         declared: All sources there are, see `land_sources`.
 
     Returns:
-        The micro-batches' results, added up.
+        As `land_sources`: the feed's result, and those of feeds an earlier run had left open.
+
+    Raises:
+        SourceError: when files that Spark can read cannot be landed.
     """
-    results: list[FeedResult] = []
+    landed: list[FeedResult] = []
+    failed: list[SegmentationError] = []
+
+    def land() -> None:
+        landed.extend(land_source(lake, source, [feed.name], run=run, declared=declared))
 
     def land_noticed(noticed: DataFrame, _: int) -> None:
-        if noticed.limit(1).count():
-            results.append(land_source(lake, source, [feed.name], run=run, declared=declared)[0])
+        if landed or not noticed.limit(1).count():
+            return
+        try:
+            land()
+        except SegmentationError as e:
+            failed.append(e)
+            raise
 
     checkpoint = lake.settings.data_dir.resolve() / "_checkpoints" / source.name / feed.name
     for number, (folder, pattern) in enumerate(_folders(lake, source, feed)):
         noticed = (
             lake.spark.readStream.format("binaryFile")
             .schema(_LISTED)
-            .option("maxFilesPerTrigger", MAX_FILES_PER_TRIGGER)
             .option("pathGlobFilter", pattern)
             .load(folder)
             # Without `content` the files are listed, not read.
@@ -60,19 +75,14 @@ def stream_feed(lake: Lake, source: Source, feed: Feed, *, run: RunLike, declare
             .trigger(availableNow=True)
             .start()
         )
-        query.awaitTermination()
-    total = FeedResult(source.name, feed.name)
-    for r in results:
-        total = replace(
-            total,
-            files_new=total.files_new + r.files_new,
-            rows_accepted=total.rows_accepted + r.rows_accepted,
-            rows_rejected=total.rows_rejected + r.rows_rejected,
-            refused_files=r.refused_files,
-            seconds=total.seconds + r.seconds,
-            notes=(*total.notes, *r.notes),
-        )
-    return total
+        try:
+            query.awaitTermination()
+        except StreamingQueryException as e:
+            # Spark's error says of ours only that Python failed.
+            raise (failed or [e])[0] from None
+    if not landed:
+        land()
+    return landed
 
 
 def can_stream(feed: Feed) -> bool:
@@ -81,18 +91,16 @@ def can_stream(feed: Feed) -> bool:
 
 
 def _folders(lake: Lake, source: Source, feed: Feed) -> list[tuple[str, str]]:
-    """Folders of a feed and the pattern of its files' names, as Spark wants both."""
+    """Folders of a feed that are there and the pattern of its files' names, as Spark wants both."""
     found: list[tuple[str, str]] = []
     if feed.location and not feed.location.startswith("inbox:"):
         place = place_of(feed.location, lake.settings.conf_dir, lake.settings.data_dir)
         folder, pattern = split_pattern(place)
-        if pattern and folder.is_dir():
-            *above, name = pattern.split("/")
-            found.append(("/".join((literal(folder), *above)), name))
-        elif folder.is_file():
+        if folder.is_file():
             found.append((literal(folder.parent), literal(folder.name)))
-        elif folder.parent.is_dir() and not pattern:
-            found.append((literal(folder), "*"))
+        elif folder.is_dir():
+            *above, name = (pattern or "*").split("/")
+            found.append(("/".join((literal(folder), *above)), name))
     drop = inbox(source, feed, lake.settings.data_dir)
     if drop.is_dir():
         found.append((literal(drop), "*"))

@@ -474,18 +474,52 @@ def test_a_file_whose_name_is_no_text_is_refused_and_keeps_no_other_out(lake: La
     assert "rename" in reason
 
 
-def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:
-    run = Run.begin(as_of=date(2024, 2, 1))
+def stream(lake: Lake, shop: Shop) -> FeedResult:
     source = sources_of(shop).source("corner_shop")
+    return stream_feed(lake, source, source.feed("sales"), run=Run.begin(as_of=date(2024, 2, 1)))[0]
+
+
+def test_a_stream_lands_what_a_batch_would(lake: Lake, shop: Shop) -> None:
     put(shop.folder / "sales", "a.csv", text(line("A"), line("WORD", paid="eight")))
     put(shop.folder / "sales", "b.csv.gz", text(line("B")))
-    first = stream_feed(lake, source, source.feed("sales"), run=run)
+    first = stream(lake, shop)
     assert (first.files_new, first.rows_accepted, first.rows_rejected) == (2, 2, 1)
     put(shop.folder / "sales", "c.csv", text(line("C")))
-    assert stream_feed(lake, source, source.feed("sales"), run=run).rows_accepted == 1
-    assert stream_feed(lake, source, source.feed("sales"), run=run).files_new == 0
+    assert stream(lake, shop).rows_accepted == 1
+    assert stream(lake, shop).files_new == 0
     assert receipts(lake) == ["A", "B", "C"]
     assert land(lake, shop).files_new == 0
+
+
+def test_what_a_stream_never_notices_lands_all_the_same(lake: Lake, shop: Shop, tmp_path: Path) -> None:
+    whole = gzip.compress(text(*(line(f"G{n}") for n in range(200))).encode(), mtime=0)
+    put(shop.folder / "sales", "copied.csv.gz", whole[:-30])
+    put(shop.folder / "sales", "a.csv", text(line("A")))
+    assert len(stream(lake, shop).refused_files) == 1
+    put(shop.folder / "sales", "copied.csv.gz", whole)
+    put(shop.folder / "sales", "a.csv", text(line("A", paid="7.50")))
+    late = put(shop.folder / "sales", "late.csv", text(line("LATE")))
+    os.utime(late, (0, 0))
+    assert (again := stream(lake, shop)).files_new == 3
+    assert again.refused_files == ()
+
+    gone = make_source(tmp_path / "gone")
+    (nothing,) = stream_feed(lake, gone, gone.feeds[0], run=Run.begin())
+    assert "does not exist" in nothing.refused_files[0][1]
+
+
+def test_a_failure_of_ours_in_a_stream_is_told_as_in_a_batch(
+    lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise SourceError("day-1.csv could not be landed")
+
+    put(shop.folder / "sales", "day-1.csv", text(line("A")))
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.bronze.stream.land_source", fail)
+        with pytest.raises(SourceError, match="could not be landed"):
+            stream(lake, shop)
+    assert stream(lake, shop).files_new == 1
 
 
 def test_folders_and_files_called_like_patterns_land_as_any_other(lake: Lake, tmp_path: Path) -> None:
@@ -493,8 +527,7 @@ def test_folders_and_files_called_like_patterns_land_as_any_other(lake: Lake, tm
     put(shop.folder / "sales", "a [1].csv", text(line("A")))
     assert land(lake, shop).rows_accepted == 1
     put(shop.folder / "sales", "b {2}.csv", text(line("B")))
-    source = sources_of(shop).source("corner_shop")
-    assert stream_feed(lake, source, source.feed("sales"), run=Run.begin(as_of=date(2024, 2, 1))).rows_accepted == 1
+    assert stream(lake, shop).rows_accepted == 1
     assert receipts(lake) == ["A", "B"]
 
 
