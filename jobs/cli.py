@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table as Grid
 
 from jobs.campaigns_cli import app as campaigns_app
@@ -80,8 +79,8 @@ def run(
     import time
 
     from jobs import receipt
-    from jobs.flow import run_all
-    from jobs.summary import print_summary, tell
+    from jobs.flow import Outcome, run_all
+    from jobs.summary import print_landed, print_summary, tell
 
     began = time.monotonic()
     with job_of(target, data_dir, as_of, verbose, wait, source, var) as (job, progress):
@@ -90,11 +89,16 @@ def run(
         if told is not None:
             print_summary(told, console, time.monotonic() - began, nothing_new=True)
             return
-        outcome = run_all(job, progress, force=force, retrain=retrain)
-        told = tell(job, outcome)
-        if outcome.is_settled:
-            receipt.keep(job, inputs, told)
-        print_summary(told, console, time.monotonic() - began, nothing_new=outcome.nothing_new)
+        outcome = Outcome()
+        try:
+            run_all(job, progress, outcome, force=force, retrain=retrain)
+            told = tell(job, outcome)
+            if outcome.is_settled:
+                receipt.keep(job, inputs, told)
+            print_summary(told, console, time.monotonic() - began, nothing_new=outcome.nothing_new)
+        finally:
+            # Also of a run that failed later: what is odd about the files may be why.
+            print_landed([f for f in outcome.feeds if f.notes or f.rows_rejected], console)
         _refused(outcome.refused)
         if outcome.held is not None:
             raise outcome.held
@@ -114,6 +118,7 @@ def ingest(
 ) -> None:
     """Land new files of the sources, exactly once; or one uploaded file: `segmentation ingest FILE --source NAME`."""
     from jobs import flow
+    from jobs.summary import print_landed
 
     if file is not None and (not source or len(source) != 1):
         raise typer.BadParameter("an uploaded file needs exactly one --source that says what it is")
@@ -134,12 +139,7 @@ def ingest(
             results = flow.stream(job, progress, source or ())
         else:
             results = flow.ingest(job, progress, source or ())
-        grid = Grid("feed", "new files", "accepted", "rejected", box=None, pad_edge=False)
-        for note in [n for r in results for n in r.notes]:
-            console.print(f"  [yellow]note[/] {escape(note)}", highlight=False)
-        for r in results:
-            grid.add_row(f"{r.source}.{r.feed}", f"{r.files_new:,}", f"{r.rows_accepted:,}", f"{r.rows_rejected:,}")
-        console.print(grid)
+        print_landed(results, console)
         _refused([x for r in results for x in r.refused_files])
 
 

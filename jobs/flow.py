@@ -165,16 +165,19 @@ def build_segments(
     return results
 
 
-def run_all(job: Job, progress: Progress, *, force: bool = False, retrain: bool = False) -> Outcome:
+def run_all(
+    job: Job, progress: Progress, out: Outcome | None = None, *, force: bool = False, retrain: bool = False
+) -> Outcome:
     """From files to report. Refused files do not stop the others; the caller decides on the exit code.
 
-    Nor does what a brake or a destination held back, which `Outcome.held` tells.
+    Nor does what a brake or a destination held back, which `Outcome.held` tells. An `out` that is given is filled as
+    the run goes on, so that what is known is there when it fails.
     """
     from jobs.activate import activate_all, open_activation
     from jobs.campaigns import measure_all
     from jobs.publish import export, report
 
-    out = Outcome()
+    out = out or Outcome()
     _ = job.configuration  # a mistake in a definition is told before an hour of work, not after
     _require_no_past(job)
     out.feeds = ingest(job, progress)

@@ -64,7 +64,8 @@ class Progress:
             else:
                 if name in self._running:
                     self._running.remove(name)
-                self._line("bronze", name, result.rows_accepted, result.seconds)
+                rejected = f", {result.rows_rejected:,} rejected" if result.rows_rejected else ""
+                self._line("bronze", name, f"{result.rows_accepted:,} rows{rejected}", result.seconds)
             self._refresh()
 
     def note(self, text: str) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from jobs.context import Job
+from jobs.grids import grid_of
 from lakehouse.causes import is_not_kept
 from lakehouse.declare import Changes, table_of, tables
 from lakehouse.errors import SettingsError
@@ -23,6 +24,7 @@ from lakehouse.lake import Lake
 
 if TYPE_CHECKING:
     from jobs.flow import Outcome
+    from pipelines.bronze.records import FeedResult
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,19 @@ def print_summary(told: Told, console: Console, seconds: float, *, nothing_new: 
         console.print(f"  exports  {top} ({count} folder{'s' if count > 1 else ''})", highlight=False, soft_wrap=True)
     console.print(f"  tables   {told.tables}", highlight=False, soft_wrap=True)
     console.print(f"  took     {seconds:,.1f} s", highlight=False)
+
+
+def print_landed(feeds: Sequence[FeedResult], console: Console) -> None:
+    """What is odd about delivered files, then files and rows of each feed."""
+    for note in [n for f in feeds for n in f.notes]:
+        console.print(f"  [yellow]note[/] {escape(note)}", highlight=False)
+    if feeds:
+        grid = grid_of("feed", "new files", "accepted", "rejected")
+        for f in feeds:
+            grid.add_row(f"{f.source}.{f.feed}", f"{f.files_new:,}", f"{f.rows_accepted:,}", f"{f.rows_rejected:,}")
+        console.print(grid)
+    if any(f.rows_rejected for f in feeds):
+        console.print("Why rows were rejected: segmentation tables show ingest.ref_parsing_errors --rows 20")
 
 
 def segment_sizes(job: Job) -> list[dict[str, Any]]:

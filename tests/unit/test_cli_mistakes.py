@@ -15,10 +15,13 @@ from typer.testing import CliRunner
 from jobs.activate import read_numbers
 from jobs.cli import app
 from jobs.context import Job
-from lakehouse.errors import SettingsError
+from jobs.flow import Outcome
+from jobs.progress import Progress
+from lakehouse.errors import SettingsError, SourceError
 from lakehouse.logs import configure_logs
 from lakehouse.settings import load_settings
 from lakehouse.yaml_file import parse_yaml
+from pipelines.bronze.records import FeedResult
 
 
 def test_an_unknown_schema_names_the_known_ones() -> None:
@@ -163,6 +166,28 @@ def test_an_error_before_logs_are_set_up_is_told_once() -> None:
 def test_an_unknown_source_or_file_is_a_wrong_argument(tmp_path: Path) -> None:
     for asked in (["--source", "shoop"], [str(tmp_path / "none.csv"), "--source", "complete_journey"]):
         assert CliRunner().invoke(app, ["ingest", *asked, "--data-dir", str(tmp_path / "new")]).exit_code == 2
+
+
+def test_a_run_tells_what_is_odd_about_files_also_when_it_fails_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: Job, progress: Progress, out: Outcome, **_: object) -> None:
+        out.feeds = [
+            FeedResult("shop", "sales", files_new=1, rows_accepted=40, rows_rejected=2),
+            FeedResult("shop", "people", files_new=1, rows_accepted=7, notes=("p.csv: missing column(s) 'phone'.",)),
+            FeedResult("shop", "products", files_new=1, rows_accepted=9),
+        ]
+        for feed in out.feeds:
+            progress.feed(f"{feed.source}.{feed.feed}", feed)
+        raise SourceError("the run failed")
+
+    monkeypatch.setattr("jobs.flow.run_all", fail)
+    said = CliRunner().invoke(app, ["run", "--data-dir", str(tmp_path)], env={"COLUMNS": "200"})
+    assert said.exit_code == 4
+    assert "40 rows, 2 rejected" in said.output
+    shown = said.output[said.output.index("note p.csv: missing column(s) 'phone'.") :]
+    assert "ingest.ref_parsing_errors" in shown
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("shop.")] == ["shop.sales", "shop.people"]
 
 
 def test_numbers_to_suppress_are_read_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
