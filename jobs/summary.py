@@ -91,7 +91,10 @@ def print_landed(feeds: Sequence[FeedResult], console: Console) -> None:
             grid.add_row(f"{f.source}.{f.feed}", f"{f.files_new:,}", f"{f.rows_accepted:,}", f"{f.rows_rejected:,}")
         console.print(grid)
     if any(f.rows_rejected for f in feeds):
-        console.print("Why rows were rejected: segmentation tables show ingest.ref_parsing_errors --rows 20")
+        console.print(
+            "Why rows were rejected: segmentation tables show ingest.ref_parsing_errors --rows 20\n"
+            "Of a file some rows of which landed, the others come in when it is delivered again with a change."
+        )
 
 
 def segment_sizes(job: Job) -> list[dict[str, Any]]:

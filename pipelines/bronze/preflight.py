@@ -37,6 +37,8 @@ _BOMS = (
 )
 _LINES_KEPT = 100
 
+_AGAIN = "Then deliver the file again with a change, such as an empty line at its end: what landed is not read anew."
+
 NOTHING = "void"
 """Spark's name for the type of a column that can hold nulls only."""
 
@@ -267,7 +269,7 @@ def _judge_columns(feed: Feed, found: Inspection) -> Inspection:
         return replace(found, refusal=("missing_column", describe_missing(lacking, found.columns)))
     notes = list(found.notes)
     if found.missing:
-        notes.append(describe_missing(found.missing, found.columns))
+        notes.append(f"{describe_missing(found.missing, found.columns)} {_AGAIN}")
     elif extra := [c.header for c in found.columns if c.declared is None]:
         notes.append(f"undeclared column(s) kept aside: {', '.join(extra)}.")
     return replace(found, notes=tuple(notes))

@@ -224,7 +224,10 @@ def test_renamed_missing_and_extra_columns(tmp_path: Path) -> None:
     assert found.notes[0].startswith(
         "missing column(s) 'id'. Was 'id' renamed to 'idn'? Undeclared columns delivered: idn"
     )
-    assert refusal(path, missing_columns="refuse_file")[0] == "missing_column"
+    assert "add its new name under aliases. Then deliver the file again with a change" in found.notes[0]
+    code, reason = refusal(path, missing_columns="refuse_file")
+    assert code == "missing_column"
+    assert "deliver" not in reason.rpartition("renamed")[2], "a refused file is read anew as it is"
 
 
 def test_headers_match_by_alias_case_and_punctuation() -> None:
