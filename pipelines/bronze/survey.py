@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
 from pipelines.bronze.places import locate
-from pipelines.bronze.preflight import Inspection, identify, inspect
+from pipelines.bronze.preflight import Identity, Inspection, identify, inspect
 from pipelines.bronze.records import (
     ACCEPTED,
     MANIFEST,
@@ -230,7 +230,7 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
         seen = identify(path) if str(path) in known_paths else None
         if seen and (seen.path, seen.sha256) in done:
             newest = newest_at.get(seen.path)
-            if newest and newest["payload_hash"] != seen.sha256 and is_followed(known, feed, seen.sha256):
+            if newest and newest["payload_hash"] != seen.sha256 and is_followed(known, feed, seen):
                 found.followed.append(path.name)
             continue
         looked = inspect(path, feed)
@@ -242,7 +242,7 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
                 found.records.append(manifest_row(book.run, source, feed, looked, "refused"))
         elif here.sha256 in delivered:
             found.records.append(manifest_row(book.run, source, feed, looked, "redelivered"))
-            if is_followed(known, feed, here.sha256):
+            if is_followed(known, feed, here):
                 found.followed.append(path.name)
         else:
             delivered.add(here.sha256)
@@ -273,14 +273,16 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
     return found
 
 
-def is_followed(known: Sequence[Record], feed: Feed, payload_hash: str) -> bool:
-    """Whether later deliveries, which may have replaced their rows, came after some bytes.
+def is_followed(known: Sequence[Record], feed: Feed, file: Identity) -> bool:
+    """Whether later deliveries, which may have replaced their rows, came after the bytes of a file.
 
     The bytes are not landed once more for that: a folder that is copied elsewhere would bring back what was corrected.
+    In the order of names only what was delivered at the same path is later; other files have places of their own.
     """
-    if feed.later_delivery_replaces == "none" or feed.delivery.order == "name":
+    if feed.later_delivery_replaces == "none":
         return False
-    numbers = [(r["delivery_seq"], r["payload_hash"] == payload_hash) for r in known if _has_rows(r)]
+    beside = [r for r in known if _has_rows(r) and (feed.delivery.order == "arrival" or r["file_path"] == file.path)]
+    numbers = [(r["delivery_seq"], r["payload_hash"] == file.sha256) for r in beside]
     own = max((n for n, is_own in numbers if is_own), default=None)
     return own is not None and own < max(n for n, _ in numbers)
 

@@ -73,7 +73,7 @@ def ingest_file(
         raise SourceError(f"{file.name} changed while it was copied; hand it in again.")
     result = land_source(lake, source, [chosen.name], run=run, declared=declared, progress=progress)[0]
     known = Book(lake, run, {source.name: source}).files(source, chosen)
-    if was_there and is_followed(known, chosen, found.identity.sha256):
+    if was_there and is_followed(known, chosen, copied):
         return replace(result, notes=(*result.notes, followed_note([file.name])))
     if was_there and not result.files_new and not result.refused_files:
         return replace(

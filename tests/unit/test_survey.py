@@ -1,0 +1,57 @@
+"""Which delivered files are new, which are known, and what is said of them; without tables or Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from lakehouse.lake import Lake
+from pipelines.bronze.records import MANIFEST, RETRIES, Record, landed_row
+from pipelines.bronze.sources import Source
+from pipelines.bronze.survey import Book, Survey, survey
+from tests.support.feeds import FakeRun, csv_text, make_source, put
+
+COUNTED = {"rows_read": 2, "rows_accepted": 2, "rows_rejected": 0, "checksum_accepted": 0, "checksum_rejected": 0}
+
+
+@dataclass
+class Kept:
+    """What runs of a merchant's feed leave in the tables of `ingest`, row by row."""
+
+    data_dir: Path
+    tables: dict[str, list[Record]] = field(default_factory=lambda: {MANIFEST: [], RETRIES: []})
+
+    def look(self, source: Source, declared: Iterable[Source] = ()) -> Survey:
+        """Look at a source's feed, and land what is new."""
+        kept = self.tables
+
+        class KeptBook(Book):
+            def _rows(self, name: str, *_: Any) -> list[Record]:
+                return list(kept.get(name, []))
+
+        lake = cast("Lake", SimpleNamespace(settings=SimpleNamespace(conf_dir=self.data_dir, data_dir=self.data_dir)))
+        lake.for_rows = lambda _: lake  # type: ignore[method-assign]
+        book = KeptBook(lake, FakeRun(), {s.name: s for s in (*declared, source)})
+        feed = source.feeds[0]
+        found = survey(lake, book, source, feed)
+        kept[MANIFEST] += [*found.records, *(landed_row(f.plan | COUNTED) for f in found.files)]
+        tried = {(r["source"], r["feed"], r["file_path"]): r for r in (*kept[RETRIES], *found.retries)}
+        kept[RETRIES] = list(tried.values())
+        return found
+
+
+def test_in_the_order_of_names_a_file_put_back_to_earlier_bytes_is_said(tmp_path: Path) -> None:
+    kept, source = Kept(tmp_path), make_source(tmp_path / "in", delivery={"order": "name"})
+    for ids in (["1"], ["1", "2"]):
+        put(tmp_path / "in", "2024-01.csv", csv_text(*ids))
+        assert len(kept.look(source).files) == 1
+    put(tmp_path / "in", "2024-02.csv", csv_text("3"))
+    assert kept.look(source).result().notes == (), "a later name follows none"
+    put(tmp_path / "in", "2024-01.csv", csv_text("1"))
+    put(tmp_path / "in", "2024-03.csv", csv_text("1"))
+    for _ in range(2):
+        (note,) = kept.look(source).result().notes
+        assert note.startswith("2024-01.csv: not read")
