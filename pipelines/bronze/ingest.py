@@ -111,9 +111,8 @@ def land_sources(
         SourceError: when files that Spark can read cannot be landed.
     """
     finished = recover(lake, run)
-    merchants = {s.merchant_id for s, _ in wanted}
-    beside = {s.name: s for s in declared if s.merchant_id in merchants}
-    book = Book(lake, run, beside | {s.name: s for s, _ in wanted})
+    everyone = {s.name: s for s in (*declared, *(s for s, _ in wanted))}
+    book = Book(lake, run, [s.name for s, _ in wanted], everyone.values())
     surveys = [survey(lake, book, source, feed) for source, feeds in wanted for feed in feeds]
     results = {s.name: s.result() for s in surveys}
     records = [r for s in surveys for r in s.records]
@@ -165,7 +164,7 @@ def recover(lake: Lake, run: RunLike) -> list[Record]:
         if files:
             landed += append(lake, plan, files)
     _log.info("open batches found", extra={"files": len(opened), "finished": len(landed)})
-    _commit(lake, run, plan, landed, Book(lake, run, dict.fromkeys(r["source"] for r in opened)), [], [])
+    _commit(lake, run, plan, landed, Book(lake, run, {r["source"] for r in opened}), [], [])
     return landed
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from pyspark.sql import functions as F
@@ -49,20 +50,21 @@ class Book:
     Args:
         lake: Where the manifest is.
         run: Who asks.
-        sources: Names of the sources, each with its declaration where places are asked for.
+        sources: Names of the sources whose files are asked for.
+        declared: All sources there are, where places are asked for.
     """
 
-    def __init__(self, lake: Lake, run: RunLike, sources: Mapping[str, Source | None]) -> None:
+    def __init__(self, lake: Lake, run: RunLike, sources: Collection[str], declared: Iterable[Source] = ()) -> None:
         self.run = run
         self._lake = lake.for_rows(0)
         self._next: int | None = None
-        self._sources = sources
+        self._declared = tuple(declared)
         self._places: dict[tuple[str | None, str], set[int]] = {}
         self._files: dict[tuple[str, str], list[Record]] = {}
-        for r in self._rows(MANIFEST, "source_system_id", sources):
+        for r in self._rows(MANIFEST, {"source_system_id": sources}):
             self._files.setdefault((r["source_system_id"], r["feed"]), []).append(r)
-        self.retries = {(r["source"], r["feed"], r["file_path"]): r for r in self._rows(RETRIES, "source", sources)}
-        layouts = self._rows(SCHEMAS, "source", sources, "source", "feed", "schema_hash")
+        self.retries = {(r["source"], r["feed"], r["file_path"]): r for r in self._rows(RETRIES, {"source": sources})}
+        layouts = self._rows(SCHEMAS, {"source": sources}, "source", "feed", "schema_hash")
         self.layouts = {(r["source"], r["feed"], r["schema_hash"]) for r in layouts}
 
     def files(self, source: Source, feed: Feed) -> list[Record]:
@@ -83,16 +85,24 @@ class Book:
         return (newest // SEQUENCE_STEP + 1) * SEQUENCE_STEP
 
     def places(self, source: Source, feed: Feed) -> set[int]:
-        """Places taken by the feeds of a merchant and subject, which stand in one order. Add what is taken."""
+        """Places taken of a subject by the sources of a merchant, which stand in one order. Add what is taken.
+
+        Those of sources that are declared no more count for every merchant: one may go on under another name, whose
+        deliveries come after.
+        """
         of = (source.merchant_id, feed.subject)
         if of not in self._places:
-            records = [r for s in self._beside(source) for f in s.feeds for r in self.files(s, f)]
-            taken = {r["delivery_seq"] for r in records if r["subject"] == feed.subject}
-            self._places[of] = taken - {None}
+            others = {s.name for s in self._declared if s.merchant_id != source.merchant_id}
+            own = (r for r in self._placed if r["subject"] == feed.subject and r["source_system_id"] not in others)
+            self._places[of] = {r["delivery_seq"] for r in own} - {None}
         return self._places[of]
 
+    @cached_property
+    def _placed(self) -> list[Record]:
+        return self._rows(MANIFEST, {}, "source_system_id", "subject", "delivery_seq")
+
     def _beside(self, source: Source) -> list[Source]:
-        return [s for s in self._sources.values() if s is not None and s.merchant_id == source.merchant_id]
+        return [s for s in self._declared if s.merchant_id == source.merchant_id]
 
     def next_batch(self) -> int:
         """A number that no batch had before."""
@@ -106,10 +116,12 @@ class Book:
         self._next += 1
         return self._next
 
-    def _rows(self, name: str, column: str, sources: Collection[str], *only: str) -> list[Record]:
-        if not sources or not self._lake.exists(name):
+    def _rows(self, name: str, where: Mapping[str, Collection[str]], *only: str) -> list[Record]:
+        if not self._lake.exists(name):
             return []
-        rows = self._lake.read(name).where(F.col(column).isin(*sorted(sources)))
+        rows = self._lake.read(name)
+        for column, values in where.items():
+            rows = rows.where(F.col(column).isin(*sorted(values)))
         return [r.asDict() for r in (rows.select(*only).distinct() if only else rows).collect()]
 
 

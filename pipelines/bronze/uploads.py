@@ -72,7 +72,7 @@ def ingest_file(
         target.unlink(missing_ok=True)
         raise SourceError(f"{file.name} changed while it was copied; hand it in again.")
     result = land_source(lake, source, [chosen.name], run=run, declared=declared, progress=progress)[0]
-    known = Book(lake, run, {source.name: source}).files(source, chosen)
+    known = Book(lake, run, [source.name]).files(source, chosen)
     if was_there and is_followed(known, chosen, copied):
         return replace(result, notes=(*result.notes, followed_note([file.name])))
     if was_there and not result.files_new and not result.refused_files:

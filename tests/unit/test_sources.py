@@ -96,7 +96,7 @@ def test_a_location_that_cannot_be_looked_through_keeps_no_other_feed_out(tmp_pa
     location = f"{tmp_path}/{name}"
     source = make_source(location)
     lake = cast("Lake", SimpleNamespace(settings=SimpleNamespace(conf_dir=CONF, data_dir=tmp_path)))
-    book = Book(cast("Lake", NoTables()), Run.begin(), {"shop": source})
+    book = Book(cast("Lake", NoTables()), Run.begin(), ["shop"], [source])
     ((told, why),) = survey(lake, book, source, source.feeds[0]).refused
     assert told == location
     assert "cannot be looked through" in why
@@ -299,7 +299,7 @@ def test_the_sales_of_one_merchant_have_one_currency_and_one_zone(tmp_path: Path
 def test_feeds_of_a_merchant_that_deliver_one_subject_stand_in_one_order(tmp_path: Path) -> None:
     text = sales() + sales().partition("feeds:\n")[2].replace("name: sales", "name: corrections")
     sources = load_sources(write(tmp_path, shop=text, uploads=text, other=text.replace("{id: shop", "{id: other")), {})
-    book = Book(cast("Lake", NoTables()), Run.begin(), {s.name: s for s in sources})
+    book = Book(cast("Lake", NoTables()), Run.begin(), [], sources)
 
     def next_of(name: str, feed: str) -> int:
         of = (sources.source(name), sources.source(name).feed(feed))
@@ -313,7 +313,7 @@ def test_feeds_of_a_merchant_that_deliver_one_subject_stand_in_one_order(tmp_pat
 def test_what_arrives_beside_files_in_the_order_of_names_stands_between_them(tmp_path: Path) -> None:
     named = sales().replace("    columns:", "    delivery: {order: name}\n    columns:")
     sources = load_sources(write(tmp_path, shop=named, uploads=sales()), {})
-    book = Book(cast("Lake", NoTables()), Run.begin(), {s.name: s for s in sources})
+    book = Book(cast("Lake", NoTables()), Run.begin(), [], sources)
     uploads = (sources.source("uploads"), sources.source("uploads").feeds[0])
     taken = book.places(*uploads)
     taken |= {20240105000, 20240104000}

@@ -30,11 +30,11 @@ class Kept:
 
         class KeptBook(Book):
             def _rows(self, name: str, *_: Any) -> list[Record]:
-                return list(kept.get(name, []))
+                return list(kept[name]) if name in kept else []
 
         lake = cast("Lake", SimpleNamespace(settings=SimpleNamespace(conf_dir=self.data_dir, data_dir=self.data_dir)))
         lake.for_rows = lambda _: lake  # type: ignore[method-assign]
-        book = KeptBook(lake, FakeRun(), {s.name: s for s in (*declared, source)})
+        book = KeptBook(lake, FakeRun(), [source.name], (*declared, source))
         feed = source.feeds[0]
         found = survey(lake, book, source, feed)
         kept[MANIFEST] += [*found.records, *(landed_row(f.plan | COUNTED) for f in found.files)]
@@ -55,3 +55,21 @@ def test_in_the_order_of_names_a_file_put_back_to_earlier_bytes_is_said(tmp_path
     for _ in range(2):
         (note,) = kept.look(source).result().notes
         assert note.startswith("2024-01.csv: not read")
+
+
+def test_what_a_feed_delivers_under_another_name_stands_after_what_it_delivered_before(tmp_path: Path) -> None:
+    kept, shop = Kept(tmp_path), make_source(tmp_path / "shop")
+    other = shop.model_copy(update={"name": "other", "merchant": shop.merchant.model_copy(update={"id": "other"})})
+    for n in range(3):
+        put(tmp_path / "shop", f"day-{n}.csv", csv_text(str(n)))
+
+    def places(source: Source, *declared: Source) -> list[int]:
+        return [f.plan["delivery_seq"] for f in kept.look(source, declared).files]
+
+    assert places(shop, other) == [1000, 2000, 3000]
+    assert places(other, shop) == [1000, 2000, 3000], "merchants have orders of their own"
+    (feed,) = make_source(tmp_path / "feed").feeds
+    put(tmp_path / "feed", "correction.csv", csv_text("0"))
+    assert places(shop.model_copy(update={"feeds": (feed.model_copy(update={"name": "persons"}),)}), other) == [4000]
+    put(tmp_path / "source", "correction.csv", csv_text("1"))
+    assert places(make_source(tmp_path / "source", name="crm"), other) == [5000]
