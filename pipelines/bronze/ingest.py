@@ -13,12 +13,14 @@ Columnar files are cheap to read and dear to write twice. Of a large batch of th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.lake import Lake
 from lakehouse.logs import get_logger
+from pipelines.bronze import scratch
 from pipelines.bronze.landing import (
     CHANGED,
     Plan,
@@ -110,7 +112,8 @@ def land_sources(
     Raises:
         SourceError: when files that Spark can read cannot be landed.
     """
-    finished = recover(lake, run)
+    scratch.clear(lake.settings.data_dir)
+    finished, lost = recover(lake, run)
     everyone = {s.name: s for s in (*declared, *(s for s, _ in wanted))}
     book = Book(lake, run, [s.name for s, _ in wanted], everyone.values())
     surveys = [survey(lake, book, source, feed) for source, feeds in wanted for feed in feeds]
@@ -124,22 +127,27 @@ def land_sources(
         records, retries = [], []
     if records or retries:
         _commit(lake, run, None, [], book, records, retries)
-    for r in finished:
+    for r in (*finished, *lost):
         name = f"{r['source']}.{r['feed']}"
-        results[name] = with_landed(results.get(name, FeedResult(r["source"], r["feed"])), [r])
+        before = results.get(name, FeedResult(r["source"], r["feed"]))
+        results[name] = with_landed(before, [], [r]) if r["status"] == "refused" else with_landed(before, [r])
     return list(results.values())
 
 
-def recover(lake: Lake, run: RunLike) -> list[Record]:
-    """Finish the batches an earlier run left open; returns the plan rows of their files with counts.
+def recover(lake: Lake, run: RunLike) -> tuple[list[Record], list[Record]]:
+    """Finish the batches an earlier run left open.
 
     Batches that never reached `bronze.stg_` are closed as dropped: nothing of them is anywhere, and their files are
     new to the next survey.
+
+    Returns:
+        Plan rows of the files that are in, with counts, and of those that were refused and are there no more, so that
+        no survey will tell of them.
     """
     rows = [r.asDict() for r in lake.for_rows(0).read(PLAN).collect()] if lake.exists(PLAN) else []
     opened = [r for r in rows if r["status"] == "planned"]
     if not opened:
-        return []
+        return [], []
     plan = Plan(lake, rows, write=False)
     landed: list[Record] = []
     for batch_id in sorted({r["batch_id"] for r in opened}):
@@ -156,16 +164,26 @@ def recover(lake: Lake, run: RunLike) -> list[Record]:
             continue
         if not in_raw:
             # The run may have died before it saw that a file had changed under it, or was not read whole.
-            lost = miscounted(lake, files) | {r["record_key"]: CHANGED for r in files if not unchanged(identity_of(r))}
+            wrong = miscounted(lake, files) | {r["record_key"]: CHANGED for r in files if _may_have_changed(r)}
             for r in files:
-                if reason := lost.get(r["record_key"]):
+                if reason := wrong.get(r["record_key"]):
                     plan.close([r], "refused", reason)
-            files = [r for r in files if r["record_key"] not in lost]
+            files = [r for r in files if r["record_key"] not in wrong]
         if files:
             landed += append(lake, plan, files)
-    _log.info("open batches found", extra={"files": len(opened), "finished": len(landed)})
+    lost = [r for r in plan.rows.values() if r["status"] == "refused" and not Path(r["file_path"]).exists()]
+    _log.info("open batches found", extra={"files": len(opened), "finished": len(landed), "lost": len(lost)})
     _commit(lake, run, plan, landed, Book(lake, run, {r["source"] for r in opened}), [], [])
-    return landed
+    return landed, lost
+
+
+def _may_have_changed(r: Record) -> bool:
+    """Whether a staged file may have changed while it was read.
+
+    One that is gone may just have been put away since: that all its rows are there tells that it was read whole.
+    """
+    tells_rows = r["expected_rows"] is not None
+    return not unchanged(identity_of(r)) and (not tells_rows or Path(r["file_path"]).exists())
 
 
 def _commit(

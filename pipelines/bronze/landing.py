@@ -115,11 +115,8 @@ def land_wave(
         before = results[batch.name]
         keys = {r["record_key"] for r in landed}
         lost = [plan.rows[f.plan["record_key"]] for f in batch.files if f.plan["record_key"] not in keys]
-        results[batch.name] = replace(
-            with_landed(before, landed),
-            refused_files=(*before.refused_files, *((r["file_path"], r["reason"] or CHANGED) for r in lost)),
-            seconds=before.seconds + time.monotonic() - began,
-        )
+        spent = before.seconds + time.monotonic() - began
+        results[batch.name] = replace(with_landed(before, landed, lost), seconds=spent)
         if progress:
             progress(batch.name, results[batch.name])
         return landed

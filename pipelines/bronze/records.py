@@ -65,13 +65,14 @@ class FeedResult:
     notes: tuple[str, ...] = ()
 
 
-def with_landed(result: FeedResult, landed: Sequence[Record]) -> FeedResult:
-    """A result with the counts of some more landed files, from their plan rows."""
+def with_landed(result: FeedResult, landed: Sequence[Record], lost: Sequence[Record] = ()) -> FeedResult:
+    """A result with the counts of more files that landed and the reasons of some that did not, from their plan rows."""
     return replace(
         result,
         files_new=result.files_new + len(landed),
         rows_accepted=result.rows_accepted + sum(r["rows_accepted"] for r in landed),
         rows_rejected=result.rows_rejected + sum(r["rows_rejected"] for r in landed),
+        refused_files=(*result.refused_files, *((r["file_path"], r["reason"]) for r in lost)),
     )
 
 

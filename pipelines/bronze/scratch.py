@@ -43,11 +43,10 @@ class Scratch:
 
     def __init__(self, data_dir: Path, batch_id: int) -> None:
         """Nothing is written before a file needs it."""
-        self._folder = data_dir.resolve() / "_ingest" / f"batch-{batch_id}"
+        self._folder = _folder(data_dir) / f"batch-{batch_id}"
 
     def __enter__(self) -> Self:
-        """Clear what a run that died may have left."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """The numbers of batches are new, so nothing is there."""
         return self
 
     def __exit__(
@@ -141,6 +140,15 @@ class Scratch:
     def _place(self, stem: str, suffix: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f"{stem}{suffix}"
+
+
+def clear(data_dir: Path) -> None:
+    """Remove the files that batches of a run that died have left: they hold what was delivered."""
+    shutil.rmtree(_folder(data_dir), ignore_errors=True)
+
+
+def _folder(data_dir: Path) -> Path:
+    return data_dir.resolve() / "_ingest"
 
 
 def _write_rows(rows: Iterator[tuple[object, ...]], columns: Sequence[ReadColumn], target: Path) -> int:

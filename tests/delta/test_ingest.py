@@ -241,6 +241,7 @@ def test_a_landing_that_dies_before_any_write_is_finished_by_the_next(
     lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = ("bronze.stg_transactions", RAW, ERRORS, "ingest.raw_records", "ingest.audit_ingest")
+    copied = put(lake.settings.data_dir / "_ingest" / "batch-7", "rewritten.txt", text(line("R0")))
     for n, table in enumerate(tables, 1):
         put(shop.folder / "sales", f"{n}.csv", text(line(f"R{n}"), line("B", paid="x")))
         with dying(monkeypatch, table):
@@ -253,6 +254,27 @@ def test_a_landing_that_dies_before_any_write_is_finished_by_the_next(
     assert [tuple(r) for r in manifest] == [("landed_with_rejects", 1, 1)] * len(tables)
     assert lake.count("ingest.audit_ingest") == len(tables)
     assert land(lake, shop).files_new == 0
+    assert not copied.exists(), "what a batch that died had copied of customers"
+
+
+def test_files_put_away_after_a_landing_died_are_in_if_they_were_staged_whole_and_told_if_not(
+    lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sales = shop.folder / "sales"
+    put(sales, "whole.csv", text(line("A"), line("B")))
+    put(sales, "short.csv", text(line("C")))
+    with dying(monkeypatch, RAW):
+        land(lake, shop)
+    plan = lake.read(PLAN).withColumn("expected_rows", F.expr("IF(file_name = 'short.csv', 9, expected_rows)"))
+    lake.write(PLAN, lake.spark.createDataFrame(plan.toPandas(), plan.schema))
+    for file in list(sales.iterdir()):
+        file.unlink()
+    told = land(lake, shop)
+    assert (told.files_new, receipts(lake)) == (1, ["A", "B"])
+    ((path, reason),) = told.refused_files
+    assert Path(path).name == "short.csv"
+    assert "holds 9 rows but 1 were read" in reason
+    assert land(lake, shop).refused_files == ()
 
 
 @pytest.mark.parametrize("dies", [None, AUDIT, PLAN])
