@@ -216,12 +216,8 @@ def _commit(
     tried = {(r["source"], r["feed"], r["file_path"]): r for r in retries}
     for r in landed:
         key = (r["source"], r["feed"], r["file_path"])
-        if key in book.retries and book.retries[key]["status"] != "resolved":
-            tried[key] = book.retries[key] | {
-                "status": "resolved",
-                "last_tried_at": run.started_at,
-                "run_id": run.run_id,
-            }
+        for row in book.closed(key, "resolved"):
+            tried[key] = row
     for r in lost:
         refusal = (codes[r["record_key"]], str(r["reason"]))
         key = (r["source"], r["feed"], r["file_path"])

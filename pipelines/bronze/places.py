@@ -36,10 +36,13 @@ def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[P
                 f"source '{source.name}', feed '{feed.name}': {base} does not exist. "
                 "Correct its location, or the variable it uses, or leave the source out of the run."
             )
-    drop = inbox(source, feed, data_dir)
-    if drop.is_dir():
-        found |= set(drop.iterdir())
-    return sorted(p for p in found if p.is_file() and not is_hidden(p))
+    return sorted({*(p for p in found if p.is_file() and not is_hidden(p)), *uploaded(source, feed, data_dir)})
+
+
+def uploaded(source: Source, feed: Feed, data_dir: Path) -> list[Path]:
+    """Return the data files in a feed's inbox."""
+    folder = inbox(source, feed, data_dir)
+    return [p for p in folder.iterdir() if p.is_file() and not is_hidden(p)] if folder.is_dir() else []
 
 
 def place_of(location: str, conf_dir: Path, data_dir: Path) -> Path:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
-from pipelines.bronze.places import locate
+from pipelines.bronze.places import locate, uploaded
 from pipelines.bronze.preflight import Identity, Inspection, identify, inspect
 from pipelines.bronze.records import (
     ACCEPTED,
@@ -103,6 +103,13 @@ class Book:
 
     def _beside(self, source: Source) -> list[Source]:
         return [s for s in self._declared if s.merchant_id == source.merchant_id]
+
+    def closed(self, key: tuple[str, str, str], status: str) -> list[Record]:
+        """The row of a file that waits to be tried again, with the status that ends it; none when none waits."""
+        row = self.retries.get(key)
+        if row is None or row["status"] in ("resolved", status):
+            return []
+        return [row | {"status": status, "last_tried_at": self.run.started_at, "run_id": self.run.run_id}]
 
     def next_batch(self) -> int:
         """A number that no batch had before."""
@@ -214,19 +221,8 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
     """Look at the files of a feed: which are new, which are known, which cannot be read."""
     began = time.monotonic()
     found = Survey(source, feed)
-    try:
-        if feed.generator:
-            generate(feed.generator, source, feed, lake.settings.conf_dir, lake.settings.data_dir)
-        paths = locate(source, feed, lake.settings.conf_dir, lake.settings.data_dir)
-    except SourceError as e:
-        found.refused.append((feed.location, str(e)))
-        return found
-    except (OSError, ValueError) as e:
-        why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-        found.refused.append(
-            (feed.location, f"its location cannot be looked through ({why}); correct it, or who may read it")
-        )
-        return found
+    paths = _paths(lake, found)
+    present = None if found.refused else {str(p) for p in paths}
     known = book.files(source, feed)
     known_paths = {r["file_path"] for r in known}
     delivered = {r["payload_hash"] for r in known if _is_delivered(r, feed)}
@@ -241,6 +237,7 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
             continue
         seen = identify(path) if str(path) in known_paths else None
         if seen and (seen.path, seen.sha256) in done:
+            found.retries += book.closed((source.name, feed.name, seen.path), "resolved")
             newest = newest_at.get(seen.path)
             if newest and newest["payload_hash"] != seen.sha256 and is_followed(known, feed, seen):
                 found.followed.append(path.name)
@@ -254,6 +251,7 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
                 found.records.append(manifest_row(book.run, source, feed, looked, "refused"))
         elif here.sha256 in delivered:
             found.records.append(manifest_row(book.run, source, feed, looked, "redelivered"))
+            found.retries += book.closed((source.name, feed.name, here.path), "resolved")
             if is_followed(known, feed, here):
                 found.followed.append(path.name)
         else:
@@ -275,14 +273,30 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
             change = "changed" if here.path in landed_paths else "new"
             row = plan_row(book.run, source, feed, looked, change, place)
             found.files.append(File(looked, row))
-    present = {str(p) for p in paths}
-    found.retries += [
-        r | {"status": "withdrawn", "last_tried_at": book.run.started_at, "run_id": book.run.run_id}
-        for (s, f, path), r in book.retries.items()
-        if (s, f) == (source.name, feed.name) and r["status"] == "waiting" and path not in present
-    ]
+    if present is not None:
+        waiting = [key for key in book.retries if key[:2] == (source.name, feed.name)]
+        found.retries += [r for key in waiting if key[2] not in present for r in book.closed(key, "withdrawn")]
     found.seconds = time.monotonic() - began
     return found
+
+
+def _paths(lake: Lake, found: Survey) -> list[Path]:
+    """Files of a feed that are there; of one whose location cannot be looked through, which is told, the uploads."""
+    source, feed, settings = found.source, found.feed, lake.settings
+    paths: list[Path] = []
+    try:
+        paths = uploaded(source, feed, settings.data_dir)
+        if feed.generator:
+            generate(feed.generator, source, feed, settings.conf_dir, settings.data_dir)
+        paths = locate(source, feed, settings.conf_dir, settings.data_dir)
+    except SourceError as e:
+        found.refused.append((feed.location, str(e)))
+    except (OSError, ValueError) as e:
+        why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        found.refused.append(
+            (feed.location, f"its location cannot be looked through ({why}); correct it, or who may read it")
+        )
+    return paths
 
 
 def is_followed(known: Sequence[Record], feed: Feed, file: Identity) -> bool:

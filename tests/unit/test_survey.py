@@ -42,6 +42,10 @@ class Kept:
         kept[RETRIES] = list(tried.values())
         return found
 
+    def waiting(self) -> dict[str, str]:
+        """How each file that was refused stands."""
+        return {Path(r["file_path"]).name: r["status"] for r in self.tables[RETRIES]}
+
 
 def test_in_the_order_of_names_a_file_put_back_to_earlier_bytes_is_said(tmp_path: Path) -> None:
     kept, source = Kept(tmp_path), make_source(tmp_path / "in", delivery={"order": "name"})
@@ -73,3 +77,33 @@ def test_what_a_feed_delivers_under_another_name_stands_after_what_it_delivered_
     assert places(shop.model_copy(update={"feeds": (feed.model_copy(update={"name": "persons"}),)}), other) == [4000]
     put(tmp_path / "source", "correction.csv", csv_text("1"))
     assert places(make_source(tmp_path / "source", name="crm"), other) == [5000]
+
+
+def test_a_location_that_is_not_there_keeps_no_upload_out_and_withdraws_no_refused_file(tmp_path: Path) -> None:
+    kept, source = Kept(tmp_path), make_source(tmp_path / "share")
+    put(tmp_path / "share", "empty.csv", "")
+    kept.look(source)
+    (tmp_path / "share").rename(tmp_path / "unplugged")
+    put(tmp_path / "inbox" / "shop" / "people", "upload.csv", csv_text("1"))
+    found = kept.look(source)
+    assert [Path(f.inspection.identity.path).name for f in found.files] == ["upload.csv"]
+    ((where, why),) = found.refused
+    assert where == str(tmp_path / "share")
+    assert "does not exist" in why
+    assert kept.waiting() == {"empty.csv": "waiting"}
+
+
+def test_a_refused_file_put_back_to_known_bytes_waits_no_longer(tmp_path: Path) -> None:
+    kept, source = Kept(tmp_path), make_source(tmp_path / "in")
+    put(tmp_path / "in", "a.csv", csv_text("1"))
+    kept.look(source)
+    put(tmp_path / "in", "a.csv", "")
+    put(tmp_path / "in", "b.csv", "")
+    put(tmp_path / "in", "c.csv", "")
+    kept.look(source)
+    put(tmp_path / "in", "a.csv", csv_text("1"))
+    put(tmp_path / "in", "b.csv", csv_text("1"))
+    (tmp_path / "in" / "c.csv").unlink()
+    kept.look(source)
+    assert kept.waiting() == {"a.csv": "resolved", "b.csv": "resolved", "c.csv": "withdrawn"}
+    assert kept.look(source).retries == []
