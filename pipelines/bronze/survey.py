@@ -56,7 +56,7 @@ class Book:
 
     def __init__(self, lake: Lake, run: RunLike, sources: Collection[str], declared: Iterable[Source] = ()) -> None:
         self.run = run
-        self._lake = lake.for_rows(0)
+        self._whole, self._lake = lake, lake.for_rows(0)
         self._next: int | None = None
         self._declared = tuple(declared)
         self._places: dict[tuple[str | None, str], set[int]] = {}
@@ -96,6 +96,20 @@ class Book:
             own = (r for r in self._placed if r["subject"] == feed.subject and r["source_system_id"] not in others)
             self._places[of] = {r["delivery_seq"] for r in own} - {None}
         return self._places[of]
+
+    def place_after(self, source: Source, feed: Feed, number: int) -> int:
+        """The place after all that are taken of a number in a name, for what a file of that name holds now.
+
+        Of the sheets or values that are deliveries within a file only the rows tell how far they counted up.
+        """
+        of_number = range(number * SEQUENCE_STEP, (number + 1) * SEQUENCE_STEP)
+        newest = max([of_number[0], *(p for p in self.places(source, feed) if p in of_number)])
+        raw = f"bronze.raw_{feed.subject}"
+        if (feed.delivery.by != "file" or feed.format == "excel") and self._whole.exists(raw):
+            rows = self._whole.read(raw).where((F.col("source") == source.name) & (F.col("feed") == feed.name))
+            within = rows.where(F.col("delivery_seq").between(of_number[0], of_number[-1]))
+            newest = max(newest, within.agg(F.max("delivery_seq").alias("n")).collect()[0]["n"] or 0)
+        return newest + 1
 
     @cached_property
     def _placed(self) -> list[Record]:
@@ -264,9 +278,9 @@ def survey(lake: Lake, book: Book, source: Source, feed: Feed) -> Survey:
                 place = number * SEQUENCE_STEP
                 if placed.setdefault(number, here.path) != here.path:
                     found.tied.append(f"{path.name} and {Path(placed[number]).name}")
-                if feed.delivery.by == "file" and here.path in newest_at:
+                if here.path in newest_at:
                     # A file that changed keeps its place among the others, and stands after what it held before.
-                    place = max(p for p in {place, *taken} if p // SEQUENCE_STEP == number) + 1
+                    place = book.place_after(source, feed, number)
             else:
                 place = book.next_place(source, feed)
             taken.add(place)

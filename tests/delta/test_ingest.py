@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from openpyxl import Workbook
 from pyarrow import parquet as pq
 from pyspark.sql import functions as F
 from rich.console import Console
@@ -173,6 +174,21 @@ def test_a_changed_file_keeps_its_place_before_files_of_later_names(lake: Lake, 
         ("day-1.csv", "2.00"),
         ("day-2.csv", "8.90"),
     ]
+
+
+def test_the_sheets_of_a_changed_workbook_stand_after_all_it_held_before(lake: Lake, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "in", format="excel", delivery={"by": "sheet", "order": "name"})
+    (tmp_path / "in").mkdir()
+    for status in ("granted", "denied"):
+        book = Workbook()
+        for sheet in (book.active, book.create_sheet()):
+            sheet.append(["id", "channel", "status", "when"])
+            sheet.append(["K1", "email", status, "2020-01-01 10:00:00"])
+        book.save(tmp_path / "in" / "2024-01.xlsx")
+        assert land_source(lake, source, run=Run.begin())[0].rows_accepted == 2
+    placed = lake.read("bronze.raw_consents").orderBy("delivery_seq").select("delivery_seq", "status").collect()
+    assert [r["status"] for r in placed] == ["granted", "granted", "denied", "denied"]
+    assert [r["delivery_seq"] - 202401000 for r in placed] == [0, 1, 2, 3]
 
 
 def test_an_upload_stands_after_what_another_source_of_its_merchant_delivered(lake: Lake, tmp_path: Path) -> None:
