@@ -107,7 +107,7 @@ def export(size: int, folder: Path) -> None:
         began = time.perf_counter()
         read = [spark.read.parquet(str(folder / n)) for n in ("members", "customers", "consents")]
         nobody = rows(spark, "gold.activation_suppression")
-        audience = plan_audience(*read, nobody, destination=config, as_of=DAY)
+        audience = plan_audience(*read, nobody, destination=config)
         connector = FileConnector(config, folder / f"ours{attempt}")
         (done,) = connector.deliver(
             audience, [ExportedSegment("vip", "VIP", "v")], as_of=DAY, run_id="bench", started_at=AT

@@ -157,7 +157,7 @@ class Activation:
             sent = {p.place.segment_id for p in report.plans if p.place not in report.held}
             began = [c for c in self.campaigns if c.destination == name and c.segment_id in sent]
             assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id, held=report.held)
-            forget_erased(self.lake, name, as_of=self.as_of, run_id=self.run_id, recorded_at=self.started_at)
+            forget_erased(self.lake, name, run_id=self.run_id, recorded_at=self.started_at)
         return report
 
     def preview(self, *, validate: bool = False) -> list[Preview]:
@@ -233,7 +233,6 @@ class Activation:
             self.lake.read("silver.consent"),
             self.lake.read("gold.activation_suppression"),
             destination=destination,
-            as_of=self.as_of,
         )
 
     def ledger(self, destination: BatchDestination, audience: Audience | None = None) -> DeltaLedger:

@@ -7,7 +7,6 @@ less suppressed or erased, less held out, with an identifier it can be matched b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Final
 
 from pyspark.sql import Column, DataFrame
@@ -63,7 +62,6 @@ def plan_audience(
     suppressions: DataFrame,
     *,
     destination: DestinationConfig,
-    as_of: date,
 ) -> Audience:
     """Returns every member with keys, and the reason when they may not leave.
 
@@ -73,9 +71,8 @@ def plan_audience(
         members: `gold.customer_segment_customer`.
         customers: `gold.dim_customer`; the current versions are used.
         consents: `silver.consent`.
-        suppressions: `gold.activation_suppression`.
+        suppressions: `gold.activation_suppression`; one holds as soon as it is there, whatever day members are of.
         destination: Its consent channel, regions, holdouts, keys and details.
-        as_of: Day on which a suppression must have begun.
 
     Returns:
         An audience whose frame has segment_id, website_id, member_id (SHA-256 of website and customer number), one
@@ -95,9 +92,7 @@ def plan_audience(
         F.col(Consent.is_granted).alias("_is_granted"),
         F.col(Consent.is_sample).alias("_is_sample_consent"),
     )
-    barred = suppressions.where(
-        F.col(Suppression.destination).isin("*", destination.name) & (F.col(Suppression.suppressed_on) <= F.lit(as_of))
-    )
+    barred = suppressions.where(F.col(Suppression.destination).isin("*", destination.name))
     # One row per person, however many destinations they are barred from.
     barred = barred.groupBy(Suppression.website_id, Suppression.member_id).agg(F.lit(True).alias("_is_barred"))
     me = member_id(F.col(C.website_id), F.col(C.customer_id))

@@ -85,7 +85,7 @@ def export_segments(
         waiting = not_due(campaigns, destination.name, started_at.date())
         asked = set(segments) or set(destination.segments) or {*known, *inactive}
         wanted = [(known | inactive)[s] for s in sorted(asked - set(waiting))]
-        audience = plan_audience(members, customers, consents, suppressions, destination=destination, as_of=as_of)
+        audience = plan_audience(members, customers, consents, suppressions, destination=destination)
         connector = (
             RemoteFileConnector(destination, lake.spark)
             if destination.location

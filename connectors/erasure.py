@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -18,7 +18,7 @@ GONE = ("removed", "rejected", "waiting")
 """Statuses of rows of which the destination holds nothing."""
 
 
-def forget_erased(lake: Lake, destination: str, *, as_of: date, run_id: str, recorded_at: datetime) -> None:
+def forget_erased(lake: Lake, destination: str, *, run_id: str, recorded_at: datetime) -> None:
     """Take what is kept of erased people out of the ledger of a destination and out of campaigns.
 
     Somebody of whom something may still be there keeps all their rows, for the removal goes by them. The proof is
@@ -28,15 +28,10 @@ def forget_erased(lake: Lake, destination: str, *, as_of: date, run_id: str, rec
     Args:
         lake: Holds suppressions, ledger and campaigns.
         destination: Its name.
-        as_of: Day on which the erasure must have been asked for.
         run_id: Run.
         recorded_at: When the run started, UTC.
     """
-    erased = lake.read(S).where(
-        (F.col(S.reason) == "erased")
-        & F.col(S.destination).isin("*", destination)
-        & (F.col(S.suppressed_on) <= F.lit(as_of))
-    )
+    erased = lake.read(S).where((F.col(S.reason) == "erased") & F.col(S.destination).isin("*", destination))
     people = erased.select(S.website_id, S.member_id).distinct()
     if not people.limit(1).collect():
         return
@@ -45,7 +40,9 @@ def forget_erased(lake: Lake, destination: str, *, as_of: date, run_id: str, rec
     proofs = prove_erasure(rows, run_id=run_id, recorded_at=recorded_at)
     if proofs.limit(1).collect():
         lake.write(E, proofs)
-        done = lake.read(E).where(F.col(E.destination) == F.lit(destination)).select(E.website_id, E.member_id)
+        # Somebody sent again after an earlier proof may be there still.
+        proved = (F.col(E.destination) == F.lit(destination)) & (F.col(E.run_id) == F.lit(run_id))
+        done = lake.read(E).where(proved).select(E.website_id, E.member_id)
         lake.write(M, _gone(rows.join(done, on=["website_id", "member_id"], how="left_semi"), M))
     in_campaigns = lake.read(C).where(F.col(C.destination) == F.lit(destination))
     lake.write(C, _gone(in_campaigns.join(people, on=["website_id", "member_id"], how="left_semi"), C))

@@ -31,7 +31,7 @@ def suppress(
         customer_ids: Customer numbers.
         destination: A destination's name; `*` for all.
         reason: One of those the table allows.
-        suppressed_on: First day it holds.
+        suppressed_on: Day of recording; it holds from then on, whatever day a run is for.
         run_id: Run that records it.
     """
     rows = [

@@ -17,6 +17,7 @@ from connectors.campaigns import NOT_DUE
 from jobs.context import Job
 from jobs.grids import grid_of
 from jobs.progress import Progress
+from jobs.segments import published_day
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.frames import frame_of
 
@@ -30,12 +31,16 @@ _NUMBERS = StructType([StructField("customer_id", StringType())])
 
 
 def open_activation(job: Job, names: Collection[str], **choices: Any) -> Activation:
-    """Returns the activation of the destinations named, all active ones when none is."""
+    """Returns the activation of the destinations named, all active ones when none is.
+
+    Raises:
+        SettingsError: The run is for another day than the membership is of.
+    """
     return open_for(
         job.lake,
         job.settings,
         names,
-        as_of=job.as_of(),
+        as_of=published_day(job),
         run_id=job.run.run_id,
         started_at=job.run.started_at,
         **choices,
@@ -194,7 +199,7 @@ def read_numbers(file: Path) -> list[str]:
 def suppress(
     job: Job, website_id: str, customer_ids: Sequence[str], *, reason: str, destination: str
 ) -> tuple[int, int]:
-    """Record people as suppressed from the run's day on.
+    """Record people as suppressed from now on.
 
     Returns:
         Rows written, and how many of the numbers are those of no customer so far: recorded as well, for one may come.
@@ -228,7 +233,7 @@ def suppress(
         customer_ids,
         destination=destination,
         reason=reason,
-        suppressed_on=job.as_of(),
+        suppressed_on=job.run.started_at.date(),
         run_id=job.run.run_id,
     )
     return written, len(asked) - known

@@ -237,9 +237,10 @@ def export(
 ) -> None:
     """Write segments to the file destinations of conf/destinations: consented members, hashed identifiers."""
     from jobs.publish import export as write
+    from jobs.segments import published_day
 
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
-        for path in write(job, progress, job.as_of()):
+        for path in write(job, progress, published_day(job)):
             console.print(str(path), highlight=False, soft_wrap=True)
 
 
@@ -323,7 +324,6 @@ def suppress(
     destination: Annotated[str, typer.Option("--destination", "-d", help="Where; '*' for everywhere.")] = "*",
     target: Target = "local",
     data_dir: DataDir = None,
-    as_of: AsOf = None,
     wait: Wait = None,
     verbose: Verbose = False,
 ) -> None:
@@ -331,7 +331,7 @@ def suppress(
     from jobs.activate import read_numbers
     from jobs.activate import suppress as work
 
-    with job_of(target, data_dir, as_of, verbose, wait) as (job, _):
+    with job_of(target, data_dir, None, verbose, wait) as (job, _):
         numbers = read_numbers(file)
         rows, unknown = work(job, website, numbers, reason=reason, destination=destination)
         console.print(f"{rows:,} recorded", highlight=False)

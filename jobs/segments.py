@@ -217,6 +217,22 @@ def refreshed_day(job: Job) -> date:
     return newest  # type: ignore[no-any-return]
 
 
+def published_day(job: Job) -> date:
+    """The day of the membership there is, which is all that can leave; the run's where there was no refresh.
+
+    Raises:
+        SettingsError: The run is for another day.
+    """
+    newest = job.lake.read("gold.customer_segment_refresh").agg(F.max("as_of")).collect()[0][0]
+    said = job.settings.as_of
+    if newest is not None and isinstance(said, date) and said != newest:
+        raise SettingsError(
+            f"--as-of {said}: members here are those of {newest}, and no others can leave. Leave the option out; "
+            "`segmentation segments --as-of` makes those of a later day, --data-dir a folder for a past one."
+        )
+    return newest or job.as_of()
+
+
 def preview(job: Job, segment: Segment) -> list[dict[str, Any]]:
     """What publishing a definition would give, per website.
 

@@ -55,7 +55,7 @@ class Suppression:
     member_id = text("SHA-256 of website and customer number, hex.", pii=Pii.IDENTIFIER)
     destination = text("Destination as in conf/destinations; * for all.")
     reason = text("Why.", values=("asked", "complaint", "erased", "bounced", "legal"))
-    suppressed_on = day("First day it holds.")
+    suppressed_on = day("Day it was recorded, UTC; every later run heeds it, whatever day it is for.")
     run_id = text("Run that recorded it.")
 
 

@@ -21,6 +21,7 @@ from connectors.base import BatchDestination
 from connectors.campaigns import Campaign, apply_campaigns
 from connectors.delta_ledger import open_ledger
 from connectors.engine import Engine
+from connectors.erasure import forget_erased
 from connectors.exchange import Batch, NotEligible, Place, Row
 from connectors.results import measure_arms
 from connectors.secret import Secret
@@ -28,6 +29,7 @@ from connectors.suppression import suppress
 from connectors.switch import set_switch
 from jobs import activate as commands
 from jobs.progress import Progress
+from jobs.segments import published_day
 from lakehouse.errors import MachineError, SettingsError
 from lakehouse.lake import Lake
 from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, sha
@@ -203,6 +205,39 @@ def test_a_destination_follows_consent_membership_and_identifiers(
     assert shop.count("gold.activation_erasure") == 1
 
 
+def test_an_erased_person_who_was_sent_again_stays_in_the_ledger_until_that_is_taken_back(lake: Lake) -> None:
+    suppress(lake, "shop", ["cy", "dee"], reason="erased", suppressed_on=date(2026, 1, 2), run_id="s")
+    said = {"destination": "meta", "website_id": "shop", "segment_id": "vip", "last_op": "remove"}
+
+    def end(**found: str) -> dict[str, list[str]]:
+        made = [said | {"member_id": member(n), "status": status} for n, status in found.items()]
+        lake.write("gold.activation_member", rows(lake.spark, "gold.activation_member", made))
+        forget_erased(lake, "meta", run_id="-".join(found.values()), recorded_at=AT)
+        return statuses(lake)
+
+    assert end(cy="removed") == {}
+    assert end(cy="unknown", dee="removed") == {"cy": ["unknown"]}
+    assert end(cy="removed", dee="removed") == {}
+
+
+def test_members_of_another_day_than_the_last_refresh_cannot_leave(shop: Lake) -> None:
+    refreshed = [{"segment_id": "vip", "website_id": "shop", "as_of": date(2026, 1, d)} for d in (2, 3)]
+    for of_day in refreshed:
+        part = {"as_of": of_day["as_of"]}
+        made = rows(shop.spark, "gold.customer_segment_refresh", [of_day])
+        shop.write("gold.customer_segment_refresh", made, slice_of=part)
+
+    def day(said: Any) -> date:
+        newest_delivered = date(2026, 1, 4)  # of which no segments were made yet
+        settings = SimpleNamespace(as_of=said)
+        return published_day(SimpleNamespace(lake=shop, settings=settings, as_of=lambda: newest_delivered))  # type: ignore[arg-type]
+
+    assert [day("latest"), day("today"), day(date(2026, 1, 3))] == [date(2026, 1, 3)] * 3
+    for other in (2, 4):
+        with pytest.raises(SettingsError, match=f"--as-of 2026-01-0{other}: members here are those of 2026-01-03"):
+            day(date(2026, 1, other))
+
+
 TABLES = ("gold.activation_member", "gold.activation_outcome", "gold.activation_plan", "gold.activation_batch")
 
 
@@ -232,7 +267,7 @@ def test_nothing_but_the_eligible_audience_can_be_handed_over(
         )
     ]
     other = destination.model_copy(update={"name": "other"})
-    planned = plan_audience(*frames, destination=other, as_of=date(2026, 1, 1))
+    planned = plan_audience(*frames, destination=other)
     say: dict[str, Any] = {"run_id": "r", "started_at": AT, "clock": clock}
 
     with pytest.raises(NotEligible):
@@ -431,7 +466,7 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
 
     def job(run_id: str) -> Any:
         run = SimpleNamespace(run_id=run_id, started_at=AT)
-        settings = SimpleNamespace(conf_dir=tmp_path / "conf")
+        settings = SimpleNamespace(conf_dir=tmp_path / "conf", as_of="latest")
         return SimpleNamespace(
             lake=shop, settings=settings, run=run, as_of=lambda: date(2026, 1, 2), websites=("shop",)
         )
