@@ -25,7 +25,7 @@ from connectors.campaigns import NOT_DUE, Campaign, load_activation, not_due
 from connectors.delivery import choose_destinations, inactive_segments, published_segments
 from connectors.delta_ledger import DeltaLedger, open_ledger
 from connectors.engine import Connector, Engine, understand
-from connectors.erasure import forget_erased
+from connectors.erasure import GONE, forget_arms, forget_erased
 from connectors.exchange import Batch, BatchRefused, Halted, Place, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock, Patience, SystemClock
@@ -94,7 +94,7 @@ class Reconciliation:
 
 @dataclass
 class Activation:
-    """Everything a command needs for some destinations; made by `open_activation`."""
+    """Everything a command needs for some destinations; made by `open_activation`. `served` names all active ones."""
 
     lake: Lake
     destinations: Sequence[BatchDestination]
@@ -105,6 +105,7 @@ class Activation:
     campaigns: Sequence[Campaign] = ()
     is_confirmed: bool = False
     is_forced: bool = False
+    served: Collection[str] = ()
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, RunReport]:
         """Bring every destination to who is eligible now; returns a report per destination.
@@ -120,9 +121,18 @@ class Activation:
             except SegmentationError as e:
                 log.exception("destination not served", extra={"destination": declared.name})
                 failed.append(e)
+        forget_arms(self.lake)
         if failed:
             raise failed[0]
         return reports
+
+    def unserved(self) -> dict[str, int]:
+        """People who may be at a destination that is not active or not declared any more: no run takes them away."""
+        if not self.lake.exists(M):
+            return {}
+        left = self.lake.read(M).where(~F.col(M.status).isin(*GONE) & ~F.col(M.destination).isin([*self.served]))
+        counted = left.groupBy(M.destination).agg(F.count_distinct(M.website_id, M.member_id)).orderBy(M.destination)
+        return {r[0]: r[1] for r in counted.collect()}
 
     def _bring(self, declared: BatchDestination, progress: Callable[[str, int, int], None] | None) -> RunReport:
         name = declared.name
@@ -297,7 +307,8 @@ def open_activation(
     """
     declared, campaigns = load_activation(settings.conf_dir, asked if is_preview else ())
     chosen = [d for d in choose_destinations(declared, asked) if isinstance(d, BatchDestination)]
-    return Activation(lake, chosen, as_of, run_id, started_at, campaigns=campaigns, **choices)
+    served = [d.name for d in declared if d.is_active]
+    return Activation(lake, chosen, as_of, run_id, started_at, campaigns=campaigns, served=served, **choices)
 
 
 def _verdict(connector: Connector, batch: Batch) -> str | None:

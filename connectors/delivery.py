@@ -7,12 +7,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from connectors.audience import plan_audience
+from connectors.audience import member_id, plan_audience
 from connectors.base import DestinationConfig, Export, ExportedSegment, FileDestination
 from connectors.campaigns import load_activation, not_due
+from connectors.erasure import forget_arms
 from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
 from connectors.results import assign_arms
@@ -20,6 +21,8 @@ from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake, WriteResult
 from lakehouse.records import append_rows
 from lakehouse.settings import Settings
+from lakehouse.tables.activation import CampaignMember as A
+from lakehouse.tables.activation import SegmentExport as E
 from lakehouse.tables.segment import CustomerSegment as S
 
 READS = (
@@ -52,8 +55,9 @@ def export_segments(
 ) -> tuple[tuple[Export, ...], WriteResult]:
     """Export the published members of active segments as files and record each in `gold.segment_export`.
 
-    Files that hold members of a segment that was switched off since, on the same day, are emptied. Destinations that
-    take additions and removals are `connectors.activation`'s.
+    Files that hold members of a segment that was switched off since, on the same day, are emptied; from those of a
+    campaign that waits for its day whoever may no longer be there is taken out, and nobody is added. Arms of erased
+    people are forgotten. Destinations that take additions and removals are `connectors.activation`'s.
 
     Rerun with the same members it writes nothing; killed anywhere, the next run completes it.
 
@@ -84,20 +88,42 @@ def export_segments(
     for destination in chosen:
         waiting = not_due(campaigns, destination.name, started_at.date())
         asked = set(segments) or set(destination.segments) or {*known, *inactive}
-        wanted = [(known | inactive)[s] for s in sorted(asked - set(waiting))]
-        audience = plan_audience(members, customers, consents, suppressions, destination=destination)
+        withdrawing = _exported(lake, destination.name, as_of) & set(waiting)
+        wanted = [(known | inactive)[s] for s in sorted(asked - (set(waiting) - withdrawing))]
+        stay = _without_newcomers(lake, members, destination.name, withdrawing)
+        audience = plan_audience(stay, customers, consents, suppressions, destination=destination)
         connector = (
             RemoteFileConnector(destination, lake.spark)
             if destination.location
             else FileConnector(destination, _folder_of(destination, settings))
         )
         exports += connector.deliver(audience, wanted, as_of=as_of, run_id=run_id, started_at=started_at)
-        began = [c for c in campaigns if c.destination == destination.name and known.get(c.segment_id) in wanted]
+        due = [c for c in campaigns if c.destination == destination.name and c.segment_id not in waiting]
+        began = [c for c in due if known.get(c.segment_id) in wanted]
         assign_arms(lake, audience, began, as_of=as_of, run_id=run_id)
+    forget_arms(lake)
     # Rows come from the manifests, so a run that died before this line is made up for by the next.
     ledger = [row for e in exports for row in _ledger_rows(e, settings)]
     nothing = WriteResult(0, lake.version("gold.segment_export"), 0)
     return tuple(exports), append_rows(lake, "gold.segment_export", ledger) if ledger else nothing
+
+
+def _exported(lake: Lake, destination: str, as_of: date) -> set[str]:
+    """Segments of which a destination has files of a day."""
+    written = lake.read(E).where((F.col(E.destination) == F.lit(destination)) & (F.col(E.as_of) == F.lit(as_of)))
+    return {r[0] for r in written.select(E.segment_id).distinct().collect()}
+
+
+def _without_newcomers(lake: Lake, members: DataFrame, destination: str, segments: Collection[str]) -> DataFrame:
+    """Members, of some segments only those who are in the campaign that addresses them already."""
+    if not segments:
+        return members
+    arms = lake.read(A).where(F.col(A.destination) == F.lit(destination))
+    told = members.withColumn("member_id", member_id(F.col("website_id"), F.col("customer_id")))
+    key = [str(A.segment_id), str(A.website_id), str(A.member_id)]
+    stay = told.join(arms.select(*key), on=key, how="left_semi").drop("member_id").select(*members.columns)
+    is_theirs = F.col("segment_id").isin([*segments])
+    return members.where(~is_theirs).unionByName(stay.where(is_theirs))
 
 
 def published_segments(lake: Lake, asked: Collection[str]) -> dict[str, ExportedSegment]:

@@ -19,20 +19,19 @@ GONE = ("removed", "rejected", "waiting")
 
 
 def forget_erased(lake: Lake, destination: str, *, run_id: str, recorded_at: datetime) -> None:
-    """Take what is kept of erased people out of the ledger of a destination and out of campaigns.
+    """Take what is kept of erased people out of the ledger of a destination.
 
     Somebody of whom something may still be there keeps all their rows, for the removal goes by them. The proof is
     written first, so a run that dies in between leaves rows that the next one takes out. The journal of what was sent
     keeps the digest of the person for as long as its retention says: it is what the proof rests on.
 
     Args:
-        lake: Holds suppressions, ledger and campaigns.
+        lake: Holds suppressions and ledger.
         destination: Its name.
         run_id: Run.
         recorded_at: When the run started, UTC.
     """
-    erased = lake.read(S).where((F.col(S.reason) == "erased") & F.col(S.destination).isin("*", destination))
-    people = erased.select(S.website_id, S.member_id).distinct()
+    people = _erased(lake).where(F.col(S.destination).isin("*", destination)).select(S.website_id, S.member_id)
     if not people.limit(1).collect():
         return
     members = lake.read(M).where(F.col(M.destination) == F.lit(destination))
@@ -44,8 +43,18 @@ def forget_erased(lake: Lake, destination: str, *, run_id: str, recorded_at: dat
         proved = (F.col(E.destination) == F.lit(destination)) & (F.col(E.run_id) == F.lit(run_id))
         done = lake.read(E).where(proved).select(E.website_id, E.member_id)
         lake.write(M, _gone(rows.join(done, on=["website_id", "member_id"], how="left_semi"), M))
-    in_campaigns = lake.read(C).where(F.col(C.destination) == F.lit(destination))
-    lake.write(C, _gone(in_campaigns.join(people, on=["website_id", "member_id"], how="left_semi"), C))
+
+
+def forget_arms(lake: Lake) -> None:
+    """Take the arms of erased people out of campaigns, whatever the destination and whether it is active or not."""
+    if not lake.exists(C):
+        return
+    who = _erased(lake).select(*[F.col(c).alias(f"_{c}") for c in (S.website_id, S.member_id, S.destination)])
+    same = [F.col(c) == F.col(f"_{c}") for c in (C.website_id, C.member_id)]
+    barred = (F.col("_destination") == "*") | (F.col("_destination") == F.col(C.destination))
+    arms = lake.read(C).join(who, on=[*same, barred], how="left_semi")
+    if arms.limit(1).collect():
+        lake.write(C, _gone(arms, C))
 
 
 def prove_erasure(rows: DataFrame, *, run_id: str, recorded_at: datetime) -> DataFrame:
@@ -68,6 +77,10 @@ def prove_erasure(rows: DataFrame, *, run_id: str, recorded_at: datetime) -> Dat
     )
     done = counted.where("_left = 0").withColumns({"run_id": F.lit(run_id), "recorded_at": F.lit(recorded_at)})
     return done.select(*table_of(E).column_names)
+
+
+def _erased(lake: Lake) -> DataFrame:
+    return lake.read(S).where(F.col(S.reason) == "erased")
 
 
 def _gone(rows: DataFrame, table: type) -> DataFrame:

@@ -20,6 +20,9 @@ from jobs.progress import Progress
 from jobs.segments import published_day
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.frames import frame_of
+from lakehouse.logs import get_logger
+
+log = get_logger(__name__)
 
 _NONE_ACTIVE = (
     "No destination of conf/destinations is active (is_active: true). "
@@ -62,11 +65,13 @@ def activate(
         ActivationHeld: a brake held something back, or a destination stopped the run; what could be sent was.
     """
     work = open_activation(job, names, is_confirmed=is_confirmed, is_forced=is_forced)
+    _tell_unserved(work, console)
     _send(work, progress, console)
 
 
 def activate_all(work: Activation, progress: Progress) -> ActivationHeld | None:
     """Send to every active destination, within a run of everything; returns what was held back rather than raise it."""
+    _tell_unserved(work, progress.console)
     if not work.destinations:
         return None
     try:
@@ -74,6 +79,17 @@ def activate_all(work: Activation, progress: Progress) -> ActivationHeld | None:
     except ActivationHeld as held:
         return held
     return None
+
+
+def _tell_unserved(work: Activation, console: Console) -> None:
+    for name, people in work.unserved().items():
+        log.warning("people at a destination that is not active", extra={"destination": name, "people": people})
+        console.print(
+            f"{name} is not active, and {people:,} people may be there: nobody who withdraws or is erased is taken "
+            "away. A run does it where is_active is true.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _send(work: Activation, progress: Progress, console: Console) -> None:

@@ -500,6 +500,11 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
         commands.activate(job("three"), Progress(console), console, is_confirmed=True)
         assert fake.state[made_there] == {f"EMAIL_SHA256:{sha('ann@x.example')}", f"PHONE_SHA256:{sha('+49301')}"}
 
+        (folder / "ads.yml").write_text(json.dumps(said | {"is_active": False}))
+        commands.activate(job("four"), Progress(console), console)
+        assert "ads is not active, and 1 people may be there" in out.getvalue()
+        (folder / "ads.yml").write_text(json.dumps(said | {"new_audiences": {"vip": "Best customers"}}))
+
         assert len(fake.named) == 1
         commands.print_queue(job("look"), console)
         commands.print_reconciliation(job("look"), console, ())

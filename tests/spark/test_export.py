@@ -22,6 +22,7 @@ from connectors.destinations import load_destinations
 from connectors.exchange import NotEligible
 from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
+from connectors.suppression import suppress
 from jobs import publish
 from jobs.context import Job
 from jobs.progress import Progress
@@ -407,6 +408,45 @@ def test_a_segment_that_is_switched_off_empties_its_files_of_the_day_and_ends_no
     (folder / "named.yml").write_text("kind: files\nsegments: [vpi]\n")
     with pytest.raises(SettingsError, match="No active segment is published as vpi"):
         export(is_active=True)
+
+
+@pytest.mark.slow
+def test_on_days_that_are_not_a_campaign_s_its_files_lose_who_withdrew_and_gain_nobody(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / "destinations").mkdir(parents=True)
+    (tmp_path / "conf" / "destinations" / "files.yml").write_text("kind: files\nformats: [csv]\nsegments: [new]\n")
+    (tmp_path / "conf" / "campaigns").mkdir()
+    said = {"segment": "vip", "destination": "files", "holdout": {"share": 0.001, "salt": "a"}}
+    spring = tmp_path / "conf" / "campaigns" / "spring.yml"
+    spring.write_text(json.dumps(said | {"schedule": {"weekdays": ["mon"]}}))
+    settings = Settings(data_dir=tmp_path / "lake", conf_dir=tmp_path / "conf", parallel_steps=1)
+    lake = Lake(spark, settings)
+    known = [{"segment_id": s.segment_id, "name": s.name, "version": "v1", "is_active": True} for s in (VIP, NEW)]
+    lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", known))
+    lake.write("gold.customer_segment_customer", members(spark, *[("vip", k) for k in (1, 2, 4)]))
+    people = customers(spark).where("merchant_id = 'shop' AND is_current")
+    lake.write("gold.dim_customer", people.drop("customer_sk", "valid_to", "is_current"))
+    names = {sha(f"shop\u001f{n}"): n for n in ("ann-1", "bob-2", "dee-4")}
+
+    def export(day: int, as_of: date = AS_OF) -> set[str]:
+        export_segments(lake, settings, as_of=as_of, run_id=f"{day}", started_at=datetime(2018, 1, day))
+        found = tmp_path / "lake" / "exports" / "files" / "shop" / "vip" / f"as_of={as_of}" / "vip.csv"
+        written = csv.DictReader(found.read_text("utf-8").splitlines()) if found.exists() else []
+        return {names[r["member_id"]] for r in written}
+
+    def arms() -> set[str]:
+        return {names[r.member_id] for r in lake.read("gold.campaign_member").collect()}
+
+    lake.write("silver.consent", consents(spark, "ann-1", "dee-4"))
+    assert (export(1), arms()) == ({"ann-1", "dee-4"}, {"ann-1", "dee-4"})  # a Monday
+    lake.write("silver.consent", consents(spark, "bob-2", denied=["ann-1"]))
+    assert (export(2), arms()) == ({"dee-4"}, {"ann-1", "dee-4"})
+    assert export(2, date(2018, 1, 2)) == set()
+
+    suppress(lake, "shop", ["dee-4"], reason="erased", suppressed_on=AS_OF, run_id="s")
+    assert (export(3), arms()) == (set(), {"ann-1"})
+    assert export(8) == {"bob-2"}  # the next Monday
 
 
 def test_files_where_only_spark_can_write_are_told_by_a_manifest_that_comes_last(
