@@ -70,13 +70,13 @@ class Scd2:
     which the lakehouse fills with a hash of business key and `valid_from`. The written frame carries the business
     key, the attributes and `valid_from` (when the values became true).
 
-    Where `holds_now`, the last version written of a thing is what holds now: stored versions that begin later were
-    dated wrongly and go. Else it is one of many and takes its place among them.
+    Where `is_told_whole`, what is written of a thing is all of its history: stored versions that it lacks go. Else it
+    takes its place among them.
     """
 
     business_key: tuple[str, ...]
     tracked: tuple[str, ...]
-    holds_now: bool = False
+    is_told_whole: bool = False
 
 
 Kind = Append | Replace | ReplaceSlice | Merge | Scd1 | Scd2

@@ -38,11 +38,9 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
         undone = incoming.where("_deleted").select(*kind.business_key)
         said = said.join(undone, on=list(kind.business_key), how="left_anti")
         incoming = incoming.where("NOT _deleted")
-    if kind.holds_now:
-        since = incoming.groupBy(*kind.business_key).agg(F.max("valid_from").alias("_since"))
-        # A thing is named once in `since`.
-        said = said.join(since, on=list(kind.business_key), how="inner").where("valid_from <= _since").drop("_since")
-    versions = said.unionByName(incoming.select(*attributes, F.lit(1).alias("_new")))
+    versions = incoming.select(*attributes, F.lit(1).alias("_new"))
+    if not kind.is_told_whole:
+        versions = said.unionByName(versions)
     by_key = Window.partitionBy(*kind.business_key)
     instant = Window.partitionBy(*kind.business_key, "valid_from").orderBy(F.col("_new").desc())
     latest_said = versions.withColumn("_rank", F.row_number().over(instant)).where("_rank = 1")

@@ -74,11 +74,11 @@ class FactTransactions:
             "postal_code",
             "city",
         ),
-        holds_now=True,
+        is_told_whole=True,
     ),
     key=("customer_sk",),
     producer="pipelines.gold.customers:build_dim_customer",
-    reads=(changes("silver.customer"),),
+    reads=("bronze.raw_customers", "bronze.raw_contact_points", changes("silver.customer")),
     cluster_by=("customer_key",),
     owner="crm-data",
 )

@@ -142,6 +142,9 @@ class Customer:
     postal_code = text("Postal code.", optional=True, pii=Pii.CONTACT)
     city = text("City.", optional=True, pii=Pii.QUASI)
     is_sample_contact = flag("True when the contact details come from a labelled sample feed, not from a person.")
+    line_country = text(
+        "Country of their lines, of several the last by name; theirs where nothing else names one.", optional=True
+    )
     first_seen_at = instant("First sale or registration, UTC.")
     changed_at = instant("When the values became true, UTC.")
     master_count = bigint("Delivered rows of master data it stands for.")

@@ -13,7 +13,7 @@ from pipelines.silver.rules import blank_is_null, rule_book
 from pipelines.silver.subjects import accept, keep_latest, touched
 
 _KEY = (str(C.merchant_id), str(C.customer_id))
-_MASTER = (
+MASTER = (
     "age_band",
     "income_band",
     "home_ownership",
@@ -75,15 +75,15 @@ def conform_customers(
         .groupBy(*_KEY, "country")
         .agg(F.min("sold_at").alias("_first_sale"))
         .groupBy(*_KEY)
-        .agg(F.min("_first_sale").alias("_first_sale"), F.max("country").alias("_line_country"))
+        .agg(F.min("_first_sale").alias("_first_sale"), F.max("country").alias(C.line_country))
     )
     # Each of the three names a customer at most once.
     everybody = bought.join(master, on=list(_KEY), how="full_outer").join(reached, on=list(_KEY), how="full_outer")
     seen = F.coalesce(F.least("_first_sale", "_registered_at"), "_contact_at")
     made = everybody.select(
         *_KEY,
-        *_MASTER,
-        F.coalesce("_country", "_contact_country", "_line_country").alias(C.country),
+        *MASTER,
+        F.coalesce("_country", "_contact_country", C.line_country).alias(C.country),
         C.email,
         C.phone,
         C.first_name,
@@ -91,6 +91,7 @@ def conform_customers(
         C.postal_code,
         C.city,
         F.coalesce(C.is_sample_contact, F.lit(False)).alias(C.is_sample_contact),
+        C.line_country,
         seen.alias(C.first_seen_at),
         F.greatest(
             seen,
@@ -100,6 +101,23 @@ def conform_customers(
         *[F.coalesce(c, F.lit(0)).alias(c) for c in (C.master_count, C.master_hash, C.contact_count, C.contact_hash)],
     )
     return with_gone(made, None if previous is None else rows_named(previous, about, _KEY), _KEY)
+
+
+def master_values() -> list[Column]:
+    """What a row of master data says, and of the country as `_country`."""
+    return [*[blank_is_null(c).alias(c) for c in MASTER], blank_is_null("country").alias("_country")]
+
+
+def contact_values(is_sample: Column) -> list[Column]:
+    """What a row of contact points says, and of the country as `_contact_country`."""
+    texts = (C.first_name, C.last_name, C.postal_code, C.city)
+    return [
+        normal_email("email").alias(C.email),
+        normal_phone("phone").alias(C.phone),
+        *[blank_is_null(c).alias(c) for c in texts],
+        blank_is_null("country").alias("_contact_country"),
+        is_sample.alias(C.is_sample_contact),
+    ]
 
 
 def normal_email(name: str) -> Column:
@@ -119,8 +137,7 @@ def _master(rows: DataFrame) -> DataFrame:
     latest = keep_latest(rows, *_KEY, said_at="changed_at", count=C.master_count, hashes=C.master_hash)
     return _since_first(rows, latest, F.coalesce("changed_at", "loaded_at")).select(
         *_KEY,
-        *[blank_is_null(c).alias(c) for c in _MASTER],
-        blank_is_null("country").alias("_country"),
+        *master_values(),
         F.col("changed_at").alias("_changed_at"),
         F.col("_since").alias("_registered_at"),
         F.col("loaded_at").alias("_loaded_at"),
@@ -131,14 +148,9 @@ def _master(rows: DataFrame) -> DataFrame:
 
 def _contacts(rows: DataFrame, is_sample: Column) -> DataFrame:
     latest = keep_latest(rows, *_KEY, count=C.contact_count, hashes=C.contact_hash)
-    texts = (C.first_name, C.last_name, C.postal_code, C.city)
     return _since_first(rows, latest, F.col("loaded_at")).select(
         *_KEY,
-        normal_email("email").alias(C.email),
-        normal_phone("phone").alias(C.phone),
-        *[blank_is_null(c).alias(c) for c in texts],
-        blank_is_null("country").alias("_contact_country"),
-        is_sample.alias(C.is_sample_contact),
+        *contact_values(is_sample),
         F.col("_since").alias("_contact_at"),
         F.col("loaded_at").alias("_contact_loaded_at"),
         C.contact_count,

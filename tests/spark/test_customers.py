@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 
 from lakehouse.declare import table_of
 from lakehouse.scd import rebuild_timeline
@@ -20,14 +22,24 @@ from tests.support.rows import rows
 pytestmark = pytest.mark.spark
 
 CRM = FeedRules("crm", "people", "shop")
+MAIL = FeedRules("crm", "mail", "shop")
+MASTER, CONTACT = "bronze.raw_customers", "bronze.raw_contact_points"
 CUSTOMER, LINE, PRODUCT, HISTORY = "silver.customer", "silver.transaction_line", "silver.product", "gold.dim_customer"
 
 
 def said(n: int, age: str, since: datetime | None, **more: Any) -> dict[str, Any]:
     """The nth delivered row about one customer."""
     usual = {"source": "crm", "feed": "people", "customer_id": "anna", "age_band": age, "changed_at": since}
-    order = {"delivery_seq": n, "batch_id": n, "row_number": 1, "row_hash": n, "loaded_at": datetime(2025, 1, n)}
-    return usual | order | more
+    return usual | delivered(n) | more
+
+
+def mail(n: int, email: str, **more: Any) -> dict[str, Any]:
+    """The nth delivered row about how to reach one customer."""
+    return {"source": "crm", "feed": "mail", "email": email} | delivered(n) | more
+
+
+def delivered(n: int) -> dict[str, Any]:
+    return {"delivery_seq": n, "batch_id": n, "row_number": 1, "row_hash": n, "loaded_at": datetime(2025, 1, n)}
 
 
 def line(customer: str, product: str = "p", **more: Any) -> dict[str, Any]:
@@ -46,19 +58,32 @@ def conform(
     lines: list[dict[str, Any]],
     changed_lines: list[dict[str, Any]],
     held: DataFrame | None,
+    contacts: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    new = [r | {"_deleted": False} for r in master]
     made = conform_customers(
-        rows(spark, "bronze.raw_customers", master),
-        rows(spark, "bronze.raw_customers", new),
-        rows(spark, "bronze.raw_contact_points"),
-        rows(spark, "bronze.raw_contact_points", []).selectExpr("*", "false AS _deleted"),
+        rows(spark, MASTER, master),
+        rows(spark, MASTER, master).selectExpr("*", "false AS _deleted"),
+        rows(spark, CONTACT, contacts),
+        rows(spark, CONTACT, contacts).selectExpr("*", "false AS _deleted"),
         rows(spark, LINE, lines),
         rows(spark, LINE, changed_lines),
-        sources=[CRM],
+        sources=[CRM, MAIL],
         previous=held,
     )
     return [r.asDict() for r in made.collect()]
+
+
+def lay_out(
+    spark: SparkSession,
+    stored: DataFrame | None,
+    customers: list[dict[str, Any]],
+    master: Sequence[dict[str, Any]] = (),
+    contacts: Sequence[dict[str, Any]] = (),
+) -> list[Row]:
+    """Versions of changed customers, on top of those stored."""
+    changed = rows(spark, CUSTOMER, [{"_deleted": False} | c for c in customers])
+    made = build_dim_customer(rows(spark, MASTER, master), rows(spark, CONTACT, contacts), changed, sources=[CRM, MAIL])
+    return rebuild_timeline(stored if stored else rows(spark, HISTORY), made, table_of(HISTORY)).collect()
 
 
 def as_held(spark: SparkSession, which: str, made: list[dict[str, Any]]) -> DataFrame:
@@ -93,37 +118,74 @@ def test_a_customer_whose_only_line_was_another_s_is_gone_with_the_history(spark
     made = conform(spark, [], [line("anna")], corrected, held)
     assert {r["customer_id"]: r["_deleted"] for r in made} == {"anna": False, "bob": True}
 
-    dim = table_of(HISTORY)
-    before = [r.asDict() | {"_deleted": False} for r in held.collect()]
-    first = rebuild_timeline(rows(spark, HISTORY), build_dim_customer(rows(spark, CUSTOMER, before)), dim)
-    stored = as_held(spark, HISTORY, [r.asDict() for r in first.collect()])
-    again = rebuild_timeline(stored, build_dim_customer(rows(spark, CUSTOMER, made)), dim).collect()
+    first = lay_out(spark, None, [r.asDict() for r in held.collect()])
+    again = lay_out(spark, as_held(spark, HISTORY, [r.asDict() for r in first]), made)
     assert {r["customer_id"]: r["_deleted"] for r in again} == {"anna": False, "bob": True}
 
 
 def test_a_profile_that_comes_after_the_first_sale_but_was_true_before_is_the_current_one(spark: SparkSession) -> None:
-    dim, none = table_of(HISTORY), rows(spark, HISTORY)
-    bought = [line("anna")]
+    bought, profile = [line("anna")], [said(1, "25-34", JANUARY)]
     sold = conform(spark, [], bought, bought, None)
-    first = rebuild_timeline(none, build_dim_customer(rows(spark, CUSTOMER, sold)), dim).collect()
-    stored = as_held(spark, HISTORY, [r.asDict() for r in first])
-    known = conform(spark, [said(1, "25-34", JANUARY)], bought, [], as_held(spark, CUSTOMER, sold))
-    late = rebuild_timeline(stored, build_dim_customer(rows(spark, CUSTOMER, known)), dim).collect()
-    whole = rebuild_timeline(none, build_dim_customer(rows(spark, CUSTOMER, known)), dim).collect()
+    stored = as_held(spark, HISTORY, [r.asDict() for r in lay_out(spark, None, sold)])
+    known = conform(spark, profile, bought, [], as_held(spark, CUSTOMER, sold))
+    late, whole = (lay_out(spark, held, known, profile) for held in (stored, None))
     assert [r for r in late if not r["_deleted"]] == whole
     assert [(r["age_band"], r["valid_from"], r["is_current"]) for r in whole] == [("25-34", JANUARY, True)]
 
 
-def test_a_later_profile_is_another_version(spark: SparkSession) -> None:
-    dim, profile = table_of(HISTORY), [said(1, "25-34", JANUARY), said(2, "35-44", MARCH)]
-    one, two = (conform(spark, profile[:n], [], [], None) for n in (1, 2))
-    first = rebuild_timeline(rows(spark, HISTORY), build_dim_customer(rows(spark, CUSTOMER, one)), dim).collect()
-    stored = as_held(spark, HISTORY, [r.asDict() for r in first])
-    made = rebuild_timeline(stored, build_dim_customer(rows(spark, CUSTOMER, two)), dim).collect()
-    assert {(r["age_band"], r["valid_from"], r["valid_to"]) for r in made if not r["_deleted"]} == {
-        ("25-34", JANUARY, MARCH),
-        ("35-44", MARCH, None),
-    }
+def test_every_row_about_a_customer_is_in_the_history_from_when_it_held(spark: SparkSession) -> None:
+    sold_at, read_at = datetime(2024, 8, 1), datetime(2025, 1, 2)
+    master = [
+        # Both say since when, whichever was delivered first; neither does; and one that began after the first sale.
+        *(said(n, age, since, customer_id="told") for n, age, since in ((1, "35-44", MARCH), (2, "25-34", JANUARY))),
+        *(said(n, age, None, customer_id="untold") for n, age in ((1, "25-34"), (2, "35-44"))),
+        said(1, "25-34", datetime(2024, 9, 1), customer_id="late"),
+    ]
+    bought = [line(n, country="DE") for n in ("told", "untold", "late")]
+    found = lay_out(spark, None, conform(spark, master, bought, [], None), master)
+    versions = sorted((r.customer_id, r.valid_from, r.valid_to, r.age_band, r.country) for r in found)
+    assert versions == [
+        ("late", sold_at, datetime(2024, 9, 1), None, "DE"),
+        ("late", datetime(2024, 9, 1), None, "25-34", "DE"),
+        ("told", JANUARY, MARCH, "25-34", "DE"),
+        ("told", MARCH, None, "35-44", "DE"),
+        ("untold", sold_at, read_at, "25-34", "DE"),
+        ("untold", read_at, None, "35-44", "DE"),
+    ]
+
+
+def test_the_history_is_the_same_however_deliveries_fall_into_runs(spark: SparkSession) -> None:
+    master, contacts, lines, of_first_run = [], [], [], set()
+    # What two rows of master data say of their time, and which of five rows comes in the first of two runs.
+    since = ((JANUARY, MARCH), (MARCH, JANUARY), (None, None), (MARCH, None), (None, JANUARY), (MARCH, MARCH))
+    for (one, two), early in product(since, product((False, True), repeat=5)):
+        name = f"{len(lines):03}"
+        told = [
+            said(2, "25-34", one, customer_id=name, country="FR"),
+            said(4, "35-44", two, customer_id=name),
+            mail(3, "a@x.example", customer_id=name),
+            mail(5, "b@x.example", customer_id=name, country="IT"),
+            line(name, country="DE"),
+        ]
+        for kind, row, is_early in zip((master, master, contacts, contacts, lines), told, early, strict=True):
+            kind.append(row)
+            of_first_run |= {id(row)} if is_early else set()
+
+    def first(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [r for r in listed if id(r) in of_first_run]
+
+    whole = conform(spark, master, lines, lines, None, contacts)
+    at_once = lay_out(spark, None, whole, master, contacts)
+    begun = conform(spark, first(master), first(lines), first(lines), None, first(contacts))
+    stored = as_held(spark, HISTORY, [r.asDict() for r in lay_out(spark, None, begun, first(master), first(contacts))])
+    later = conform(spark, master, lines, lines, as_held(spark, CUSTOMER, begun), contacts)
+    stepwise = lay_out(spark, stored, later, master, contacts)
+    assert {r for r in stepwise if not r["_deleted"]} == set(at_once)
+
+    # And the last version is what holds.
+    last = {r.customer_id: (r.age_band, r.country, r.email) for r in at_once if r.is_current}
+    assert last == {c["customer_id"]: (c["age_band"], c["country"], c["email"]) for c in whole}
+    assert len(last) == len(lines)
 
 
 def test_a_product_that_a_correction_took_is_gone_unless_it_is_described(spark: SparkSession) -> None:
