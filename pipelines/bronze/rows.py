@@ -482,11 +482,16 @@ def _row_hash(feed: Feed, part: Part) -> Column:
         cells = _cells(feed, part)
         named = [cell for name, (cell, _) in cells.items() if name != feed.delivery.column]
         return F.when(F.col("_map").isNull(), F.xxhash64(_LINE)).otherwise(
-            F.xxhash64(*named, F.to_json(_json_rest(feed, part, mapped_only=False)))
+            _hash(*named, F.to_json(_json_rest(feed, part, mapped_only=False)))
         )
-    kept = [f"c{i}" for i, c in enumerate(part.columns) if c.declared is None or c.declared != feed.delivery.column]
-    hashed = F.xxhash64(*kept)
+    kept = [i for i, c in enumerate(part.columns) if c.declared is None or c.declared != feed.delivery.column]
+    hashed = _hash(*[F.col(f"c{i}") for i in kept])
     return F.when(F.col(_BAD).isNotNull(), F.xxhash64(_BAD)).otherwise(hashed) if part.layout == "csv" else hashed
+
+
+def _hash(*cells: Column) -> Column:
+    """A null leaves a hash as it was, so which cells are null is hashed as well."""
+    return F.xxhash64(*cells, *[c.isNull() for c in cells])
 
 
 def _payload(feed: Feed, part: Part) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -273,6 +274,21 @@ def test_a_column_of_nulls_only_is_null_in_whatever_type_is_declared(spark: Spar
         spark, tmp_path / "b.parquet", format="parquet", columns={"id": {"to": "customer_id", "required": True}}
     )
     assert row.parse_errors == ["missing:id"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_an_empty_cell_makes_a_row_another_wherever_it_stands(spark: SparkSession, tmp_path: Path, form: str) -> None:
+    cells = [("R1", "7", "0.50"), ("R1", "0.50", ""), ("R1", "", "0.50"), ("", "R1", "0.50"), ("R1", "", "0.50")]
+    if form == "csv":
+        content = "\n".join(["id,pieces,paid", *[",".join(c) for c in cells]])
+    else:
+        named = [{k: v for k, v in zip(AMOUNTS, c, strict=True) if v} for c in cells]
+        content = "\n".join(map(json.dumps, named))
+    columns = {name: {"to": said["to"]} for name, said in AMOUNTS.items()} | {"id": {"to": "basket_id"}}
+    path = put(tmp_path, f"a.{form}", content + "\n")
+    hashes = [r.row_hash for r in typed(spark, path, subject="transactions", columns=columns, format=form)]
+    assert len(set(hashes)) == 4
+    assert hashes[2] == hashes[4]
 
 
 def test_white_space_around_a_cell_is_none_of_it(spark: SparkSession, tmp_path: Path) -> None:
