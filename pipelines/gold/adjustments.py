@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -81,19 +83,34 @@ def _asks_for_a_sale() -> Column:
 
 def _inferred(lines: DataFrame) -> DataFrame:
     """transaction_id of returns whose sale is among the lines, and its basket as `_inferred`."""
-    price = F.round(F.try_divide(T.amount, T.quantity), 2).alias("_price")
-    on = [*_BOUGHT, str(T.merchant_id), str(T.currency), "_price"]
+    on = [*_BOUGHT, str(T.merchant_id), str(T.currency)]
     returned = lines.where(_asks_for_a_sale()).select(
-        T.transaction_id, *on[:-1], price, F.col(T.posted_ts).alias("_back_at"), (-F.col(T.quantity)).alias("_pieces")
+        T.transaction_id,
+        *on,
+        F.col(T.posted_ts).alias("_back_at"),
+        (-F.col(T.quantity)).alias("_pieces"),
+        (-F.col(T.amount)).alias("_back"),
     )
     sold = lines.where((F.col(T.txn_type) == "sale") & (F.col(T.quantity) > 0)).select(
-        *on[:-1], price, T.basket_id, T.quantity, F.struct(T.posted_ts, T.transaction_id).alias("_sold")
+        *on, T.basket_id, T.quantity, T.amount, F.struct(T.posted_ts, T.transaction_id).alias("_sold")
     )
-    # Of the many sales a return may meet one is kept.
+    # Of the many sales a return may meet one is kept: a customer buys one product so often at most.
     met = returned.join(sold, on=on, how="inner").where(
-        (F.col(f"_sold.{T.posted_ts}") <= F.col("_back_at")) & (F.col(T.quantity) >= F.col("_pieces"))
+        (F.col(f"_sold.{T.posted_ts}") <= F.col("_back_at"))
+        & (F.col(T.quantity) >= F.col("_pieces"))
+        & _is_of_a_price(F.col("_back"), F.col("_pieces"), F.col(T.amount), F.col(T.quantity))
     )
     return met.groupBy(T.transaction_id).agg(F.max_by(T.basket_id, "_sold").alias("_inferred"))
+
+
+def _is_of_a_price(back: Column, pieces: Column, amount: Column, quantity: Column) -> Column:
+    """Whether what went back is its part of the amount to less than a cent, or at the price of one piece in cents.
+
+    Tills round either.
+    """
+    cent = F.lit(Decimal("0.01"))
+    is_part = F.abs(back * quantity - amount * pieces) < cent * quantity
+    return is_part | (F.round(F.try_divide(back, pieces), 2) == F.round(F.try_divide(amount, quantity), 2))
 
 
 def audit_transaction_ingest(raw_changes: DataFrame) -> DataFrame:

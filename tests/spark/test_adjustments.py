@@ -80,6 +80,31 @@ def test_a_return_takes_back_the_latest_sale_before_it_that_fits(spark: SparkSes
     }
 
 
+def test_a_part_goes_back_at_its_share_or_at_the_rounded_price_of_a_piece(spark: SparkSession) -> None:
+    def sale_and_back(name: str, sold: tuple[str, str], back: tuple[str, str]) -> list[dict[str, Any]]:
+        n = 2 * len(found)
+        found[n + 1] = name
+        return [
+            line(n + i, name, i, 1 - 2 * i, product_id=name, quantity=Decimal(pieces), amount=Decimal(paid))
+            for i, (pieces, paid) in enumerate((sold, back))
+        ]
+
+    found: dict[int, str] = {}
+    made = from_nothing(
+        spark,
+        *sale_and_back("share", ("3", "10.00"), ("-2", "-6.67")),
+        *sale_and_back("kilograms", ("1.236", "3.70"), ("-0.5", "-1.50")),
+        *sale_and_back("by the piece", ("12", "40.00"), ("-10", "-33.30")),
+        *sale_and_back("given away", ("2", "0.00"), ("-1", "0.00")),
+        *sale_and_back("dearer by a cent", ("1", "2.50"), ("-1", "-2.51")),
+        *sale_and_back("paid back in part", ("3", "10.00"), ("-2", "-6.00")),
+    )
+    fits = {"share", "kilograms", "by the piece", "given away"}
+    assert {found[n]: sale for n, (sale, _) in matched(made).items()} == {
+        name: name if name in fits else None for name in found.values()
+    }
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_follows_changed_lines_equals_everything_matched_from_nothing(spark: SparkSession, seed: int) -> None:
     pick = random.Random(seed)
@@ -87,7 +112,8 @@ def test_what_follows_changed_lines_equals_everything_matched_from_nothing(spark
     def some(n: int) -> dict[str, Any]:
         customer, pieces = pick.choice(["C1", "C1", "C2", None]), pick.choice([1, 2, 3, -1, -1, -2])
         more = {"original_basket_id": "named"} if pieces < 0 and pick.random() < 0.2 else {}
-        product = pick.choice(["p", "q"])
+        product, off = pick.choice(["p", "q"]), Decimal(pick.choice(["0", "0", "0.01", "0.02"]))
+        more["amount"] = Decimal("3.33") * pieces - off
         return line(n, f"b{n % 9}", pick.randint(0, 9), pieces, customer=customer, product_id=product, **more)
 
     world = {n: some(n) for n in range(30)}
