@@ -46,17 +46,25 @@ def conform_coupons(
 def conform_coupon_redemptions(
     raw: DataFrame, raw_changes: DataFrame, *, sources: Any, previous: DataFrame | None = None
 ) -> DataFrame:
-    """One row per redemption; equal ones in one delivery are redemptions of their own, numbered in file order.
+    """One row per redemption; of equal ones in one delivery each, where the feed keeps repeats.
 
-    The same occurrence in a later delivery is the same redemption again.
+    They are numbered in file order, and the same occurrence in a later delivery is the same redemption again. Elsewhere
+    they are copies; where the feed has no key, only those that are equal in every cell.
     """
     book = rule_book(sources, "coupon_redemptions")
     key = ("merchant_id", *SUBJECTS["coupon_redemptions"].key)
     rows = touched(
         accept(raw, "coupon_redemptions", book), accept(raw_changes, "coupon_redemptions", book), previous, *key
     )
-    in_delivery = Window.partitionBy(*key, "file_id", "delivery").orderBy("row_number")
-    numbered = rows.withColumn(CouponRedemption.occurrence, F.row_number().over(in_delivery))
+    in_delivery = (*key, "file_id", "delivery")
+    of_delivery = Window.partitionBy(*in_delivery)
+    occurrence = (
+        F.when(book.where(lambda r: r.repeats_are_lines), F.row_number().over(of_delivery.orderBy("row_number")))
+        .when(book.where(lambda r: bool(r.key)), F.lit(1))
+        .otherwise(F.dense_rank().over(of_delivery.orderBy("_first")))
+    )
+    first = F.min("row_number").over(Window.partitionBy(*in_delivery, "row_hash"))
+    numbered = rows.withColumn("_first", first).withColumn(CouponRedemption.occurrence, occurrence)
     full = Window.partitionBy(*key, CouponRedemption.occurrence)
     local = book.choose(
         lambda r: F.from_utc_timestamp("redeemed_at", r.timezone), "timestamp", same=lambda r: r.timezone

@@ -70,11 +70,15 @@ def _event_type() -> Column:
     return F.lower(F.trim("event_type"))
 
 
+def _not_ahead(time: str) -> dict[str, Callable[[], Column]]:
+    return {"time_in_future": lambda: is_ahead(time)}
+
+
 _CUSTOMER: Final = {"customer_id": text_key("customer_id")}
 
 SUBJECTS: Final[Mapping[str, Subject]] = {
     "products": Subject({"product_id": code_key("product_id")}, {}),
-    "customers": Subject(_CUSTOMER, {}),
+    "customers": Subject(_CUSTOMER, _not_ahead("changed_at")),
     "contact_points": Subject(_CUSTOMER, {}),
     "consents": Subject(
         _CUSTOMER | {"channel": lambda: F.lower(blank_is_null("channel"))},
@@ -82,7 +86,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "unknown_channel": _channel_unknown,
             "unknown_choice": lambda: F.col("status").isNull() | ~choice().isin("granted", "denied"),
             "missing_changed_at": lambda: F.col("changed_at").isNull(),
-            "time_in_future": lambda: is_ahead("changed_at"),
+            **_not_ahead("changed_at"),
         },
     ),
     "campaigns": Subject(
@@ -108,7 +112,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "campaign_id": text_key("campaign_id"),
             "redeemed_at": lambda: F.col("redeemed_at"),
         },
-        {},
+        _not_ahead("redeemed_at"),
     ),
     "promotions": Subject(
         {
@@ -123,6 +127,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
         {
             "unknown_event": lambda: F.col("event_type").isNull() | ~_event_type().isin(*VISITOR_EVENTS),
             "missing_happened_at": lambda: F.col("happened_at").isNull(),
+            **_not_ahead("happened_at"),
             "login_without_customer": lambda: (_event_type() == "login") & blank_is_null("customer_id").isNull(),
         },
     ),

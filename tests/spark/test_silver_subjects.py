@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from lakehouse.columns import Pii
 from lakehouse.declare import table_of
 from lakehouse.tables.silver import SUBJECTS
-from pipelines.silver.campaigns import conform_campaigns
+from pipelines.silver.campaigns import conform_campaigns, conform_coupon_redemptions
 from pipelines.silver.consents import conform_consents
 from pipelines.silver.rejects import reject_subjects
 from pipelines.silver.rules import FeedRules
@@ -85,6 +85,55 @@ def test_what_cannot_be_understood_ends_a_consent(spark: SparkSession) -> None:
     rejected = refused.agg(F.count("*").alias("n"), F.bit_xor("row_hash").alias("h")).collect()[0]
     whole = raw.agg(F.count("*").alias("n"), F.bit_xor("row_hash").alias("h")).collect()[0]
     assert (accepted.n + rejected.n, accepted.h ^ rejected.h) == (whole.n, whole.h)
+
+
+def test_what_lies_further_ahead_than_a_wrong_clock_explains_is_refused(spark: SparkSession) -> None:
+    """A profile of the year 3000 would hold for ever, whatever came later."""
+    feed, arrived = FeedRules("crm", "feed", "shop"), datetime(2024, 6, 1)
+    usual = {"source": feed.source, "feed": feed.feed, "loaded_at": arrived}
+    usable: dict[str, tuple[str, dict[str, Any]]] = {
+        "customers": ("changed_at", {"customer_id": "a"}),
+        "consents": ("changed_at", {"customer_id": "a", "channel": "ads", "status": "granted"}),
+        "coupon_redemptions": ("redeemed_at", {"customer_id": "a", "coupon_id": "b", "campaign_id": "c"}),
+        "visitor_events": ("happened_at", {"visitor_id": "a", "event_id": "b", "event_type": "visit"}),
+    }
+    times = (datetime(2024, 5, 1), datetime(2024, 6, 3), datetime(2024, 6, 4), datetime(3000, 1, 1))
+    delivered = {
+        s: [usual | said | {column: at, "row_number": n} for n, at in enumerate(times)]
+        for s, (column, said) in usable.items()
+    }
+    landed = [rows(spark, f"bronze.raw_{s}", delivered.get(s, [])) for s in SUBJECTS]
+    found = reject_subjects(*landed, sources=(feed,)).collect()
+    assert {(r.subject, r.row_number, *r.reasons) for r in found} == {
+        (s, n, "time_in_future") for s in usable for n in (2, 3)
+    }
+
+
+def test_a_redemption_listed_again_in_a_delivery_is_a_copy_unless_the_feed_keeps_repeats(spark: SparkSession) -> None:
+    feeds = (
+        FeedRules("keeps", "feed", "keeps", repeats_are_lines=True),
+        FeedRules("loose", "feed", "loose"),
+        FeedRules("keyed", "feed", "keyed", key=("customer_id", "coupon_id", "campaign_id", "redeemed_at")),
+    )
+    usual: dict[str, Any] = {"feed": "feed", "customer_id": "a", "coupon_id": "b", "campaign_id": "c"}
+    usual |= {"redeemed_at": datetime(2024, 5, 1), "loaded_at": datetime(2024, 5, 2)}
+    # The third row differs from the others in a cell that is no part of a redemption.
+    delivered = [
+        usual | {"source": f.source, "row_number": n, "row_hash": row_hash, "file_id": file, "delivery_seq": seq}
+        for f in feeds
+        for seq, file in enumerate(("one", "two"))
+        for n, row_hash in enumerate((7, 7, 8), start=1)
+    ]
+    raw = rows(spark, "bronze.raw_coupon_redemptions", delivered)
+    found = conform_coupon_redemptions(raw, raw, sources=feeds).collect()
+    assert sorted((r.merchant_id, r.occurrence, r.delivered_count) for r in found) == [
+        ("keeps", 1, 2),
+        ("keeps", 2, 2),
+        ("keeps", 3, 2),
+        ("keyed", 1, 6),
+        ("loose", 1, 4),
+        ("loose", 2, 2),
+    ]
 
 
 def test_a_contact_happens_when_the_first_day_of_its_campaign_begins_in_the_shop(spark: SparkSession) -> None:
