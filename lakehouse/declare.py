@@ -70,13 +70,11 @@ class Scd2:
     which the lakehouse fills with a hash of business key and `valid_from`. The written frame carries the business
     key, the attributes and `valid_from` (when the values became true).
 
-    Where `is_told_whole`, what is written of a thing is all of its history: stored versions that it lacks go. Else it
-    takes its place among them.
+    What is written of a thing is all of its history: stored versions that the frame lacks go.
     """
 
     business_key: tuple[str, ...]
     tracked: tuple[str, ...]
-    is_told_whole: bool = False
 
 
 Kind = Append | Replace | ReplaceSlice | Merge | Scd1 | Scd2

@@ -12,9 +12,8 @@ from lakehouse.joins import rows_named
 def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> DataFrame:
     """Lay out every version of the business keys that `incoming` names.
 
-    Stored and incoming rows are put in order of `valid_from`; neighbours with equal tracked values are one version;
-    each version ends where the next begins. Late rows, several versions in one frame and repeats of the same frame
-    therefore need no case of their own.
+    What is written of a thing is all of its history. Its rows are put in order of `valid_from`; neighbours with equal
+    tracked values are one version; each version ends where the next begins.
 
     Args:
         stored: Present content of the table.
@@ -24,7 +23,7 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
 
     Returns:
         Rows of `table` plus `_deleted`: every version of the touched keys, and, marked deleted, stored versions that
-        no longer exist because a late row made them equal to their neighbour.
+        are none of them.
     """
     kind = table.kind
     if not isinstance(kind, Scd2):
@@ -33,19 +32,9 @@ def rebuild_timeline(stored: DataFrame, incoming: DataFrame, table: Table) -> Da
     managed = {surrogate, "valid_to", "is_current"}
     attributes = [c for c in table.column_names if c not in managed]
     touched = rows_named(stored, incoming, kind.business_key)
-    said = touched.select(*attributes, F.lit(0).alias("_new"))
-    if "_deleted" in incoming.columns:
-        undone = incoming.where("_deleted").select(*kind.business_key)
-        said = said.join(undone, on=list(kind.business_key), how="left_anti")
-        incoming = incoming.where("NOT _deleted")
-    versions = incoming.select(*attributes, F.lit(1).alias("_new"))
-    if not kind.is_told_whole:
-        versions = said.unionByName(versions)
-    by_key = Window.partitionBy(*kind.business_key)
-    instant = Window.partitionBy(*kind.business_key, "valid_from").orderBy(F.col("_new").desc())
-    latest_said = versions.withColumn("_rank", F.row_number().over(instant)).where("_rank = 1")
-    in_order = by_key.orderBy("valid_from")
-    told = latest_said.withColumn("_said", F.struct(*kind.tracked))
+    versions = incoming.where("NOT _deleted") if "_deleted" in incoming.columns else incoming
+    in_order = Window.partitionBy(*kind.business_key).orderBy("valid_from")
+    told = versions.select(*attributes, F.struct(*kind.tracked).alias("_said"))
     changed = told.withColumn("_before", F.lag("_said").over(in_order))
     kept = changed.where(~F.col("_before").eqNullSafe(F.col("_said")))
     ended = kept.withColumn("valid_to", F.lead("valid_from").over(in_order))

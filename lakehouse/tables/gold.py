@@ -74,7 +74,6 @@ class FactTransactions:
             "postal_code",
             "city",
         ),
-        is_told_whole=True,
     ),
     key=("customer_sk",),
     producer="pipelines.gold.customers:build_dim_customer",

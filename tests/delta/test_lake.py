@@ -106,27 +106,27 @@ def timeline(lake: Lake) -> list[tuple[object, ...]]:
     return [(r[0], r[1], r[2].day, r[3].day if r[3] else None, r[4]) for r in found]
 
 
-def test_scd2_keeps_versions_and_takes_late_and_repeated_rows(lake: Lake) -> None:
+def test_scd2_lays_out_all_that_is_said_of_a_thing_and_leaves_others(lake: Lake) -> None:
     which = "gold.dim_customer"
     drop = ("customer_sk", "valid_to", "is_current")
 
-    def put(*cases: dict[str, object]) -> None:
-        lake.write(which, rows(lake.spark, which, cases).drop(*drop))
+    def put(*cases: dict[str, object], **more: bool) -> list[tuple[object, ...]]:
+        lake.write(which, rows(lake.spark, which, cases).drop(*drop), **more)
+        return timeline(lake)
 
-    put(version("1", 1, city="A"), version("2", 1, city="A"))
-    put(version("1", 9, city="B"), version("2", 9, city="A"))
-    assert timeline(lake) == [("1", "A", 1, 9, False), ("1", "B", 9, None, True), ("2", "A", 1, None, True)]
-    put(version("1", 5, city="C"), version("1", 9, city="B"))
-    put(version("1", 5, city="C"), version("1", 9, city="B"))
-    late = [("1", "A", 1, 5, False), ("1", "C", 5, 9, False), ("1", "B", 9, None, True), ("2", "A", 1, None, True)]
-    assert timeline(lake) == late
-    put(version("1", 5, city="B"))
-    assert timeline(lake)[:2] == [("1", "A", 1, 5, False), ("1", "B", 5, None, True)]
-    put(version("1", 3, city="D"))  # what is written last holds now, so what was dated later goes
-    assert timeline(lake)[:2] == [("1", "A", 1, 3, False), ("1", "D", 3, None, True)]
-    everyone = rows(lake.spark, which, [version("1", 3, city="D")]).drop(*drop)
-    lake.write(which, everyone, is_whole=True)
-    assert timeline(lake) == [("1", "A", 1, 3, False), ("1", "D", 3, None, True)]
+    other = ("2", "A", 1, None, True)
+    begun = put(version("1", 1, city="A"), version("2", 1, city="A"), version("2", 9, city="A"))
+    assert begun == [("1", "A", 1, None, True), other]
+    late = [version("1", d, city=c) for d, c in ((9, "B"), (1, "A"), (5, "C"))]
+    told = [("1", "A", 1, 5, False), ("1", "C", 5, 9, False), ("1", "B", 9, None, True), other]
+    assert put(*late) == put(*late) == told
+    # What was said before and no more goes, also in the middle.
+    assert put(version("1", 1, city="A"), version("1", 5, city="B"), version("1", 9, city="B")) == [
+        ("1", "A", 1, 5, False),
+        ("1", "B", 5, None, True),
+        other,
+    ]
+    assert put(version("1", 3, city="D"), is_whole=True) == [("1", "D", 3, None, True)]
 
 
 def test_what_audits_a_history_sees_its_versions_as_they_will_be(lake: Lake) -> None:
