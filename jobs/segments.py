@@ -223,8 +223,7 @@ def published_day(job: Job) -> date:
     Raises:
         SettingsError: The run is for another day.
     """
-    newest = job.lake.read("gold.customer_segment_refresh").agg(F.max("as_of")).collect()[0][0]
-    said = job.settings.as_of
+    newest, said = job.segments_are_of(), job.settings.as_of
     if newest is not None and isinstance(said, date) and said != newest:
         raise SettingsError(
             f"--as-of {said}: members here are those of {newest}, and no others can leave. Leave the option out; "
