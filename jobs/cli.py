@@ -49,9 +49,12 @@ class Layer(StrEnum):
 
 
 def main() -> None:
-    """Console entry point."""
+    """Console entry point. Success returns: a job of Databricks takes any `SystemExit`, also of 0, for a failure."""
     try:
         app()
+    except SystemExit as e:
+        if e.code:
+            raise
     except ModuleNotFoundError as e:
         if (e.name or "").split(".")[0] != "pyspark":
             raise

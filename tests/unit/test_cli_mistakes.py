@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from jobs.activate import read_numbers
-from jobs.cli import app
+from jobs.cli import app, main
 from jobs.context import Job
 from jobs.flow import Outcome
 from jobs.progress import Progress
@@ -50,6 +50,15 @@ def test_options_that_would_do_nothing_or_something_else_are_refused(asked: list
     answer = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
     assert answer.exit_code == 2
     assert said in answer.output
+
+
+def test_success_returns_and_only_a_failure_is_an_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["segmentation", "tables", "list", "silver"])
+    main()
+    monkeypatch.setattr(sys, "argv", ["segmentation", "tables", "list", "nope"])
+    with pytest.raises(SystemExit) as wrong:
+        main()
+    assert wrong.value.code == 2
 
 
 def test_without_spark_a_command_says_how_to_get_it(tmp_path: Path) -> None:
