@@ -130,7 +130,7 @@ def land_wave(
 def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
     """Write `stg_` with the files that stay as they were inspected and are read whole; returns their plan rows."""
     files = list(batch.files)
-    with Scratch(lake.settings.data_dir, batch.batch_id) as scratch:
+    with _scratch(lake, batch) as scratch:
         while files:
             rows = 0
             failure: Exception | None = None
@@ -160,6 +160,11 @@ def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
             plan.store()
             files = [f for f in files if f.plan["record_key"] not in lost]
     return []
+
+
+def _scratch(lake: Lake, batch: Batch) -> Scratch:
+    settings = lake.settings
+    return Scratch(settings.data_dir, batch.batch_id, is_remote=settings.spark.engine != "local")
 
 
 def _unreadable(lake: Lake, batch: Batch, files: Sequence[File], run: RunLike, scratch: Scratch) -> dict[str, str]:
@@ -198,7 +203,7 @@ def miscounted(lake: Lake, files: Sequence[Record]) -> dict[str, str]:
 
 def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
     """Refused rows to `stg_`, the others straight to `raw_`; returns the plan rows with counts and checksums."""
-    with Scratch(lake.settings.data_dir, batch.batch_id) as scratch:
+    with _scratch(lake, batch) as scratch:
         copies = [(f, scratch.copy(f.inspection)) for f in batch.files]
         if moved := [f.plan for f, copy in copies if copy is None]:
             plan.close(moved, "refused", CHANGED, store=True)

@@ -1,4 +1,4 @@
-"""Files that Spark cannot read as they lie are rewritten for it: workbooks, rare encodings, awkward names."""
+"""Files that Spark cannot read as they lie are rewritten for it: workbooks, rare encodings, names, places."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ _CHUNK = 1 << 20
 class Scratch:
     """Rewritten files of one batch; they are gone when the block ends."""
 
-    def __init__(self, data_dir: Path, batch_id: int) -> None:
-        """Nothing is written before a file needs it."""
+    def __init__(self, data_dir: Path, batch_id: int, *, is_remote: bool = False) -> None:
+        """Nothing is written before a file needs it. Spark that is remote sees the data directory and volumes only."""
         self._folder = _folder(data_dir) / f"batch-{batch_id}"
+        self._seen = (data_dir.resolve(), Path("/Volumes")) if is_remote else (Path("/"),)
 
     def __enter__(self) -> Self:
         """The numbers of batches are new, so nothing is there."""
@@ -74,7 +75,7 @@ class Scratch:
         readable = path
         if feed.format != "parquet" and (encoding not in _SPARK_ENCODINGS or found.other_breaks):
             readable, encoding = self._transcode(path, found), "utf-8"
-        elif _AWKWARD & set(str(path)) or path.suffix in _CODECS:
+        elif _AWKWARD & set(str(path)) or path.suffix in _CODECS or not any(map(path.is_relative_to, self._seen)):
             suffixes = (s.lower() for s in path.suffixes)
             readable = self._place(found.identity.sha256, "".join(s for s in suffixes if s in _KNOWN_SUFFIXES))
             shutil.copyfile(path, readable)

@@ -86,8 +86,8 @@ def stream_feed(
 
 
 def can_stream(feed: Feed) -> bool:
-    """Whether a feed's files come to a folder; those a package brings or a generator makes do not."""
-    return not feed.generator and not feed.location.startswith("package:")
+    """Whether a feed's files come to a folder; those of a package or the configuration and generated ones do not."""
+    return not feed.generator and not feed.location.startswith(("package:", "conf:"))
 
 
 def _folders(lake: Lake, source: Source, feed: Feed) -> list[tuple[str, str]]:

@@ -145,6 +145,19 @@ def test_spark_cannot_take_a_name_for_a_way_of_packing(tmp_path: Path, name: str
         assert part.delivery == name
 
 
+def test_where_spark_runs_elsewhere_files_on_this_disk_are_copied_to_where_it_sees_them(tmp_path: Path) -> None:
+    near, far = tmp_path / "lake" / "inbox", tmp_path / "site-packages"
+    for folder in (near, far):
+        folder.mkdir(parents=True)
+    for is_remote, folder, is_copied in ((True, far, True), (True, near, False), (False, far, False)):
+        path = put(folder, "a.csv", csv_text("1"))
+        with scratch.Scratch(tmp_path / "lake", 1, is_remote=is_remote) as aside:
+            part = aside.parts(make_source(path).feeds[0], inspect(path, make_source(path).feeds[0]), 1000)[0]
+            assert Path(part.path).is_relative_to(tmp_path / "lake" / "_ingest") == is_copied
+            assert Path(part.path).read_bytes() == path.read_bytes()
+            assert (part.file_path, part.delivery) == (str(path), "a.csv")
+
+
 def test_a_row_of_blank_cells_stands_for_the_header_as_it_does_for_spark(tmp_path: Path) -> None:
     code, reason = refusal(put(tmp_path, "a.csv", ",,,\n" + csv_text("1")))
     assert code == "no_header"
