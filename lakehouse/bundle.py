@@ -35,6 +35,12 @@ AFTER: tuple[tuple[str, ...], ...] = (("export",), ("campaigns", "results"), ("r
 
 _HEADER = "# Made by `segmentation docs` from the declarations and conf/bundle. Do not edit.\n"
 _WHEEL = "../dist/*.whl"
+_NOTIFY = ["${var.notify}"]
+_TELLS_ITSELF = {
+    "email_notifications": {"on_failure": _NOTIFY},
+    "notification_settings": {"alert_on_last_attempt": True},
+}
+"""For a task that others follow whatever comes of it: a job has failed only when one of its last tasks has."""
 
 
 class _Strict(BaseModel):
@@ -61,7 +67,7 @@ class ClusterRule(_Strict):
 class JobRules(_Strict):
     """All of `conf/bundle/jobs.yml`."""
 
-    sources: tuple[str, ...]
+    sources: tuple[str, ...] = Field(min_length=1)
     packages: tuple[str, ...] = ()
     daily: JobRule
     maintenance: JobRule
@@ -151,7 +157,8 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
     for source in rules.sources:
         # One source that cannot be read does not keep the next from landing.
         after = {"depends_on": [{"task_key": tasks[-1]["task_key"]}], "run_if": "ALL_DONE"} if tasks else {}
-        tasks.append(_task(f"ingest_{source}", ("ingest", "--source", source), variant, rules.packages) | after)
+        task = _task(f"ingest_{source}", ("ingest", "--source", source), variant, rules.packages)
+        tasks.append(task | _TELLS_ITSELF | after)
     landed = [t["task_key"] for t in tasks]
     previous: str | None = None
     commands = [c for c, _ in stages()] + list(AFTER)
@@ -159,7 +166,8 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
         key = "_".join(p for p in command if not p.startswith("--"))
         # In a row even where reads would allow side by side: all of them commit to the same record tables.
         if previous is None:
-            after = {"depends_on": [{"task_key": k} for k in landed], "run_if": "AT_LEAST_ONE_SUCCESS"}
+            # A refused file fails its task, and keeps no other from being built on.
+            after = {"depends_on": [{"task_key": k} for k in landed], "run_if": "ALL_DONE"}
         else:
             after = {"depends_on": [{"task_key": previous}]}
         tasks.append(_task(key, command, variant, rules.packages) | after)
@@ -174,7 +182,7 @@ def _daily(rules: JobRules, access: Access, variant: Variant) -> dict[str, Any]:
 def _maintenance(rules: JobRules, access: Access) -> dict[str, Any]:
     after = {"depends_on": [{"task_key": "maintain"}], "run_if": "ALL_DONE"}
     tasks = [
-        _task("maintain", ("maintain",), rules.scheduled_on, ()),
+        _task("maintain", ("maintain",), rules.scheduled_on, ()) | _TELLS_ITSELF,
         _task("reconcile", ("segments", "reconcile"), rules.scheduled_on, ()) | after,
     ]
     job = _job(rules.maintenance, rules, access, tasks, rules.scheduled_on)
@@ -197,8 +205,8 @@ def _job(
         "queue": {"enabled": True},
         "timeout_seconds": rule.timeout_seconds,
         "email_notifications": {
-            "on_failure": ["${var.notify}"],
-            "on_duration_warning_threshold_exceeded": ["${var.notify}"],
+            "on_failure": _NOTIFY,
+            "on_duration_warning_threshold_exceeded": _NOTIFY,
         },
         "health": {
             "rules": [{"metric": "RUN_DURATION_SECONDS", "op": "GREATER_THAN", "value": rule.warn_after_seconds}]

@@ -23,7 +23,7 @@ JOB = {
 }  # fmt: skip
 TASK = {
     "task_key", "depends_on", "run_if", "python_wheel_task", "environment_key", "job_cluster_key", "libraries",
-    "max_retries", "min_retry_interval_millis", "timeout_seconds",
+    "max_retries", "min_retry_interval_millis", "timeout_seconds", "email_notifications", "notification_settings",
 }  # fmt: skip
 SCHEMA = {"catalog_name", "name", "comment", "grants", "lifecycle"}
 VOLUME = {"catalog_name", "schema_name", "name", "volume_type", "comment", "grants", "lifecycle"}

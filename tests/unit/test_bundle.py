@@ -61,6 +61,17 @@ def test_what_leaves_does_so_in_the_order_of_a_local_run() -> None:
     assert [ours[c] for c in called if c in ours] == [" ".join(c) for c in AFTER]
 
 
+def test_a_refused_file_fails_its_task_stops_no_other_and_is_told() -> None:
+    """A job has failed when one of its last tasks has; of others only the task itself can tell."""
+    for job in BUNDLE["resources"]["jobs"].values():
+        for task in job["tasks"]:
+            after = [t for t in job["tasks"] if {"task_key": task["task_key"]} in t.get("depends_on", [])]
+            goes_on = bool(after) and all(t.get("run_if") == "ALL_DONE" for t in after)
+            assert goes_on == (task["task_key"].startswith("ingest_") or task["task_key"] == "maintain")
+            told = task.get("email_notifications", {}).get("on_failure")
+            assert told == (job["email_notifications"]["on_failure"] if goes_on else None), task["task_key"]
+
+
 def test_both_variants_run_the_same_tasks_and_one_of_them_is_scheduled() -> None:
     other = BUNDLE["resources"]["jobs"]["segmentation_daily_on_cluster"]
 
