@@ -248,7 +248,7 @@ def _trait(name: str, own: Mapping[str, Any], centre: tuple[float, float] | None
 
 
 def timings(rows: Rows, run_id: str) -> tuple[tuple[StepTiming, ...], str | None]:
-    """The steps of the run; where it executed none, those of the newest run that did, and the id of that one."""
+    """The steps of the run; where it recorded none, those of the newest run that did, and the id of that one."""
     mine = [r for r in rows if r["run_id"] == run_id]
     shown, steps_of = (mine, None) if mine else (rows, rows[0]["run_id"] if rows else None)
     if not shown:

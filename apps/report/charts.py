@@ -111,7 +111,7 @@ def size_against_value(segments: Sequence[SegmentSize]) -> Markup:
     span = width - left - right
 
     def at(share: float) -> float:
-        return left + span * max(share, 0) / limit
+        return left + span * min(max(share, 0), limit) / limit
 
     parts = []
     for k in range(round(limit / step) + 1):

@@ -35,7 +35,7 @@ def collect(lake: Lake, run_id: str, as_of: date) -> ReportData:
 
     Args:
         lake: Where the tables are. Those that do not exist yet read as empty.
-        run_id: Run whose steps are shown; when it executed none, those of the newest run that did.
+        run_id: Run whose steps are shown; when it recorded none, those of the newest run that did.
         as_of: Slice of the feature tables, exclusive edge of sales.
 
     Returns:

@@ -149,7 +149,7 @@ def parsing(lake: Lake) -> DataFrame:
 
 
 def steps(lake: Lake, run_id: str) -> DataFrame:
-    """Audit rows of the run and of the newest run before it, so that a run without work shows the last work."""
+    """Audit rows of the run and of the newest one: the command that makes the report may be a run without any."""
     audits = lake.read("ingest.audit_transforms").where("status <> 'started'")
     newest = audits.agg(F.max_by("run_id", "started_at").alias("run_id"))
     return audits.join(

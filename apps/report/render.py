@@ -40,6 +40,7 @@ def render(data: ReportData) -> str:
             data=data,
             parts=PARTS if data.merchants else (),
             layers=layers,
+            steps_title="Newest steps" if data.steps_of else "This run",
             step_seconds=max((s.begin + s.seconds for s in data.steps), default=0.0),
             charts=charts,
             story=story,

@@ -236,8 +236,18 @@ def test_open_reconciliation_is_called_out() -> None:
     assert "Rows do not add up" in text_of(render(replace(FULL, quality=quality)))
 
 
-def test_a_run_without_work_shows_the_steps_of_the_last_that_had_some() -> None:
-    assert "the last run that had work, run-0" in text_of(render(replace(FULL, steps_of="run-0")))
+def test_a_page_made_by_a_command_of_its_own_shows_the_newest_steps_and_claims_no_more() -> None:
+    said = text_of(render(replace(FULL, steps_of="run-0")))
+    assert "Newest steps Of run run-0, the newest that recorded any." in said
+    assert "This run" not in said
+    assert "This run" in text_of(render(FULL))
+
+
+def test_a_share_of_spend_above_the_whole_stays_inside_the_picture() -> None:
+    # Others have a negative spend, of which returns are the reason.
+    root = ET.fromstring(str(charts.size_against_value([replace(SHOP.segments[0], share=0.5, value_share=1.4)])))
+    width = float(root.attrib["viewBox"].split()[2])
+    assert all(float(c.attrib["cx"]) < width for c in root.iter() if "cx" in c.attrib)
 
 
 def test_every_chart_is_valid_xml_with_a_name() -> None:
