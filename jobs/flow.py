@@ -173,12 +173,15 @@ def run_all(
     Nor does what a brake or a destination held back, which `Outcome.held` tells. An `out` that is given is filled as
     the run goes on, so that what is known is there when it fails.
     """
+    from connectors.campaigns import load_activation
     from jobs.activate import activate_all, open_activation
     from jobs.campaigns import measure_all
     from jobs.publish import export, report
+    from lakehouse.quality_load import load_rules
 
     out = out or Outcome()
-    _ = job.configuration  # a mistake in a definition is told before an hour of work, not after
+    # A mistake in a definition is told before an hour of work, not after.
+    _ = job.configuration, load_activation(job.settings.conf_dir), load_rules(job.settings.conf_dir)
     _require_no_past(job)
     out.feeds = ingest(job, progress)
     _require_input(job, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -10,14 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from jobs.activate import read_numbers
 from jobs.cli import app, main
 from jobs.context import Job
-from jobs.flow import Outcome
+from jobs.flow import Outcome, run_all
 from jobs.progress import Progress
-from lakehouse.errors import SettingsError, SourceError
+from lakehouse.errors import SegmentationError, SettingsError, SourceError
 from lakehouse.logs import configure_logs
 from lakehouse.settings import load_settings
 from lakehouse.yaml_file import parse_yaml
@@ -197,6 +199,18 @@ def test_a_run_tells_what_is_odd_about_files_also_when_it_fails_later(
     shown = said.output[said.output.index("note p.csv: missing column(s) 'phone'.") :]
     assert "ingest.ref_parsing_errors" in shown
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("shop.")] == ["shop.sales", "shop.people"]
+
+
+@pytest.mark.parametrize("folder", ["campaigns", "destinations", "quality", "segments"])
+def test_a_mistake_in_a_definition_is_told_before_any_work(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = shutil.copytree("conf", tmp_path / "conf")
+    (conf / folder / "wrong.yml").write_text("nothing: of the kind\n")
+    monkeypatch.setattr("jobs.flow.ingest", lambda *_: pytest.fail("work began"))
+    job = Job(load_settings(conf_dir=conf, data_dir=tmp_path))
+    with pytest.raises(SegmentationError, match="wrong"):
+        run_all(job, Progress(Console()))
 
 
 def test_numbers_to_suppress_are_read_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
