@@ -102,6 +102,7 @@ def segment_sizes(job: Job) -> list[dict[str, Any]]:
     from segments.inspect import sizes_beside_previous
 
     lake = job.lake.for_rows(0)
+    currencies = lake.read("gold.dim_merchant").select(F.col("merchant_id").alias("website_id"), "currency")
     latest = (
         sizes_beside_previous(lake.read("gold.customer_segment_size"))
         .withColumn("newest", F.max("as_of").over(Window.partitionBy("website_id")))
@@ -110,10 +111,11 @@ def segment_sizes(job: Job) -> list[dict[str, Any]]:
             lake.read("gold.customer_segment").where("is_active").select("segment_id", "name", "priority"),
             "segment_id",
         )
+        .join(currencies, "website_id", how="left")
         .orderBy("website_id", "priority", "segment_id")
     )
     amount = F.col("net_amount").cast("double").alias("net_amount")
-    told = ("website_id", "customers", "name", "members", "share", amount, "value_share", "members_before")
+    told = ("website_id", "currency", "customers", "name", "members", "share", amount, "value_share", "members_before")
     return [r.asDict() for r in latest.select(*told).collect()]
 
 
@@ -133,7 +135,8 @@ def print_segments(sizes: Sequence[Mapping[str, Any]], console: Console) -> None
     for r in sizes:
         if r["website_id"] != website:
             website = r["website_id"]
-            grid.add_row(f"[dim]{escape(website)}, {r['customers']:,} customers[/]")
+            money = f", value in {r['currency']}" if r["currency"] else ""
+            grid.add_row(f"[dim]{escape(website)}, {r['customers']:,} customers{escape(money)}[/]")
         grid.add_row(
             f"  {escape(r['name'])}",
             f"{r['members']:,}",

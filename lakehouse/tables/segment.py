@@ -272,7 +272,7 @@ class CustomerSegmentSize:
     share = double("members / customers.", optional=True)
     primary_members = bigint("Members whose primary segment it is.")
     net_amount = money(
-        "Net spend of the members over all time before `as_of`, base currency; null when unknown.", optional=True
+        "Net spend of the members over all time before `as_of`, merchant currency; null when unknown.", optional=True
     )
     value_share = double(
         "Members' part of the net spend of all customers; null when that is not positive.", optional=True

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from rich.console import Console
 
 from apps.report.collect import collect
 from apps.report.data import Flow, Overlap, Period, Reconciliation, ReportData, SampleNote, SegmentMove
 from apps.report.render import render
 from apps.report.story import about_segments
-from jobs.summary import segment_sizes
+from jobs.summary import print_segments, segment_sizes
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
@@ -267,7 +269,11 @@ def test_a_segment_that_was_switched_off_is_not_compared_with_a_day_before_that(
     assert (back.members.value, back.members.previous, back.since) == (600, None, BEFORE)
     assert "VIP</b> changed most: 1 customer more than on 1 February 2024." in str(about_segments(shop))
     job: Any = SimpleNamespace(lake=SimpleNamespace(for_rows=lambda _: Frames(spark, CONTENT)))
-    assert {r["name"]: r["members_before"] for r in segment_sizes(job)} == {"VIP": 1, "Next": None, "Back": None}
+    sizes = segment_sizes(job)
+    assert {r["name"]: r["members_before"] for r in sizes} == {"VIP": 1, "Next": None, "Back": None}
+    console = Console(file=StringIO(), record=True, width=120)
+    print_segments(sizes, console)
+    assert "customers, value in EUR" in console.export_text()
 
 
 def test_segments_come_with_their_past_their_overlap_and_who_moved_between_them(report: ReportData) -> None:
