@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.yaml_file import GivenTwice, read_yaml
+from lakehouse.yaml_file import GivenTwice, NotRead, read_yaml
 
 Declared = TypeVar("Declared", bound=BaseModel)
 
@@ -41,6 +41,8 @@ def load_declared(
             what_is = (
                 str(error.problem)
                 if isinstance(error, GivenTwice)
+                else str(error)
+                if isinstance(error, NotRead)
                 else f"is not a YAML mapping: {type(error).__name__}"
             )
             problems.append(f"{path.name}{at}: {what_is}")

@@ -392,7 +392,10 @@ def docs() -> None:
     from pipelines.bronze.catalogue import write_sources
 
     pages = Path("docs")
-    written = (*write_dictionary(pages), write_catalogue(pages), write_sources(pages), *write_jobs(Path("resources")))
+    with _errors():
+        # First what is made of files that people edit: of a wrong one nothing has been written yet.
+        written = [*write_jobs(Path("resources"))]
+        written += [*write_dictionary(pages), write_catalogue(pages), write_sources(pages)]
     for path in written:
         console.print(str(path))
 

@@ -61,15 +61,16 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
 
 
 def _mark(job: Job, as_of: date) -> str:
-    from connectors.campaigns import load_campaigns
+    from connectors.campaigns import load_activation
 
+    _, campaigns = load_activation(job.settings.conf_dir)
     said = hashlib.sha256(as_of.isoformat().encode())
     said.update(code_fingerprint("connectors.delivery").encode())
     for folder in ("destinations", "campaigns"):
         for path in sorted((job.settings.conf_dir / folder).glob("*.y*ml")):
             said.update(path.name.encode() + path.read_bytes())
     today = job.run.started_at.date()
-    for campaign in load_campaigns(job.settings.conf_dir).values():
+    for campaign in campaigns:
         said.update(f"{campaign.name} {campaign.schedule.why_not(today)}".encode())
     return said.hexdigest()[:16]
 

@@ -96,9 +96,10 @@ def load_jobs(conf_dir: Path) -> JobRules:
 
 def write_jobs(folder: Path, conf_dir: Path | None = None) -> list[Path]:
     """Write every generated file of the bundle into `folder`; returns their paths."""
+    files = render_jobs(conf_dir or find_conf())
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, content in render_jobs(conf_dir or find_conf()).items():
+    for name, content in files.items():
         path = folder / name
         path.write_text(content, encoding="utf-8")
         written.append(path)

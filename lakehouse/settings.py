@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.session import SparkSettings
-from lakehouse.yaml_file import parse_value, read_yaml
+from lakehouse.yaml_file import NotRead, parse_value, read_yaml
 
 if TYPE_CHECKING:
     from lakehouse.declare import Table
@@ -92,10 +92,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """What a YAML file says by name; nothing for an empty one.
 
     Raises:
-        SettingsError: It is no text in UTF-8, no YAML, or no mapping.
+        SettingsError: It cannot be read, is no text in UTF-8, no YAML, or no mapping.
     """
     try:
         found = read_yaml(path)
+    except NotRead as e:
+        raise SettingsError(f"{path}: {e}.") from None
     except UnicodeDecodeError as e:
         raise SettingsError(f"{path} is not text in UTF-8: byte {e.start + 1} cannot be one.") from None
     except yaml.YAMLError as e:

@@ -13,13 +13,21 @@ class GivenTwice(yaml.constructor.ConstructorError):
     """A key stands twice in one mapping; its `problem` names the key and no value."""
 
 
+class NotRead(yaml.YAMLError):
+    """A file is not there, is a folder, or may not be read."""
+
+
 def read_yaml(path: Path) -> Any:
     """Returns what a YAML file holds, as `parse_yaml` does.
 
     Raises:
+        NotRead: It cannot be read at all.
         UnicodeDecodeError: It is not UTF-8.
     """
-    return parse_yaml(path.read_text(encoding="utf-8"))
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise NotRead(f"it cannot be read: {e.strerror or type(e).__name__}") from None
 
 
 def parse_yaml(text: str) -> Any:

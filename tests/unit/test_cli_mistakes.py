@@ -213,6 +213,24 @@ def test_a_mistake_in_a_definition_is_told_before_any_work(
         run_all(job, Progress(Console()))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "jobs.yml: it cannot be read: No such file"), ("sources: []\n", "sources: Tuple should have at least 1")],
+)
+def test_docs_write_nothing_by_a_wrong_definition_of_the_jobs(
+    content: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = shutil.copytree("conf", tmp_path / "conf")
+    (conf / "bundle" / "jobs.yml").unlink()
+    if content is not None:
+        (conf / "bundle" / "jobs.yml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["docs"], env={"SEGMENTATION_CONF_DIR": str(conf), "COLUMNS": "400"})
+    assert answer.exit_code == 2
+    assert said in answer.output
+    assert [p.name for p in tmp_path.iterdir()] == ["conf"]
+
+
 def test_numbers_to_suppress_are_read_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
     file = tmp_path / "numbers.txt"
     file.write_bytes(b"\xef\xbb\xbfK1\r\n\r\n K2 \r\n")

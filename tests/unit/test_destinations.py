@@ -488,6 +488,12 @@ def test_destinations_are_compared_before_it_is_said_which_could_not_be_asked(mo
     assert there == [["not", "asked"], ["3"], ["not", "asked"], ["not", "told"]]
 
 
+def test_a_folder_called_like_a_destination_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x.yml").mkdir()
+    with pytest.raises(SettingsError, match=r"x\.yml: it cannot be read: Is a directory"):
+        load_destinations(tmp_path)
+
+
 def test_names_that_hint_at_health_or_money_are_flagged() -> None:
     assert flagged_words("Diabetes care", "diabetes_care") == ["health (diabet)"]
     assert flagged_words("High income households") == ["finance (income)"]
