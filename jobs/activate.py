@@ -18,6 +18,7 @@ from jobs.context import Job
 from jobs.grids import grid_of
 from jobs.progress import Progress
 from jobs.segments import published_day
+from jobs.terminal import escape, plain
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.frames import frame_of
 from lakehouse.logs import get_logger
@@ -104,7 +105,7 @@ def _send(work: Activation, progress: Progress, console: Console) -> None:
     for name, r in sorted(reports.items()):
         held = [f"{p.segment_id}: {why}" for p, why in r.held.items()]
         counts = [f"{n:,}" for n in (r.planned, r.ok, r.accepted, r.rejected, r.left)]
-        grid.add_row(name, r.state, *counts, "; ".join([*filter(None, [r.code]), *held]))
+        grid.add_row(name, r.state, *counts, escape("; ".join([*filter(None, [r.code]), *held])))
         # That a campaign waits for its day is no problem.
         problems += [f"{name} {p.segment_id}: {why}" for p, why in r.held.items() if not why.startswith(NOT_DUE)]
         if r.state == "halted":
@@ -133,7 +134,7 @@ def print_preview(job: Job, console: Console, names: Collection[str], *, validat
         if found.body:
             console.print(found.body, highlight=False, markup=False)
         if found.validated:
-            console.print(f"the destination says: {found.validated}", highlight=False, markup=False)
+            console.print(f"the destination says: {plain(found.validated)}", highlight=False, markup=False)
     if not previews:
         console.print(_NONE_ACTIVE)
 

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from jobs.campaigns_cli import app as campaigns_app
 from jobs.options import AsOf, DataDir, Force, Source, Target, Var, Verbose, Wait, console, errors, job_of, tell
 from jobs.segments_cli import app as segments_app
+from jobs.terminal import plain
 from lakehouse.errors import SegmentationError
 from lakehouse.extras import need_extra
 
@@ -102,9 +103,7 @@ def run(
         finally:
             # Also of a run that failed later: what is odd about the files may be why.
             print_landed([f for f in outcome.feeds if f.notes or f.rows_rejected], console)
-        _refused(outcome.refused)
-        if outcome.held is not None:
-            raise outcome.held
+        _refused(outcome.refused, outcome.held)
 
 
 @app.command()
@@ -244,7 +243,7 @@ def export(
 
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
         for path in write(job, progress, published_day(job)):
-            console.print(str(path), highlight=False, soft_wrap=True)
+            console.print(plain(path), highlight=False, markup=False, soft_wrap=True)
 
 
 Destination = Annotated[list[str] | None, typer.Option("--destination", "-d", help="Only this one; may be repeated.")]
@@ -356,7 +355,8 @@ def report(
     from jobs.publish import report as write
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, progress):
-        console.print(str(write(job, progress, job.as_of(), force=True)), highlight=False, soft_wrap=True)
+        path = write(job, progress, job.as_of(), force=True)
+        console.print(plain(path), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -540,12 +540,17 @@ def _errors() -> Iterator[None]:
         raise typer.Exit(e.exit_code) from None
 
 
-def _refused(files: list[tuple[str, str]]) -> None:
+def _refused(files: list[tuple[str, str]], held: SegmentationError | None = None) -> None:
+    """End with what went wrong in part, if anything did: each is told, and files decide on the exit code."""
     if not files:
+        if held is not None:
+            raise held
         return
+    if held is not None:
+        tell(held)
     errors.print(f"[bold yellow]{len(files)} file(s) were refused and wait for a retry:[/]")
     for path, reason in files:
-        errors.print(f"  {path}: {reason}", highlight=False, markup=False)
+        errors.print(f"  {plain(path)}: {plain(reason)}", highlight=False, markup=False)
     raise typer.Exit(4)
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
+from jobs.terminal import escape
 from lakehouse.errors import SegmentationError
 from lakehouse.logs import configure_logs, get_logger
 
@@ -85,7 +85,7 @@ def job_of(
 
 def tell(error: SegmentationError) -> None:
     """Print one of our errors as a message."""
-    errors.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+    errors.print(f"[bold red]{type(error).__name__}[/]: {escape(error)}", highlight=False)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table as Grid
 
 from jobs.grids import grid_of
 from jobs.options import AsOf, DataDir, Force, Target, Var, Verbose, Wait, console, job_of
+from jobs.terminal import escape
 from lakehouse.errors import SettingsError
 
 app = typer.Typer(
@@ -232,7 +232,7 @@ def overlap(
 
             _to_draw(pairs, "no two segments have a member in common")
             draw_overlap(pairs, plot)
-            console.print(str(plot), highlight=False)
+            console.print(str(plot), highlight=False, markup=False)
 
 
 @app.command()
@@ -261,7 +261,7 @@ def history(
 
             _to_draw(sizes, f"'{segment_id}' was never measured")
             draw_sizes(sizes, plot, segment_id)
-            console.print(str(plot), highlight=False)
+            console.print(str(plot), highlight=False, markup=False)
 
 
 @app.command()
@@ -295,7 +295,7 @@ def flows(
 
             _to_draw(found, "nobody moved from one segment to another")
             draw_flows(found, plot)
-            console.print(str(plot), highlight=False)
+            console.print(str(plot), highlight=False, markup=False)
 
 
 @app.command()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
 from jobs.context import Job
 from jobs.grids import grid_of
+from jobs.terminal import escape, plain
 from lakehouse.causes import is_not_kept
 from lakehouse.declare import Changes, table_of, tables
 from lakehouse.errors import SettingsError
@@ -73,11 +73,13 @@ def print_summary(told: Told, console: Console, seconds: float, *, nothing_new: 
     _print_balance(told.subjects, told.unbalanced, console)
     console.print(f"\n  as of    {told.as_of} (sales before that day count)", highlight=False)
     if told.report:
-        console.print(f"  report   {told.report}", highlight=False, soft_wrap=True)
+        console.print(f"  report   {escape(told.report)}", highlight=False, soft_wrap=True)
     if told.exports:
         count, top = len(told.exports), os.path.commonpath(told.exports)
-        console.print(f"  exports  {top} ({count} folder{'s' if count > 1 else ''})", highlight=False, soft_wrap=True)
-    console.print(f"  tables   {told.tables}", highlight=False, soft_wrap=True)
+        console.print(
+            f"  exports  {escape(top)} ({count} folder{'s' if count > 1 else ''})", highlight=False, soft_wrap=True
+        )
+    console.print(f"  tables   {escape(told.tables)}", highlight=False, soft_wrap=True)
     console.print(f"  took     {seconds:,.1f} s", highlight=False)
 
 
@@ -188,7 +190,7 @@ def print_status(job: Job, console: Console) -> None:
     console.print(grid)
     for r in rows:
         if r["status"] == "failed":
-            console.print(f"[red]{r['step']}[/]: {r['message']}", highlight=False)
+            console.print(f"[red]{escape(r['step'])}[/]: {escape(r['message'])}", highlight=False)
     _print_waiting(lake, console)
     _print_balance(*_balance(job), console)
 
@@ -242,7 +244,7 @@ def print_table(
         for found in shown:
             content = Grid(box=None, pad_edge=False, show_header=False)
             for c, value in zip(t.column_names, found, strict=True):
-                content.add_row(c, Text("" if value is None else str(value)))
+                content.add_row(c, Text("" if value is None else plain(value)))
             console.print()
             console.print(content)
 

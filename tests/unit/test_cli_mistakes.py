@@ -12,13 +12,17 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner
 
+from connectors.activation import ActivationHeld
 from jobs.activate import read_numbers
 from jobs.cli import app, main
 from jobs.context import Job
 from jobs.flow import Outcome, run_all
 from jobs.progress import Progress
+from jobs.summary import Told
+from jobs.terminal import escape, plain
 from lakehouse.errors import SegmentationError, SettingsError, SourceError
 from lakehouse.logs import configure_logs
 from lakehouse.settings import load_settings
@@ -229,6 +233,28 @@ def test_docs_write_nothing_by_a_wrong_definition_of_the_jobs(
     assert answer.exit_code == 2
     assert said in answer.output
     assert [p.name for p in tmp_path.iterdir()] == ["conf"]
+
+
+def test_a_refused_file_does_not_hide_what_was_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(job: Job, progress: Progress, out: Outcome, **_: object) -> None:
+        out.feeds = [FeedResult("shop", "sales", refused_files=(("\x1b[2Ja.csv", "has no \x9bheader [/red]"),))]
+        out.held = ActivationHeld("meta vip: removes_40%_of_present")
+
+    told = Told("2018-01-01", [], 0, 0, str(tmp_path / "shop [test]" / "latest.html"), [], "tables [/]")
+    monkeypatch.setattr("jobs.flow.run_all", run)
+    monkeypatch.setattr("jobs.summary.tell", lambda *_: told)
+    said = CliRunner().invoke(app, ["run", "--data-dir", str(tmp_path)], env={"COLUMNS": "200"})
+    assert said.exit_code == 4, said.output
+    assert "ActivationHeld: meta vip: removes_40%_of_present" in said.output
+    assert "\ufffd[2Ja.csv: has no \ufffdheader [/red]" in said.output
+    assert "shop [test]" in said.output
+    assert "tables [/]" in said.output
+
+
+def test_what_others_wrote_is_shown_on_a_terminal_and_not_acted_on() -> None:
+    wrote = "a\x1b]0;b\x07 \x9b2J\r [/bold] [red]c\nd\te"
+    assert plain(wrote) == "a\ufffd]0;b\ufffd \ufffd2J\ufffd [/bold] [red]c\nd\te"
+    assert Text.from_markup(f"[bold]{escape(wrote)}[/]").plain == plain(wrote)
 
 
 def test_numbers_to_suppress_are_read_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
