@@ -32,7 +32,7 @@ from connectors.pace import Clock, Patience, SystemClock
 from connectors.rest import redact
 from connectors.results import LEAST_PEOPLE, assign_arms
 from connectors.switch import Switch
-from lakehouse.errors import SegmentationError
+from lakehouse.errors import SegmentationError, SettingsError
 from lakehouse.lake import Lake
 from lakehouse.logs import get_logger
 from lakehouse.settings import Settings
@@ -303,10 +303,13 @@ def open_activation(
         choices: Other attributes of `Activation`.
 
     Raises:
-        SettingsError: a declaration is wrong, or one of those asked for is not active.
+        SettingsError: a declaration is wrong, or one of those asked for is not active or takes files.
     """
     declared, campaigns = load_activation(settings.conf_dir, asked if is_preview else ())
-    chosen = [d for d in choose_destinations(declared, asked) if isinstance(d, BatchDestination)]
+    active = choose_destinations(declared, asked)
+    chosen = [d for d in active if isinstance(d, BatchDestination)]
+    if asked and (files := sorted({d.name for d in active} - {d.name for d in chosen})):
+        raise SettingsError(f"{', '.join(files)}: takes files, and those are written by `segmentation export`.")
     served = [d.name for d in declared if d.is_active]
     return Activation(lake, chosen, as_of, run_id, started_at, campaigns=campaigns, served=served, **choices)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from connectors.erasure import forget_arms
 from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
 from connectors.results import assign_arms
+from connectors.switch import Switch
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake, WriteResult
 from lakehouse.records import append_rows
@@ -31,6 +32,7 @@ READS = (
     "gold.dim_customer",
     "silver.consent",
     "gold.activation_suppression",
+    "gold.activation_switch",
 )
 """What an export depends on, besides the destinations."""
 
@@ -52,6 +54,7 @@ def export_segments(
     started_at: datetime,
     segments: Collection[str] = (),
     destinations: Collection[str] = (),
+    told: Callable[[str], None] = lambda _: None,
 ) -> tuple[tuple[Export, ...], WriteResult]:
     """Export the published members of active segments as files and record each in `gold.segment_export`.
 
@@ -69,6 +72,7 @@ def export_segments(
         started_at: When it started, UTC.
         segments: Only these segments; empty means those of each destination.
         destinations: Only these destinations; empty means every active one.
+        told: Called with a sentence for each destination that the kill switch keeps from being written to.
 
     Returns:
         The exports, and what recording them wrote.
@@ -86,6 +90,9 @@ def export_segments(
     suppressions = lake.read("gold.activation_suppression")
     exports: list[Export] = []
     for destination in chosen:
+        if Switch(lake, destination.name)():
+            told(f"{destination.name} is stopped by the switch, nothing was written")
+            continue
         waiting = not_due(campaigns, destination.name, started_at.date())
         asked = set(segments) or set(destination.segments) or {*known, *inactive}
         withdrawing = _exported(lake, destination.name, as_of) & set(waiting)

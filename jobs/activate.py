@@ -26,8 +26,8 @@ from lakehouse.logs import get_logger
 log = get_logger(__name__)
 
 _NONE_ACTIVE = (
-    "No destination of conf/destinations is active (is_active: true). "
-    "With --dry-run and --destination NAME one that is not shows what it would send."
+    "Besides files, which `segmentation export` writes, no destination of conf/destinations is active "
+    "(is_active: true). With --dry-run and --destination NAME one that is not shows what it would send."
 )
 
 

@@ -34,7 +34,12 @@ def export(job: Job, progress: Progress, as_of: date, *, force: bool = False) ->
                 return folders
         began, clock = datetime.now(UTC).replace(tzinfo=None), time.monotonic()
         exports, written = export_segments(
-            job.lake, job.settings, as_of=as_of, run_id=job.run.run_id, started_at=job.run.started_at
+            job.lake,
+            job.settings,
+            as_of=as_of,
+            run_id=job.run.run_id,
+            started_at=job.run.started_at,
+            told=progress.note,
         )
         job.audit_log.add(
             [

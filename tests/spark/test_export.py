@@ -23,6 +23,7 @@ from connectors.exchange import NotEligible
 from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
 from connectors.suppression import suppress
+from connectors.switch import set_switch
 from jobs import publish
 from jobs.context import Job
 from jobs.progress import Progress
@@ -374,6 +375,30 @@ def test_exports_are_written_down(spark: SparkSession, tmp_path: Path) -> None:
         export("four", segments=["old"])
     with pytest.raises(SettingsError, match="Did you mean 'files'"):
         export("four", destinations=["file"])
+
+
+def test_the_switch_stops_files_until_they_may_go_on(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "destinations").mkdir(parents=True)
+    for name in ("files", "more"):
+        (tmp_path / "conf" / "destinations" / f"{name}.yml").write_text("kind: files\nformats: [csv]\n")
+    settings = Settings(data_dir=tmp_path / "lake", conf_dir=tmp_path / "conf", parallel_steps=1)
+    job = Job(settings, Run("one", AT))
+    lake = job.lake = Lake(spark, settings)
+    vip = {"segment_id": "vip", "name": "VIP", "version": "v1", "is_active": True}
+    lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", [vip]))
+    lake.write("gold.customer_segment_customer", members(spark, ("vip", 1)))
+    said = StringIO()
+
+    def export(name: str, *, is_stopped: bool) -> list[str]:
+        set_switch(lake, name, is_stopped=is_stopped, reason=None, changed_at=AT, run_id="one")
+        return sorted({p.parents[2].name for p in publish.export(job, Progress(Console(file=said)), AS_OF)})
+
+    assert export("*", is_stopped=True) == []
+    assert not list(tmp_path.rglob("*.csv"))
+    assert "files is stopped by the switch" in said.getvalue()
+    set_switch(lake, "*", is_stopped=False, reason=None, changed_at=AT, run_id="one")
+    assert export("files", is_stopped=True) == ["more"]
+    assert export("files", is_stopped=False) == ["files", "more"]
 
 
 @pytest.mark.slow

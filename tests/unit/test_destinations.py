@@ -7,6 +7,7 @@ import json
 import sys
 import weakref
 from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from google.ads import datamanager_v1
 from google.protobuf import json_format
 from rich.console import Console
 
-from connectors.activation import ActivationHeld, Reconciliation
+from connectors.activation import ActivationHeld, Reconciliation, open_activation
 from connectors.audiences import flagged_audiences
 from connectors.brakes import Brakes, PlacePlan, flagged_words
 from connectors.destinations import kinds, load_destinations
@@ -30,6 +31,8 @@ from connectors.rest import redact
 from connectors.secret import Secret
 from jobs import activate
 from lakehouse.errors import MachineError, SettingsError
+from lakehouse.lake import Lake
+from lakehouse.settings import Settings
 from lakehouse.tables import activation as declared
 from tests.support.activation import AUDIENCE, PLACE, WORLDS, Person, World, opened, present, run_once, sha
 from tests.support.clock import FakeClock
@@ -492,6 +495,24 @@ def test_a_folder_called_like_a_destination_is_a_sentence(tmp_path: Path) -> Non
     (tmp_path / "x.yml").mkdir()
     with pytest.raises(SettingsError, match=r"x\.yml: it cannot be read: Is a directory"):
         load_destinations(tmp_path)
+
+
+def test_files_are_not_activated_but_exported(tmp_path: Path) -> None:
+    (tmp_path / "destinations").mkdir()
+    for name, kind in (("files", "files"), ("meta", "meta")):
+        settings = "access_token: env:TOKEN\naudiences: {vip: '1'}\n" if kind == "meta" else ""
+        (tmp_path / "destinations" / f"{name}.yml").write_text(f"kind: {kind}\n{settings}")
+
+    def chosen(*asked: str) -> list[str]:
+        settings = Settings(conf_dir=tmp_path)
+        work = open_activation(
+            Lake(None, settings), settings, asked, as_of=date(2026, 1, 2), run_id="run", started_at=datetime(2026, 1, 2)
+        )
+        return [d.name for d in work.destinations]
+
+    with pytest.raises(SettingsError, match=r"^files: takes files, and those are written by `segmentation export`"):
+        chosen("meta", "files")
+    assert chosen("meta") == chosen() == ["meta"]
 
 
 def test_names_that_hint_at_health_or_money_are_flagged() -> None:
