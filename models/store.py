@@ -140,8 +140,9 @@ def log_attempt(
     with mlflow_at(store) as mlflow:
         client = mlflow.MlflowClient()
         with mlflow.start_run(experiment_id=experiment(client, store, kind), run_name=f"{merchant_id} {as_of}"):
-            mlflow.set_tags({"outcome": _NO_MODEL, "reason": reason[:5000]})
             _log_training(mlflow, training or Training({}, {}, f"{reason}\n", {}, {}), merchant_id, as_of)
+            # Last, because an attempt counts only with these tags.
+            mlflow.set_tags({"outcome": _NO_MODEL, "reason": reason[:5000]})
         _refresh(client, store)
 
 
@@ -158,8 +159,10 @@ def is_due(store: ModelStore, kind: str, merchant_id: str, as_of: date, waits_da
         as_of: The day; what was tried for later ones does not count.
         waits_days: Days a champion stays without a rival.
     """
-    tried = [v.as_of for v in versions_of(store, kind, merchant_id)]
-    tried += [a.as_of for a in _known(store)[1] if (a.kind, a.merchant_id) == (kind, merchant_id)]
+    name = store.model_name(kind, merchant_id)
+    versions, attempts = _known(store, name)
+    tried = [v.as_of for v in versions if v.name == name]
+    tried += [a.as_of for a in attempts if (a.kind, a.merchant_id) == (kind, merchant_id)]
     days = [d for d in map(date.fromisoformat, tried) if d <= as_of]
     if not days:
         return True
@@ -210,7 +213,7 @@ def register_version(
                 input_example=example,
                 pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
             )
-            if not client.search_registered_models(f"name='{name}'"):
+            if _if_there(client.get_registered_model, name) is None:
                 client.create_registered_model(name)
             made = client.create_model_version(name, logged.model_uri, run_id=run.info.run_id, model_id=logged.model_id)
             number = int(made.version)
@@ -244,7 +247,7 @@ def all_versions(store: ModelStore) -> list[Version]:
 def versions_of(store: ModelStore, kind: str, merchant_id: str) -> list[Version]:
     """Every version of a merchant's model, oldest first."""
     name = store.model_name(kind, merchant_id)
-    return sorted((v for v in _known(store)[0] if v.name == name), key=lambda v: v.number)
+    return sorted((v for v in _known(store, name)[0] if v.name == name), key=lambda v: v.number)
 
 
 def champion_for(store: ModelStore, kind: str, merchant_id: str, as_of: date) -> Version | None:
@@ -349,7 +352,7 @@ def _keep(store: ModelStore, client: Any, run_id: str, file: str, content: bytes
 
 
 def _set_aliases(client: Any, store: ModelStore, name: str) -> None:
-    versions = [v for v in _registered(client, store) if v.name == name]
+    versions = _registered(client, store, name)
     accepted = [v for v in versions if v.status == ACCEPTED]
     champion = max(accepted, key=lambda v: (v.as_of, v.number), default=None)
     waiting = [v for v in versions if v.status == REFUSED and (champion is None or v.number > champion.number)]
@@ -365,7 +368,8 @@ def _set_aliases(client: Any, store: ModelStore, name: str) -> None:
 # needs nothing else of it. It counts only as long as the store is as it was when the copy was made.
 
 
-def _known(store: ModelStore) -> tuple[list[Version], list[Attempt]]:
+def _known(store: ModelStore, name: str | None = None) -> tuple[list[Version], list[Attempt]]:
+    """Every version and attempt; of a workspace only the versions of `name`, since each of them costs a request."""
     stamp = stamp_of(store)
     if store.folder and stamp is None:
         return [], []
@@ -375,29 +379,35 @@ def _known(store: ModelStore) -> tuple[list[Version], list[Attempt]]:
         if copy["stamp"] == stamp and "attempts" in copy:
             return [Version(**v) for v in copy["versions"]], [Attempt(**a) for a in copy["attempts"]]
     with mlflow_at(store) as mlflow:
-        return _refresh(mlflow.MlflowClient(), store)
+        client = mlflow.MlflowClient()
+        return _refresh(client, store) if store.folder else (_registered(client, store, name), _attempts(client, store))
 
 
 def _refresh(client: Any, store: ModelStore) -> tuple[list[Version], list[Attempt]]:
+    if store.folder is None:
+        return [], []
     versions, attempts = _registered(client, store), _attempts(client, store)
-    if store.folder:
-        copy = {
-            "versions": [asdict(v) for v in versions],
-            "attempts": [asdict(a) for a in attempts],
-            "stamp": stamp_of(store),
-        }
-        fresh = store.folder / f"versions.{os.getpid()}.json"
-        fresh.write_text(json.dumps(copy), encoding="utf-8")
-        fresh.replace(store.folder / "versions.json")
+    copy = {
+        "versions": [asdict(v) for v in versions],
+        "attempts": [asdict(a) for a in attempts],
+        "stamp": stamp_of(store),
+    }
+    fresh = store.folder / f"versions.{os.getpid()}.json"
+    fresh.write_text(json.dumps(copy), encoding="utf-8")
+    fresh.replace(store.folder / "versions.json")
     return versions, attempts
 
 
-def _registered(client: Any, store: ModelStore) -> list[Version]:
+def _registered(client: Any, store: ModelStore, name: str | None = None) -> list[Version]:
+    """Versions of one model or of all. Unity Catalog finds models by no filter, and versions without their tags."""
+    ours = f"{store.catalog}.feature."
+    names = [name] if name else [m.name for m in _all(client.search_registered_models) if m.name.startswith(ours)]
     found: list[Version] = []
-    for registered in client.search_registered_models():
-        if registered.name.startswith(f"{store.catalog}.feature."):
-            versions = client.search_model_versions(f"name='{registered.name}'")
-            found += [Version(**json.loads(v.tags["version"])) for v in versions if "version" in v.tags]
+    for of in names:
+        for v in _if_there(_all, client.search_model_versions, f"name='{of}'") or ():
+            tags = v.tags if isinstance(v.tags, Mapping) else client.get_model_version(v.name, v.version).tags
+            if "version" in tags:
+                found.append(Version(**json.loads(tags["version"])))
     return found
 
 
@@ -406,9 +416,34 @@ def _attempts(client: Any, store: ModelStore) -> list[Attempt]:
     for kind in TRAINED_WHEN_DUE:
         of_kind = client.get_experiment_by_name(_experiment_name(store, kind))
         if of_kind is not None:
-            runs = client.search_runs([of_kind.experiment_id], f"tags.outcome = '{_NO_MODEL}'", max_results=1_000)
-            found |= {(kind, r.data.params["merchant_id"], r.data.params["as_of"]) for r in runs}
+            for run in _all(client.search_runs, [of_kind.experiment_id], f"tags.outcome = '{_NO_MODEL}'"):
+                said = run.data.params
+                # One begun by an earlier release may have been killed between its tags and its parameters.
+                if {"merchant_id", "as_of"} <= said.keys():
+                    found.add((kind, said["merchant_id"], said["as_of"]))
     return [Attempt(*a) for a in sorted(found)]
+
+
+def _all(search: Callable[..., Any], *asked: Any) -> list[Any]:
+    """What a search of MLflow finds, of every page."""
+    page = search(*asked)
+    found = list(page)
+    while page.token:
+        page = search(*asked, page_token=page.token)
+        found += page
+    return found
+
+
+def _if_there(ask: Callable[..., Any], *asked: Any) -> Any | None:
+    """What a registry answers; None where it holds no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask(*asked)
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _experiment_name(store: ModelStore, kind: str) -> str:

@@ -42,6 +42,6 @@ def attempt(days_ago: int, kind: str = CLUSTERS, merchant_id: str = "shop") -> A
 def test_training_is_due_when_there_is_something_to_learn(
     versions: list[Version], attempts: list[Attempt], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_known", lambda _: (versions, attempts))
+    monkeypatch.setattr(store, "_known", lambda *_: (versions, attempts))
 
     assert is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90) is expected
