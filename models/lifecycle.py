@@ -212,8 +212,8 @@ def fit_lifecycle(
         populations: What was fitted on all customers as of a day, by day; fitted on the histories where it is lacking.
 
     Raises:
-        ModelError: when there are fewer than 300 customers, too little history before any cut-off, or (nearly) all of
-            them or none of them bought again.
+        ModelError: when there are fewer than 300 customers, too little history before any cut-off, (nearly) all of
+            them or none of them bought again, or those who did paid nothing.
     """
     past = histories.before(day)
     if len(past) < MIN_CUSTOMERS:
@@ -237,12 +237,16 @@ def fit_lifecycle(
             f"Life cycle: {int(bought.sum())} of {len(bought)} bought again within {ahead} days; a model needs "
             f"{MIN_OF_EACH} who did and {MIN_OF_EACH} who did not."
         )
+    if not spend.any():
+        raise ModelError(f"Life cycle: nobody paid more within {ahead} days than came back, so spend teaches nothing.")
     population = fitted.get(day) or population_of(past, day)
+    # Trees cannot divide a column in which nothing is known; one value throughout they leave alone.
+    known = features.fillna({name: 0.0 for name in NAMES if features[name].isna().all()})
     with threadpool_limits(limits=1):
-        linear, boosted = _fit_members(features, bought)
-        # The few largest buyers would decide alone what the trees learn.
-        capped = np.minimum(spend, np.quantile(spend, 0.995))
-        spender = HistGradientBoostingRegressor(loss="poisson", **_TREES).fit(features, capped)
+        linear, boosted = _fit_members(features, known, bought)
+        # The few largest buyers would decide alone what the trees learn; where next to nobody buys, those among them.
+        cap = max(np.quantile(spend, 0.995), np.quantile(spend[spend > 0], 0.9))
+        spender = HistGradientBoostingRegressor(loss="poisson", **_TREES).fit(known, np.minimum(spend, cap))
     return LifecycleModel(
         day=day,
         horizon=ahead,
@@ -278,8 +282,10 @@ def _learn_at(
     return features, bought > 0, np.maximum(spend, 0.0)
 
 
-def _fit_members(features: pd.DataFrame, bought: NDArray[np.bool_]) -> tuple[Pipeline, HistGradientBoostingClassifier]:
+def _fit_members(
+    features: pd.DataFrame, known: pd.DataFrame, bought: NDArray[np.bool_]
+) -> tuple[Pipeline, HistGradientBoostingClassifier]:
     linear = make_pipeline(
         FunctionTransformer(log_features), StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)
     ).fit(features, bought)
-    return linear, HistGradientBoostingClassifier(**_TREES).fit(features, bought)
+    return linear, HistGradientBoostingClassifier(**_TREES).fit(known, bought)

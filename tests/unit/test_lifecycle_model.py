@@ -191,3 +191,41 @@ def test_equal_spend_leaves_value_unknown_and_the_rest_known(sales: pd.DataFrame
 
     assert scores["customer_lifetime_value"].isna().all()
     assert scores["expected_spend"].notna().all()
+
+
+def test_a_shop_nobody_has_bought_at_three_times_has_a_model() -> None:
+    histories = Histories.of(rare(1_000, again=0.5))
+    features = rhythm_features(histories.before(DAY), DAY, 90, PAPER)
+
+    scores = fit_lifecycle(histories, DAY, horizon=90).score(histories, DAY)
+
+    assert features["gap_sd"].isna().all()
+    assert scores[["probability_active", "expected_spend"]].notna().all().all()
+
+
+def test_a_shop_next_to_nobody_comes_back_to_has_a_model() -> None:
+    loyal = shop(5).assign(customer_key=lambda f: f["customer_key"] + 8_000)
+    histories = Histories.of(pd.concat([rare(8_000, again=0.04), loyal]))
+
+    model = fit_lifecycle(histories, DAY, horizon=30)
+    scores = model.score(histories, DAY)
+
+    assert 0 < scores["probability_active"].mean() < 0.005
+    assert scores["expected_spend"].sum() > 0
+
+
+def test_purchases_nobody_paid_for_teach_nothing(sales: pd.DataFrame) -> None:
+    with pytest.raises(ModelError, match="spend teaches nothing"):
+        fit_lifecycle(Histories.of(sales.assign(spend=0.0)), DAY)
+
+
+def rare(n: int, again: float) -> pd.DataFrame:
+    """Customers who buy once and, a part of them, once more within a year."""
+    random = np.random.default_rng(5)
+    first = random.integers(0, 200, n)
+    second = first + random.integers(1, 365, n)
+    comes = (random.random(n) < again) & (second < DAY)
+    days = pd.DataFrame(
+        {"customer_key": np.concatenate([np.arange(n), np.flatnonzero(comes)]), "day": [*first, *second[comes]]}
+    )
+    return days.assign(baskets=1.0, spend=np.round(random.gamma(4.0, 10.0, len(days)), 2))
