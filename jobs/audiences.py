@@ -23,10 +23,14 @@ def expand(
     left_out: Sequence[str],
     without: Sequence[str],
 ) -> dict[str, Any]:
-    """Make an audience and publish it; returns its row of `gold.lookalike_audience`."""
-    from jobs.flow import build_segments
+    """Make an audience and publish it; returns its row of `gold.lookalike_audience`.
+
+    A past day is refused before anything is made: those who are members now would stand beside what was bought then.
+    """
+    from jobs.flow import _require_no_past, build_segments
     from models.expansion import Size, expand_seed
 
+    _require_no_past(job)
     with progress.task("models", f"expand {seed_id}") as done:
         made = expand_seed(
             job.lake,

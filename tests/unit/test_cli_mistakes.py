@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from connectors.activation import ActivationHeld
 from jobs.activate import read_numbers
+from jobs.audiences import expand
 from jobs.cli import app, main
 from jobs.context import Job
 from jobs.flow import Outcome, run_all
@@ -279,6 +280,20 @@ def test_without_transactions_there_is_no_day_to_follow(tmp_path: Path, monkeypa
     with pytest.raises(SettingsError, match="no transactions yet") as said:
         Job(load_settings(data_dir=tmp_path)).as_of()
     assert said.value.exit_code == 2
+
+
+def test_an_audience_of_a_past_day_is_refused_before_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Job) -> None:
+        raise SettingsError("membership does not go back")
+
+    monkeypatch.setattr("jobs.flow._require_no_past", refused)
+    monkeypatch.setattr("models.expansion.expand_seed", lambda *_, **__: pytest.fail("an audience was made"))
+    monkeypatch.setattr(Job, "lake", SimpleNamespace())
+    job = Job(load_settings(data_dir=tmp_path, as_of=date(2018, 1, 1)))
+    with pytest.raises(SettingsError, match="does not go back"):
+        expand(job, Progress(Console()), "shop", "vips", (10, None, None), [], [])
 
 
 @pytest.mark.parametrize(
