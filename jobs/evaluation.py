@@ -47,7 +47,9 @@ _GOAL_OF = {
 
 
 def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (), cdnow: Path | None = None) -> bool:
-    """Judge the models of every merchant of some lakehouses; returns whether every goal was reached.
+    """Judge the models of every merchant of some lakehouses; returns whether every goal of theirs was reached.
+
+    What could not be measured was not reached; goals of merchants who are in none of them are noted.
 
     Args:
         jobs: One per lakehouse.
@@ -56,13 +58,17 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
         cdnow: The CDNOW sample file, to reproduce the published estimates on.
     """
     is_good = _cdnow(cdnow, console) if cdnow else True
+    wanted: set[str] = set()
+    met: set[str] = set()
     for job in jobs:
         goals = load_goals(job.settings.conf_dir)
+        wanted |= goals.keys()
         last = job.as_of()
         facts = job.lake.read("gold.fact_transactions")
         is_known = F.col(T.customer_key).isNotNull()
         for row in facts.where(is_known).select(T.merchant_id).distinct().orderBy(T.merchant_id).collect():
             merchant_id = row[0]
+            met.add(merchant_id)
             console.print(f"\n[bold]{merchant_id}[/] before {last}", highlight=False)
             days = read_purchase_days(job.lake, merchant_id, last, MAX_CUSTOMERS)
             lines = read_purchase_lines(job.lake, merchant_id, last, MAX_CUSTOMERS)
@@ -72,9 +78,12 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
                 horizon, found = evaluate_merchant(days, lines, last, told, cut_offs, campaigns)
             except ModelError as e:
                 console.print(f"  {e}", highlight=False, markup=False)
-                continue
-            _print(found, horizon, console)
+                found = []
+            else:
+                _print(found, horizon, console)
             is_good &= _goals(found, goals.get(merchant_id, {}), console)
+    for merchant_id in sorted(wanted - met):
+        console.print(f"\n{merchant_id} has goals and no customers here", highlight=False, markup=False)
     return is_good
 
 

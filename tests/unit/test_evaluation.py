@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from jobs import evaluation
 from lakehouse.errors import ModelError, SettingsError
 from models.evaluation import cut_offs_before, evaluate_merchant, load_goals
 from models.histories import EPOCH
@@ -79,6 +82,35 @@ def test_redeemers_are_found_among_the_addressed_and_among_all() -> None:
     assert (addressed["candidates"] < of_all["candidates"].iloc[0]).all()
     assert judge_redemption(lines, campaigns, contacts, redemptions, 340)["audience"].unique().tolist() == ["addressed"]
     assert judge_redemption(lines, campaigns, contacts, redemptions.head(5), 420).empty
+
+
+def test_goals_of_a_merchant_that_cannot_be_measured_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evaluation.yml").write_text(
+        "goals: {shop: {activity_auc: {at_least: 0.8}}, elsewhere: {activity_auc: {at_least: 0.8}}}", encoding="utf-8"
+    )
+
+    def too_few(*_: object) -> None:
+        raise ModelError("too few customers")
+
+    monkeypatch.setattr(evaluation, "F", MagicMock())
+    monkeypatch.setattr(evaluation, "read_purchase_days", MagicMock())
+    monkeypatch.setattr(evaluation, "read_purchase_lines", MagicMock())
+    monkeypatch.setattr(evaluation, "read_campaigns", MagicMock())
+    monkeypatch.setattr(evaluation, "evaluate_merchant", too_few)
+    job = MagicMock()
+    job.settings.conf_dir = tmp_path
+    merchants = job.lake.read().where().select().distinct().orderBy().collect
+    console = Console(record=True)
+
+    merchants.return_value = [("shop",)]
+    assert not evaluation.evaluate([job], console)
+    said = console.export_text()
+    assert "missed activity_auc nan (not measured)" in said
+    assert "elsewhere has goals and no customers here" in said
+    merchants.return_value = [("another",)]
+    assert evaluation.evaluate([job], console)
 
 
 def test_goals_are_read_and_mistakes_told_together(tmp_path: Path) -> None:
