@@ -68,7 +68,7 @@ class RankScale:
         knots, first, counts = np.unique(np.asarray(quantiles), return_index=True, return_counts=True)
         low, high = np.asarray(ranks)[first], np.asarray(ranks)[first + counts - 1]
         at = (low + high) / 2
-        at[0], at[-1] = 0.0, 1.0  # the lowest and the highest are the ends, however many share them
+        at[-1], at[0] = 1.0, 0.0  # the lowest and the highest are the ends, however many share them; one alone is low
         return cls(*(tuple(float(v) for v in values) for values in (knots, low, at, high)))
 
     def of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ class Lift:
         difference: treated - control.
         low: Lower end of the interval of the difference.
         high: Upper end.
-        relative: difference / control; None when the control's is 0.
+        relative: difference / control; None where the control's is not above 0, for a part of it has no sign then.
         statistic: z of a rate, t of a mean.
         p_value: Two-sided.
         confidence: Of the interval, such as 0.95.
@@ -151,5 +151,5 @@ def _lift(
     treated: float, control: float, low: float, high: float, statistic: float, p: float, confidence: float
 ) -> Lift:
     difference = treated - control
-    relative = difference / control if control else None
+    relative = difference / control if control > 0 else None
     return Lift(treated, control, difference, float(low), float(high), relative, float(statistic), float(p), confidence)

@@ -338,7 +338,7 @@ class CampaignResult:
         optional=True,
     )
     high = double("Upper end.", optional=True)
-    relative = double("Difference by the value of those held out; null when that is 0.", optional=True)
+    relative = double("Difference by the value of those held out; null where that is not above 0.", optional=True)
     p_value = double("Two-sided: z test of rates, Welch's t test of means.", optional=True)
     confidence = double("Of the interval.")
     sample_ratio_p = double("How likely arms of these sizes are when the draw is right.", optional=True)

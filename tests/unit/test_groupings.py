@@ -137,6 +137,11 @@ def test_ranks_are_those_of_scikit_learn() -> None:
 
     np.testing.assert_allclose(found, fitted.transform(asked[:, None])[:, 0], atol=1e-12)
 
+    alike = QuantileTransformer(n_quantiles=100).fit(np.full((100, 1), 7.0))
+    asked = np.array([6.0, 7.0, 8.0])
+    found = RankScale.between(alike.quantiles_[:, 0], alike.references_).of(asked)
+    np.testing.assert_allclose(found, alike.transform(asked[:, None])[:, 0], atol=1e-12)
+
 
 def test_clusters_replace_a_champion_only_for_a_reason() -> None:
     values = kinds()

@@ -68,6 +68,12 @@ def test_a_lost_part_of_an_arm_is_noticed() -> None:
     assert check_sample_ratio({"treated": 8_000, "holdout": 1_000}, {"treated": 0.9, "holdout": 0.1}).is_suspect
 
 
+def test_more_than_a_loss_is_no_part_of_it() -> None:
+    # Returns outweigh sales in the control: -2 a customer against +1.
+    assert lift_of_means((5, 1.0, 1.0), (5, -2.0, 1.0)).relative is None
+    assert lift_of_means((5, 3.0, 1.0), (5, 2.0, 1.0)).relative == 0.5
+
+
 def test_no_variance_is_no_evidence_and_no_error() -> None:
     nobody = lift_of_rates((0, 10), (0, 20))
     assert (nobody.difference, nobody.relative, nobody.p_value) == (0, None, 1)
