@@ -8,7 +8,7 @@ from typing import Final
 
 from lakehouse.errors import ModelError
 from models.histories import Histories
-from models.judging import Judgement, judge, paired_gain, rfm_sum, stability_index
+from models.judging import Judgement, judge, paired_brier_gain, paired_gain, rfm_sum, stability_index
 from models.lifecycle import LifecycleModel, fit_lifecycle
 from models.population import Population
 
@@ -34,6 +34,7 @@ class Verdict:
         baseline: How the plain R + F + M sum did.
         gain: Gain in AUC over that sum, and its standard error.
         over_champion: The same over the champion; None when there was none to compare.
+        truer_than_champion: How far its Brier score is below the champion's, and the standard error of that.
         score_drift: Stability index of the scores, from the start of the trial to now.
         purchases_ratio: Expected by actual purchase days of the trial, by BG/NBD.
         observed: Whether each customer of the trial bought, and the probability that was said: for plots.
@@ -45,6 +46,7 @@ class Verdict:
     baseline: Judgement
     gain: tuple[float, float]
     over_champion: tuple[float, float] | None
+    truer_than_champion: tuple[float, float] | None
     score_drift: float
     purchases_ratio: float
     observed: tuple[object, object]
@@ -66,8 +68,9 @@ def try_lifecycle(
 
     Returns:
         Accepted when it beats the R + F + M sum, is calibrated, BG/NBD expects half to twice the purchases there were,
-        scores have not drifted, and it is better than the champion beyond noise. A champion that has seen the days of
-        the trial cannot be compared and stays.
+        scores have not drifted, and it is better than the champion beyond noise: it ranks better, or it ranks no worse
+        and says truer probabilities, which no ranking shows. A champion that has seen the days of the trial cannot be
+        compared and stays.
 
     Raises:
         ModelError: when there is too little history for a trial.
@@ -85,10 +88,11 @@ def try_lifecycle(
     baseline = judge(did, spent, plain, is_probability=False)
     gain = paired_gain(did, probability, plain)
     drift = stability_index(probability, model.score(histories, model.day)["probability_active"].to_numpy())
-    against = None
+    against = truer = over = None
     if champion is not None and champion.day <= start:
         theirs = champion.score(histories, start)["probability_active"].to_numpy()
-        against = paired_gain(did, probability, theirs)
+        against, truer = paired_gain(did, probability, theirs), paired_brier_gain(did, probability, theirs)
+        over = _what_is_better(against, truer, float(theirs.sum() / did.sum()))
     ratio = trial.predicted_to_actual or 0.0
     purchases = float(said["expected_purchases"].sum() / bought.sum())
     why = None
@@ -104,15 +108,33 @@ def try_lifecycle(
         why = f"its scores drifted within one horizon (stability index {drift:.2f})"
     elif champion is not None and against is None:
         why = "the champion has seen the days of the trial, so the two cannot be compared; it stays"
-    elif against is not None and against[0] <= CLEAR * against[1]:
+    elif against is not None and over is None:
         why = f"it is not better than the champion beyond noise ({against[0]:+.4f}, standard error {against[1]:.4f})"
     reason = (
         f"Kept as challenger: {why}."
         if why
         else (
             f"Accepted: AUC {trial.auc:.3f} over the last {model.horizon} days, {gain[0]:+.3f} (standard error "
-            f"{gain[1]:.3f}) over the plain R + F + M sum"
-            + (f", {against[0]:+.4f} ({against[1]:.4f}) over the champion." if against else ".")
+            f"{gain[1]:.3f}) over the plain R + F + M sum" + (f", {over}." if over else ".")
         )
     )
-    return Verdict(why is None, reason, trial, baseline, gain, against, drift, purchases, (did, probability))
+    return Verdict(why is None, reason, trial, baseline, gain, against, truer, drift, purchases, (did, probability))
+
+
+def _what_is_better(auc: tuple[float, float], brier: tuple[float, float], ratio: float) -> str | None:
+    """What a calibrated model has over the champion; None when that is nothing, or it ranks worse.
+
+    Args:
+        auc: Its gain in AUC, and the standard error.
+        brier: How far its Brier score is below, and the standard error.
+        ratio: Buyers the champion predicted for each there was.
+    """
+    if auc[0] > CLEAR * auc[1]:
+        return f"{auc[0]:+.4f} ({auc[1]:.4f}) over the champion"
+    if auc[0] < -CLEAR * auc[1]:
+        return None
+    if not CALIBRATED[0] <= ratio <= CALIBRATED[1]:
+        return f"and the champion is not calibrated: {ratio:.2f} buyers predicted for each there was"
+    if brier[0] > CLEAR * brier[1]:
+        return f"and a Brier score {brier[0]:.4f} ({brier[1]:.4f}) below the champion's"
+    return None

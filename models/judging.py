@@ -124,6 +124,14 @@ def paired_gain(
     return float(gain), float(np.std(differences, ddof=1)) if len(differences) > 1 else float("nan")
 
 
+def paired_brier_gain(
+    did: NDArray[np.bool_], better: NDArray[np.float64], than: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Returns how far the Brier score of one probability is below another's of the same customers, and its error."""
+    less = (than - did) ** 2 - (better - did) ** 2
+    return float(less.mean()), float(less.std(ddof=1) / np.sqrt(len(less)))
+
+
 def reliability(did: NDArray[np.bool_], probability: NDArray[np.float64], bins: int = 10) -> pd.DataFrame:
     """One row per tenth of the customers by probability: predicted, observed, customers."""
     place = np.ceil(bins * rankdata(probability, method="ordinal") / len(probability))

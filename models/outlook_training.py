@@ -209,8 +209,9 @@ def _metrics(verdict: Verdict) -> dict[str, float]:
         "score_drift": verdict.score_drift,
         "purchases_predicted_to_actual": verdict.purchases_ratio,
     }
-    if verdict.over_champion:
-        found |= {"auc_over_champion": verdict.over_champion[0], "auc_over_champion_se": verdict.over_champion[1]}
+    for name, gain in (("auc", verdict.over_champion), ("brier", verdict.truer_than_champion)):
+        if gain is not None:
+            found |= {f"{name}_over_champion": gain[0], f"{name}_over_champion_se": gain[1]}
     return found
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lakehouse.errors import ModelError
@@ -53,6 +55,47 @@ def test_a_champion_as_good_stays_a_worse_one_goes(histories: Histories, model: 
     assert better.is_accepted
     assert better.over_champion is not None
     assert better.over_champion[0] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        # Neither changes who is ranked before whom.
+        (lambda p: p**0.1, "the champion is not calibrated: "),
+        (lambda p: (p + p.mean()) / 2, "below the champion's"),
+    ],
+)
+def test_a_champion_that_ranks_as_well_and_says_wrong_probabilities_goes(
+    histories: Histories, model: LifecycleModel, said: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    class Wrong(LifecycleModel):
+        def probability_active(self, features: pd.DataFrame) -> np.ndarray:
+            return said(super().probability_active(features))
+
+    alike = fit_lifecycle(histories, DAY - model.horizon, horizon=model.horizon)
+
+    verdict = try_lifecycle(histories, model, Wrong(**vars(alike)))
+
+    assert verdict.is_accepted
+    assert verdict.over_champion == (0, 0)
+    assert reason in verdict.reason
+
+
+def test_a_champion_that_ranks_better_stays_whatever_its_probabilities(
+    histories: Histories, model: LifecycleModel
+) -> None:
+    class Oracle(LifecycleModel):
+        def score(self, histories: Histories, day: int) -> pd.DataFrame:
+            scores = super().score(histories, day)
+            bought, _ = histories.outcome(scores["customer_key"].to_numpy(), day, self.horizon)
+            return scores.assign(probability_active=np.where(bought > 0, 0.02, 0.01))
+
+    alike = fit_lifecycle(histories, DAY - model.horizon, horizon=model.horizon)
+
+    verdict = try_lifecycle(histories, model, Oracle(**vars(alike)))
+
+    assert not verdict.is_accepted
+    assert "not better than the champion beyond noise" in verdict.reason
 
 
 def test_a_champion_that_has_seen_the_trial_cannot_be_compared(histories: Histories, model: LifecycleModel) -> None:
