@@ -1,7 +1,8 @@
 """Where models are kept, and versions of any kind of model in it: registered, gated, found for a day, taken back.
 
 A version carries the day it has learnt up to and whether its gate let it through. The champion of a day is the newest
-accepted version that has seen nothing of that day, so a run for a past day never scores with a model that knows more.
+accepted version that has seen nothing of that day, so a run for a past day never scores with a model that knows more;
+and that takes what models of its kind are given today, for another cannot score.
 
 Locally the store is an SQLite file under the data directory; on Databricks it is the workspace's, with models in Unity
 Catalog. The same names and aliases work in both.
@@ -9,6 +10,8 @@ Catalog. The same names and aliases work in both.
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import logging
 import os
@@ -33,6 +36,10 @@ OUTLOOK: Final = "customer_outlook"
 TRAINED_WHEN_DUE: Final = (CLUSTERS, OUTLOOK)
 """Kinds of model that are trained by themselves; the others are when somebody asks."""
 DUE_DAYS: Final = 30
+_INPUTS: Final = {CLUSTERS: ("models.clustering", "FEATURES"), OUTLOOK: ("models.rhythm", "NAMES")}
+"""Where the names of what a kind of model is given stand."""
+_UNSAID: Final = {CLUSTERS: "aaa6c994551de57a", OUTLOOK: "9c3728b090f54708"}
+"""Inputs of versions from before they said any."""
 _NO_MODEL: Final = "no model"
 _PICKLE: Final = "model.pkl"
 
@@ -80,6 +87,7 @@ class Version:
         reason: What the gate said.
         run_id: MLflow run that trained it.
         file: The pickled model within the local folder of the store; None when the store is a workspace's.
+        inputs: Fingerprint of the names of what it is given; see `inputs_of`.
     """
 
     name: str
@@ -90,6 +98,7 @@ class Version:
     reason: str
     run_id: str
     file: str | None
+    inputs: str = ""
 
     @property
     def label(self) -> str:
@@ -146,11 +155,19 @@ def log_attempt(
         _refresh(client, store)
 
 
+def inputs_of(kind: str) -> str:
+    """Returns a fingerprint of the names of what models of a kind are given; of those that bring their own, nothing."""
+    if kind not in _INPUTS:
+        return ""
+    module, name = _INPUTS[kind]
+    return hashlib.sha256(", ".join(getattr(importlib.import_module(module), name)).encode()).hexdigest()[:16]
+
+
 def is_due(store: ModelStore, kind: str, merchant_id: str, as_of: date, waits_days: Callable[[Version], int]) -> bool:
     """Whether a new version should be tried.
 
-    That is when none was, or when the last attempt, fruitless or not, is 30 days old and the champion at least as old
-    as it takes until there are days to compare on that it has not seen.
+    That is when none was that takes today's inputs, or when the last attempt, fruitless or not, is 30 days old and the
+    champion at least as old as it takes until there are days to compare on that it has not seen.
 
     Args:
         store: Where versions are.
@@ -161,7 +178,7 @@ def is_due(store: ModelStore, kind: str, merchant_id: str, as_of: date, waits_da
     """
     name = store.model_name(kind, merchant_id)
     versions, attempts = _known(store, name)
-    tried = [v.as_of for v in versions if v.name == name]
+    tried = [v.as_of for v in versions if v.name == name and _takes_todays(v, kind)]
     tried += [a.as_of for a in attempts if (a.kind, a.merchant_id) == (kind, merchant_id)]
     days = [d for d in map(date.fromisoformat, tried) if d <= as_of]
     if not days:
@@ -219,7 +236,8 @@ def register_version(
             number = int(made.version)
             kept = _keep(store, client, run.info.run_id, f"{kind}-{number}.pkl", cloudpickle.dumps(model))
             status = ACCEPTED if is_accepted else REFUSED
-            version = Version(name, number, merchant_id, as_of.isoformat(), status, reason, run.info.run_id, kept)
+            day, inputs = as_of.isoformat(), inputs_of(kind)
+            version = Version(name, number, merchant_id, day, status, reason, run.info.run_id, kept, inputs)
             # Last, because a version counts only with these tags: a run that dies before leaves nothing half made.
             client.set_model_version_tag(name, str(number), "version", json.dumps(asdict(version)))
         _set_aliases(client, store, name)
@@ -251,11 +269,11 @@ def versions_of(store: ModelStore, kind: str, merchant_id: str) -> list[Version]
 
 
 def champion_for(store: ModelStore, kind: str, merchant_id: str, as_of: date) -> Version | None:
-    """Returns the newest accepted version that has seen nothing of a day, None when there is none."""
+    """Returns the newest accepted version that has seen nothing of a day and takes today's inputs; None without one."""
     usable = [
         v
         for v in versions_of(store, kind, merchant_id)
-        if v.status == ACCEPTED and date.fromisoformat(v.as_of) <= as_of
+        if v.status == ACCEPTED and date.fromisoformat(v.as_of) <= as_of and _takes_todays(v, kind)
     ]
     return max(usable, key=lambda v: (v.as_of, v.number), default=None)
 
@@ -277,7 +295,8 @@ def roll_back(store: ModelStore, kind: str, merchant_id: str) -> tuple[Version, 
     Raises:
         ModelError: when there is no champion, or none before it.
     """
-    accepted = [v for v in versions_of(store, kind, merchant_id) if v.status == ACCEPTED]
+    usable = [v for v in versions_of(store, kind, merchant_id) if _takes_todays(v, kind)]
+    accepted = [v for v in usable if v.status == ACCEPTED]
     accepted.sort(key=lambda v: (v.as_of, v.number))
     if len(accepted) < 2:
         raise ModelError(
@@ -349,6 +368,10 @@ def _keep(store: ModelStore, client: Any, run_id: str, file: str, content: bytes
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path.relative_to(store.folder).as_posix()
+
+
+def _takes_todays(version: Version, kind: str) -> bool:
+    return (version.inputs or _UNSAID.get(kind, "")) == inputs_of(kind)
 
 
 def _set_aliases(client: Any, store: ModelStore, name: str) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
 from models import store
-from models.store import ACCEPTED, CLUSTERS, OUTLOOK, REFUSED, Attempt, ModelStore, Version, is_due
+from models.store import (
+    ACCEPTED,
+    CLUSTERS,
+    OUTLOOK,
+    REFUSED,
+    Attempt,
+    ModelStore,
+    Version,
+    champion_for,
+    inputs_of,
+    is_due,
+)
 
 AS_OF = date(2018, 1, 1)
 STORE = ModelStore("sqlite:///none", "sqlite:///none", Path("none"), "local")
@@ -45,3 +57,24 @@ def test_training_is_due_when_there_is_something_to_learn(
     monkeypatch.setattr(store, "_known", lambda *_: (versions, attempts))
 
     assert is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90) is expected
+
+
+def test_a_champion_of_other_inputs_is_passed_over_and_another_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = replace(version(10), inputs=inputs_of(CLUSTERS))
+    monkeypatch.setattr(store, "_known", lambda *_: ([champion], []))
+    assert champion_for(STORE, CLUSTERS, "shop", AS_OF) == champion
+    assert not is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90)
+
+    monkeypatch.setattr("models.clustering.FEATURES", ("recency_days", "frequency", "tenure_days"))
+
+    assert champion_for(STORE, CLUSTERS, "shop", AS_OF) is None
+    assert is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90)
+
+
+@pytest.mark.parametrize("kind", [CLUSTERS, OUTLOOK])
+def test_versions_from_before_inputs_were_told_go_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As long as their inputs are today's: the first change of a kind's inputs takes the kind out of here.
+    old = replace(version(10), name=STORE.model_name(kind, "shop"))
+    monkeypatch.setattr(store, "_known", lambda *_: ([old], []))
+
+    assert champion_for(STORE, kind, "shop", AS_OF) == old
