@@ -338,13 +338,19 @@ def mlflow_at(store: ModelStore) -> Iterator[Any]:
 
 
 def experiment(client: Any, store: ModelStore, kind: str) -> str:
-    """Returns the id of a kind's experiment, made when it is new."""
+    """Returns the id of a kind's experiment, made when it is new.
+
+    An experiment keeps for ever where its artifacts go. In a data directory that has been moved since, another one goes
+    on, named after the place; else training would write outside of it.
+    """
     name = _experiment_name(store, kind)
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
     # Without a location artifacts would land in the directory the command happens to be started from.
     location = (store.folder / "artifacts").as_uri() if store.folder else None
+    known = {e.name: e for e in _experiments(client, store, kind)}
+    if location and name in known and known[name].artifact_location != location:
+        name = f"{name} in {store.folder}"
+    if name in known:
+        return str(known[name].experiment_id)
     return str(client.create_experiment(name, artifact_location=location))
 
 
@@ -437,14 +443,23 @@ def _registered(client: Any, store: ModelStore, name: str | None = None) -> list
 def _attempts(client: Any, store: ModelStore) -> list[Attempt]:
     found: set[tuple[str, str, str]] = set()
     for kind in TRAINED_WHEN_DUE:
-        of_kind = client.get_experiment_by_name(_experiment_name(store, kind))
-        if of_kind is not None:
-            for run in _all(client.search_runs, [of_kind.experiment_id], f"tags.outcome = '{_NO_MODEL}'"):
-                said = run.data.params
-                # One begun by an earlier release may have been killed between its tags and its parameters.
-                if {"merchant_id", "as_of"} <= said.keys():
-                    found.add((kind, said["merchant_id"], said["as_of"]))
+        places = [e.experiment_id for e in _experiments(client, store, kind)]
+        for run in _all(client.search_runs, places, f"tags.outcome = '{_NO_MODEL}'") if places else ():
+            said = run.data.params
+            # One begun by an earlier release may have been killed between its tags and its parameters.
+            if {"merchant_id", "as_of"} <= said.keys():
+                found.add((kind, said["merchant_id"], said["as_of"]))
     return [Attempt(*a) for a in sorted(found)]
+
+
+def _experiments(client: Any, store: ModelStore, kind: str) -> list[Any]:
+    """Every experiment of a kind: of a local store one for each place it has been in."""
+    name = _experiment_name(store, kind)
+    if store.folder is None:
+        found = client.get_experiment_by_name(name)
+        return [found] if found else []
+    known = _all(client.search_experiments)
+    return [e for e in known if e.name == name or e.name.startswith(f"{name} in ")]
 
 
 def _all(search: Callable[..., Any], *asked: Any) -> list[Any]:

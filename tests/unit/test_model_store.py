@@ -151,3 +151,38 @@ def test_an_attempt_killed_half_way_is_none_and_stops_nobody(
     assert is_due(local, OUTLOOK, "shop", AS_OF, lambda _: 90)
     log_attempt(local, OUTLOOK, merchant_id="shop", as_of=AS_OF, reason="too few")
     assert not is_due(local, OUTLOOK, "shop", AS_OF, lambda _: 90)
+
+
+def test_a_store_that_was_moved_goes_on_where_it_is(local: ModelStore, tmp_path: Path) -> None:
+    register(local, "first", AS_OF)
+    log_attempt(local, CLUSTERS, merchant_id="shop", as_of=AS_OF, reason="too few")
+    assert local.folder is not None
+    moved = store_in(local.folder.rename(tmp_path / "moved here"))
+
+    two = register(moved, "second", LATER)
+    log_attempt(moved, CLUSTERS, merchant_id="shop", as_of=LATER, reason="too few")
+
+    assert [load_model(moved, v) for v in versions_of(moved, OUTLOOK, "shop")] == ["first", "second"]
+    assert not local.folder.exists()
+    assert experiments(moved) == ["customer-outlook", f"customer-outlook in {moved.folder}"]
+    with mlflow_at(moved) as mlflow:
+        assert [f.path for f in mlflow.MlflowClient().list_artifacts(two.run_id)] == ["model_card.md"]
+    for day in (AS_OF, LATER):
+        assert not is_due(moved, CLUSTERS, "shop", day, lambda _: 90)
+
+
+def test_a_folder_of_any_name_keeps_its_experiment(local: ModelStore, tmp_path: Path) -> None:
+    assert local.folder is not None
+    store = store_in(local.folder.rename(tmp_path / "my data, café"))
+
+    for _ in range(2):
+        with mlflow_at(store) as mlflow:
+            experiment(mlflow.MlflowClient(), store, OUTLOOK)
+
+    assert experiments(store) == ["customer-outlook"]
+
+
+def experiments(store: ModelStore) -> list[str]:
+    with mlflow_at(store) as mlflow:
+        found = mlflow.MlflowClient().search_experiments(filter_string="name LIKE '%outlook%'")
+        return sorted(e.name for e in found)
