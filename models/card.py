@@ -41,9 +41,10 @@ def describe_clusters(selection: Selection, verdict: ClusterVerdict | None, merc
         lines.append(f"| {c.way} | {c.k} | {steady} | {explained} | {'yes' if c.is_stable else 'no'} |")
     if selection.model:
         lines += ["", "| cluster | name | recency | frequency | net value |", "|---|---|---|---|---|"]
-        for i, (name, centre) in enumerate(zip(selection.model.names, selection.model.centres, strict=True)):
-            at = [s.deviations(v) for s, v in zip(selection.model.scales, centre, strict=True)]
-            lines.append(f"| {i} | {name} | {at[0]:+.2f} | {at[1]:+.2f} | {at[2]:+.2f} |")
+        model = selection.model
+        for number, name, centre in zip(model.numbers, model.names, model.centres, strict=True):
+            at = [s.deviations(v) for s, v in zip(model.scales, centre, strict=True)]
+            lines.append(f"| {number} | {name} | {at[0]:+.2f} | {at[1]:+.2f} | {at[2]:+.2f} |")
         lines += [
             "",
             "Centres are in standard deviations from the average customer, by logarithm or rank.",

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -53,10 +54,11 @@ class ClusterModel:
         as_of: Day of the features it was trained on.
         way: What it is, a key of `models.groupings.GROUPINGS`.
         scales: Per feature, how it is measured.
-        centres: Per cluster its centre on these scales; the position is the cluster's number.
+        centres: Per cluster its centre on these scales.
         shapes: Per cluster its shape; empty for k-means.
         names: Per cluster its name in words.
         shares: Per cluster the part of the training customers in it.
+        kept: Per cluster its number where that is not its position, ascending; see `numbers`.
     """
 
     merchant_id: str
@@ -68,11 +70,17 @@ class ClusterModel:
     shapes: tuple[Shape, ...]
     names: tuple[str, ...]
     shares: tuple[float, ...] = ()
+    kept: tuple[int, ...] = ()
 
     @property
     def k(self) -> int:
-        """Number of clusters."""
+        """How many clusters there are."""
         return len(self.centres)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Per cluster its number, ascending; with gaps where clusters of earlier versions are no more."""
+        return self.kept or tuple(range(self.k))
 
     @property
     def fingerprint(self) -> str:
@@ -83,6 +91,7 @@ class ClusterModel:
         """Returns the model with cluster `order[i]` as its number i."""
         return replace(
             self,
+            kept=(),
             centres=tuple(self.centres[i] for i in order),
             shapes=tuple(self.shapes[i] for i in order) if self.shapes else (),
             names=tuple(self.names[i] for i in order) if self.names else (),
@@ -110,7 +119,8 @@ def score_clusters(features: DataFrame, *, as_of: date, clusters: Mapping[str, C
         value = F.col(name).cast("double")
         known = known.where(value.isNotNull() & ~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))))
     scaled, distances, costs = (F.lit(None).cast("array<double>") for _ in range(3))
-    names, version = F.lit(None).cast("array<string>"), F.lit(None).cast("string")
+    numbers, names = F.lit(None).cast("array<int>"), F.lit(None).cast("array<string>")
+    version = F.lit(None).cast("string")
     for model in models:
         is_its = F.col(X.merchant_id) == F.lit(model.merchant_id)
         handicaps = [s.handicap for s in model.shapes] or [0.0] * model.k
@@ -118,22 +128,24 @@ def score_clusters(features: DataFrame, *, as_of: date, clusters: Mapping[str, C
         scaled = F.when(is_its, F.array(*_scaled(model))).otherwise(scaled)
         distances = F.when(is_its, F.array(*_squared_distances(model))).otherwise(distances)
         costs = F.when(is_its, cost).otherwise(costs)
+        numbers = F.when(is_its, F.array(*[F.lit(n) for n in model.numbers])).otherwise(numbers)
         names = F.when(is_its, F.array(*[F.lit(n) for n in model.names])).otherwise(names)
         version = F.when(is_its, F.lit(model.version)).otherwise(version)
     keys: list[str] = [X.merchant_id, X.customer_key, X.customer_id, X.as_of]
     # Step by step, so that a scale is worked out once a customer and not once for every centre.
-    measured = known.select(*keys, scaled.alias("_x"), names.alias("_n"), version.alias(C.model_version))
+    of_model = (numbers.alias("_k"), names.alias("_n"), version.alias(C.model_version))
+    measured = known.select(*keys, scaled.alias("_x"), *of_model)
     measured = measured.select("*", distances.alias("_d")).select("*", costs.alias("_c"))
     nearest = (F.array_position("_c", F.array_min("_c")) - 1).cast("int")
-    placed = measured.select("*", nearest.alias("_id"))
+    placed = measured.select("*", nearest.alias("_at"))
     return placed.select(
         C.merchant_id,
         C.customer_key,
         C.customer_id,
         C.as_of,
-        F.col("_id").alias(C.cluster_id),
-        F.get("_n", F.col("_id")).alias(C.cluster_name),
-        F.sqrt(F.get("_d", F.col("_id"))).alias(C.cluster_distance),
+        F.get("_k", F.col("_at")).alias(C.cluster_id),
+        F.get("_n", F.col("_at")).alias(C.cluster_name),
+        F.sqrt(F.get("_d", F.col("_at"))).alias(C.cluster_distance),
         C.model_version,
     )
 
@@ -145,6 +157,10 @@ def usable_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def place_of(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.int64]:
     """Returns the number of each customer's cluster, as `score_clusters` finds it in Spark."""
+    return np.array(model.numbers, dtype=np.int64)[_position_of(values, model)]
+
+
+def _position_of(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.int64]:
     scaled = np.column_stack([s.of(values[:, i]) for i, s in enumerate(model.scales)])
     costs = np.empty((len(values), model.k))
     for c, centre in enumerate(model.centres):
@@ -158,7 +174,7 @@ def place_of(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.int
 def shares_in(values: NDArray[np.float64], model: ClusterModel) -> NDArray[np.float64]:
     """Returns the part of the customers in each cluster; of nobody, nothing."""
     known = usable_rows(values)
-    found: NDArray[np.float64] = np.bincount(place_of(known, model), minlength=model.k) / max(1, len(known))
+    found: NDArray[np.float64] = np.bincount(_position_of(known, model), minlength=model.k) / max(1, len(known))
     return found
 
 
@@ -202,29 +218,36 @@ def moved_share(values: NDArray[np.float64], model: ClusterModel, previous: Clus
     return float((place_of(known, model) != place_of(known, previous)).mean()) if len(known) else 0.0
 
 
-def match_to(model: ClusterModel, previous: ClusterModel | None, values: NDArray[np.float64]) -> ClusterModel:
-    """Returns the model with its clusters renumbered after those of the previous version they share members with.
+def match_to(
+    model: ClusterModel, previous: ClusterModel | None, values: NDArray[np.float64], given: int = 0
+) -> ClusterModel:
+    """Returns the model with its clusters numbered as those of the previous version they share members with.
 
     The assignment keeps as many customers as possible in the number they had (Hungarian method), whatever either model
-    measures by. A cluster without a partner takes a free number; numbers stay 0 to k - 1.
+    measures by. A cluster without a partner takes a number none has had, so that a number never passes to others.
 
     Args:
         model: The new version.
         previous: The version before, if any.
         values: Customers to match on, in the order of `FEATURES`.
+        given: From here on numbers are new, whatever versions there were besides the previous one.
     """
-    if previous is None:
-        return model
-    from scipy.optimize import linear_sum_assignment
+    number: dict[int, int] = {}
+    if previous is not None:
+        from scipy.optimize import linear_sum_assignment
 
-    known = usable_rows(values)
-    shared = np.zeros((model.k, previous.k))
-    np.add.at(shared, (place_of(known, model), place_of(known, previous)), 1)
-    mine, theirs = linear_sum_assignment(shared, maximize=True)
-    wanted = {int(m): int(t) for m, t in zip(mine, theirs, strict=True) if t < model.k}
-    free = iter(sorted(set(range(model.k)) - set(wanted.values())))
-    number = {m: wanted[m] if m in wanted else next(free) for m in range(model.k)}
-    return model.renumbered(sorted(range(model.k), key=lambda m: number[m]))
+        known = usable_rows(values)
+        shared = np.zeros((model.k, previous.k))
+        np.add.at(shared, (_position_of(known, model), _position_of(known, previous)), 1)
+        mine, theirs = linear_sum_assignment(shared, maximize=True)
+        number = {m: previous.numbers[t] for m, t in zip(mine.tolist(), theirs.tolist(), strict=True) if shared[m, t]}
+        given = max(given, 1 + max(previous.numbers))
+    fresh = count(given)
+    number |= {m: next(fresh) for m in range(model.k) if m not in number}
+    order = sorted(number, key=lambda m: number[m])
+    numbers = tuple(number[m] for m in order)
+    matched = model.renumbered(order)
+    return replace(matched, kept=() if numbers == matched.numbers else numbers)
 
 
 def name_clusters(centres: Sequence[Sequence[float]]) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def profile_plot(model: ClusterModel) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     shown = left.imshow(at, cmap="RdBu_r", vmin=-2, vmax=2, aspect="auto")
     left.set_xticks(range(3), ["days silent", "baskets", "net value"])
-    left.set_yticks(range(model.k), [f"{i}: {name}" for i, name in enumerate(model.names)])
+    left.set_yticks(range(model.k), [f"{i}: {name}" for i, name in zip(model.numbers, model.names, strict=True)])
     for i, row in enumerate(at):
         for j, value in enumerate(row):
             left.text(

@@ -18,6 +18,7 @@ from models.cluster_gate import ClusterVerdict, try_clusters
 from models.clustering import FEATURES, ClusterModel, match_to, moved_share, place_of
 from models.store import (
     CLUSTERS,
+    REFUSED,
     ModelStore,
     Training,
     Version,
@@ -26,6 +27,7 @@ from models.store import (
     load_model,
     log_attempt,
     register_version,
+    versions_of,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
         log_attempt(store, CLUSTERS, merchant_id=merchant_id, as_of=as_of, reason=selection.reason, training=training)
         return None
     champion = champion_clusters(store, merchant_id, as_of)
-    model = match_to(selection.model, champion, values)
+    model = match_to(selection.model, champion, values, _numbers_given(store, merchant_id))
     verdict = try_clusters(values, model, champion, past)
     return register_version(
         store,
@@ -120,6 +122,12 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
         # Made up, because an example stays with the model for ever: no customer's own numbers.
         example=pd.DataFrame([[7.0, 20.0, 500.0], [90.0, 2.0, 30.0]], columns=list(FEATURES)),
     )
+
+
+def _numbers_given(store: ModelStore, merchant_id: str) -> int:
+    """From where on numbers are new: after those of any version that has placed customers, also if taken back."""
+    placed = [v for v in versions_of(store, CLUSTERS, merchant_id) if v.status != REFUSED]
+    return max((1 + max(load_model(store, v).numbers) for v in placed), default=0)
 
 
 def _past(lake: Lake, merchant_id: str, as_of: date) -> Past | None:

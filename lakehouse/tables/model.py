@@ -26,7 +26,7 @@ class CustomerCluster:
     as_of = day("Day of the features that were scored.")
     cluster_id = feature(
         "int",
-        "Number of the cluster; kept from one model version to the next by matching.",
+        "Number of the cluster; kept from one model version to the next by matching, and never given to another.",
         family="clusters",
         unit="number from 0",
         source=_SOURCE,

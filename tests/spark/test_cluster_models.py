@@ -94,14 +94,15 @@ def test_each_merchant_has_its_own_model_and_strangers_are_left_out(spark: Spark
     one = np.array([[np.expm1(2.0), np.expm1(2.0), np.expm1(4.0)]])
     frame = features_of(spark, one)
     frame = frame.union(features_of(spark, one, "other")).union(features_of(spark, one, "stranger"))
-    other = replace(MODEL, merchant_id="other", version="v7", centres=MODEL.centres[::-1], names=MODEL.names[::-1])
+    turned = {"centres": MODEL.centres[::-1], "names": MODEL.names[::-1], "kept": (3, 4, 7)}
+    other = replace(MODEL, merchant_id="other", version="v7", **turned)
 
     scored = (
         score_clusters(frame, as_of=AS_OF, clusters={"other": other, "shop": MODEL}).orderBy("merchant_id").collect()
     )
 
     assert [(r.merchant_id, r.cluster_id, r.cluster_name, r.model_version) for r in scored] == [
-        ("other", 0, "middle", "v7"),
+        ("other", 3, "middle", "v7"),
         ("shop", 2, "middle", "v1"),
     ]
     assert score_clusters(frame, as_of=AS_OF, clusters={}).collect() == []

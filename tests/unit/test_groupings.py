@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from models.cluster_gate import try_clusters
-from models.clustering import FEATURES, match_to, moved_share, place_of, shares_in
+from models.clustering import FEATURES, ClusterModel, match_to, moved_share, place_of, shares_in
 from models.groupings import GROUPINGS, fitting, log_kmeans
 from models.histories import Histories
 from models.scales import RankScale
@@ -109,6 +109,28 @@ def test_the_share_of_customers_who_moved_follows_matched_numbers() -> None:
     assert moved_share(values, match_to(other, one, values), one) < 0.02
     assert moved_share(np.full((4, 3), np.nan), one, one) == 0
     assert set(place_of(values, one)) == {0, 1, 2}
+
+
+def test_a_number_never_passes_to_other_customers() -> None:
+    values = kinds()
+    three = select_clusters(values, merchant_id="shop", as_of=date(2018, 1, 1), candidates=(3,)).model
+    assert three is not None
+
+    def without(position: int) -> ClusterModel:
+        kept = [i for i in range(3) if i != position]
+        return replace(three, **{n: tuple(getattr(three, n)[i] for i in kept) for n in ("centres", "names", "shares")})
+
+    # The most valuable, now few, are no group of their own any more: the other two keep their numbers.
+    values = values[np.arange(len(values)) % 6 != 0]
+    two = match_to(without(0), three, values)
+    assert two.numbers == (1, 2)
+    assert two.names == three.names[1:]
+    stayed = place_of(values, three) > 0
+    assert (place_of(values, two) == place_of(values, three))[stayed].all()
+    # And when there are three again, the third is not the one that was given up: not even of the last number.
+    assert match_to(three, two, values).numbers == (1, 2, 3)
+    assert match_to(three, match_to(without(2), three, values), values, given=3).numbers == (0, 1, 3)
+    assert match_to(three, None, values, given=4).numbers == (4, 5, 6)
 
 
 @pytest.mark.parametrize("way", ["k-means, ranks", "Gaussian mixture, log"])
