@@ -232,24 +232,25 @@ class Engine:
             for row, outcome in zip(part.rows, outcomes, strict=True):
                 found[row.member_id, row.key_set] = RowOutcome(batch.key, batch.place, batch.op, row, outcome)
 
-        waiting = [batch]
+        # Each part with whether something of it may be there already, which no later answer about the part unsays.
+        waiting = [(batch, False)]
         # What is left of the row's keys belongs to people who stay, so there is nothing to take away.
         usable = set(self.connector.limits.removal_keys)
         shared = [r for r in batch.rows if batch.op == "remove" and not (usable & set(r.keys) if usable else r.keys)]
         if shared:
             note(batch.only(shared), [Outcome("ok", "keys_still_in_use")] * len(shared))
             rest = [r for r in batch.rows if (r.member_id, r.key_set) not in found]
-            waiting = [batch.only(rest)] if rest else []
+            waiting = [(batch.only(rest), False)] if rest else []
         while waiting:
-            part = waiting.pop()
+            part, may_be_applied = waiting.pop()
             if part.place in self._halted or self._is_over():
-                note(part, [Outcome("retry", "not_reached")] * len(part.rows))
+                note(part, [_left("not_reached", may_be_applied)] * len(part.rows))
                 continue
             try:
-                note(part, self._attempt(part))
+                note(part, self._attempt(part, may_be_applied))
             except BatchRefused as refused:
                 if len(part.rows) > 1:
-                    waiting += reversed(part.halves())
+                    waiting += [(half, refused.may_be_applied) for half in reversed(part.halves())]
                 else:
                     note(part, [Outcome("reject", refused.code)])
             except Halted as halted:
@@ -257,14 +258,13 @@ class Engine:
                     self._end = halted
                 else:
                     self._halted.add(part.place)
-                note(part, [Outcome("retry", halted.code)] * len(part.rows))
+                note(part, [_left(halted.code, halted.may_be_applied)] * len(part.rows))
         return [found[r.member_id, r.key_set] for r in batch.rows]
 
-    def _attempt(self, batch: Batch) -> list[Outcome]:
+    def _attempt(self, batch: Batch, may_be_applied: bool) -> list[Outcome]:
         """Send until every row has a lasting verdict or patience ends; rows to be tried again go alone."""
         outcomes: dict[int, Outcome] = {}
         open_rows = list(range(len(batch.rows)))
-        was_applied = False
         attempt = 0
         while open_rows:
             part = batch if len(open_rows) == len(batch.rows) else batch.only([batch.rows[i] for i in open_rows])
@@ -273,17 +273,18 @@ class Engine:
             try:
                 sent = understand(self.connector.send, part)
             except RetryLater as later:
-                was_applied |= later.may_be_applied
+                may_be_applied |= later.may_be_applied
                 asked = later.wait_seconds
-                verdict = Outcome("unknown" if was_applied else "retry", later.code)
-                outcomes |= dict.fromkeys(open_rows, verdict)
-            except (BatchRefused, Halted):
+                outcomes |= dict.fromkeys(open_rows, _left(later.code, may_be_applied))
+            except (BatchRefused, Halted) as e:
                 if len(part.rows) == len(batch.rows):
+                    e.may_be_applied |= may_be_applied
                     raise
                 # Some rows of the batch have their verdict already, so it cannot be refused as a whole any more.
                 outcomes |= dict.fromkeys(open_rows, Outcome("unknown", "refused_after_part"))
                 break
             else:
+                sent = [_left(o.code, may_be_applied) if o.verdict == "retry" else o for o in sent]
                 outcomes |= dict(zip(open_rows, sent, strict=True))
                 open_rows = [i for i in open_rows if outcomes[i].verdict in ("retry", "unknown")]
                 if not open_rows:
@@ -326,6 +327,10 @@ class Engine:
                 return
             self.clock.sleep(pause)
             pause = min(60.0, pause * 2)
+
+
+def _left(code: str, may_be_applied: bool) -> Outcome:
+    return Outcome("unknown" if may_be_applied else "retry", code)
 
 
 def _rows_of(plan: PlacePlan, lane: Lane) -> int:

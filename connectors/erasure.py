@@ -14,7 +14,7 @@ from lakehouse.tables.activation import ActivationMember as M
 from lakehouse.tables.activation import CampaignMember as C
 from lakehouse.tables.activation import Suppression as S
 
-GONE = ("removed", "rejected", "waiting")
+GONE = ("removed", "waiting")
 """Statuses of rows of which the destination holds nothing."""
 
 
@@ -71,7 +71,7 @@ def prove_erasure(rows: DataFrame, *, run_id: str, recorded_at: datetime) -> Dat
     is_gone = F.col(M.status).isin(*GONE)
     counted = rows.groupBy(M.website_id, M.member_id, M.destination).agg(
         F.count_if(F.col(M.status) == "removed").alias(E.rows_removed),
-        F.count_if(F.col(M.status).isin("rejected", "waiting")).alias(E.rows_never_sent),
+        F.count_if(F.col(M.status) == "waiting").alias(E.rows_never_sent),
         F.count_if(~is_gone).alias("_left"),
         F.max(F.when(F.col(M.status) == "removed", F.col(M.acknowledged_at))).alias(E.acknowledged_at),
     )

@@ -26,7 +26,8 @@ refused for good; `retry` was surely not applied; `unknown` may have been applie
 
 STATUSES: Final[tuple[Status, ...]] = ("waiting", "unknown", "adding", "present", "rejected", "removing", "removed")
 """What the ledger knows of a row at the destination: `waiting` surely not there yet, `unknown` may be there, `adding`
-and `removing` accepted and unfinished, `present` and `removed` acknowledged, `rejected` refused with a reason."""
+and `removing` accepted and unfinished, `present` and `removed` acknowledged, `rejected` refused with a reason: by one
+of its keys, or by an earlier attempt whose answer was lost, such a row may be there all the same."""
 
 _OP: Final[Mapping[tuple[bool, Status | None], Op]] = {
     (True, None): "add",
@@ -36,6 +37,7 @@ _OP: Final[Mapping[tuple[bool, Status | None], Op]] = {
     (False, "unknown"): "remove",
     (False, "adding"): "remove",
     (False, "present"): "remove",
+    (False, "rejected"): "remove",
 }
 
 _STATUS: Final[Mapping[tuple[Op, Verdict], Status]] = {
@@ -68,9 +70,11 @@ def next_status(op: Op, verdict: Verdict, status: Status | None) -> Status:
     """Returns the status of a row after the verdict on what was done with it.
 
     What was surely not applied leaves the row as it was. A removal is never given up: refused, the row still counts
-    as there and the next run asks again. A refused renewal does not make a present row absent. A row that waited for
-    a job does so no longer, whatever the job came to.
+    as there and the next run asks again, unless its addition was refused too. A refused renewal does not make a present
+    row absent. A row that waited for a job does so no longer, whatever the job came to.
     """
+    if (op, verdict, status) == ("remove", "reject", "rejected"):
+        return "waiting"
     if verdict == "retry" or (op == "remove" and verdict == "reject"):
         if status in ("adding", "removing"):
             return "unknown"
@@ -242,10 +246,16 @@ class RetryLater(Exception):
 
 
 class BatchRefused(Exception):
-    """The request was refused as a whole for its content: one of its rows, or its size, is at fault."""
+    """The request was refused as a whole for its content: one of its rows, or its size, is at fault.
 
-    def __init__(self, code: str) -> None:
+    Attributes:
+        code: Reason.
+        may_be_applied: Whether a part of it, or an earlier attempt, may have been carried out.
+    """
+
+    def __init__(self, code: str, *, may_be_applied: bool = False) -> None:
         self.code = code
+        self.may_be_applied = may_be_applied
         super().__init__(code)
 
 
@@ -255,9 +265,11 @@ class Halted(Exception):
     Attributes:
         code: Reason.
         whole: Whether it is the destination rather than the one audience.
+        may_be_applied: Whether a part of the request, or an earlier attempt, may have been carried out.
     """
 
-    def __init__(self, code: str, *, whole: bool = True) -> None:
+    def __init__(self, code: str, *, whole: bool = True, may_be_applied: bool = False) -> None:
         self.code = code
         self.whole = whole
+        self.may_be_applied = may_be_applied
         super().__init__(code)

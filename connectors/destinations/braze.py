@@ -68,7 +68,7 @@ class BrazeConnector(RestConnector):
         refused: dict[int, str] = {}
         for error in said.get("errors") or []:
             if not isinstance(error, Mapping):
-                raise BatchRefused("errors_not_told")
+                raise BatchRefused("errors_not_told", may_be_applied=True)
             if error.get("input_array") == "attributes" and error.get("index") is not None:
                 refused[int(error["index"])] = reason_in(error.get("type") or "refused")
         return [Outcome("reject", refused[i]) if i in refused else OK for i in range(len(batch.rows))]

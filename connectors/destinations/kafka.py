@@ -141,7 +141,8 @@ class KafkaConnector(Connector):
             raise _failure(e.args[0].name(), may_be_applied=True) from None
         for code in {o.code for o in answers.values()} & _FOR_PEOPLE:
             self.close()
-            raise Halted(code)
+            # Of the other records of the batch some may have been acknowledged, or be on their way.
+            raise Halted(code, may_be_applied=True)
         if len(answers) < len(batch.rows):
             self.close()  # what still waits in the queue is dropped: it is sent again, in order
         return [answers.get(n, Outcome("unknown", "not_acknowledged")) for n in range(len(batch.rows))]
@@ -258,4 +259,8 @@ def _outcome(code: str) -> Outcome:
 
 
 def _failure(code: str, *, may_be_applied: bool) -> Exception:
-    return Halted(code) if code in _FOR_PEOPLE else RetryLater(code, may_be_applied=may_be_applied)
+    return (
+        Halted(code, may_be_applied=may_be_applied)
+        if code in _FOR_PEOPLE
+        else RetryLater(code, may_be_applied=may_be_applied)
+    )

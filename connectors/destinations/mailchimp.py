@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from connectors.base import BatchDestination, ConsentChannel
 from connectors.engine import Limits
-from connectors.exchange import OK, Batch, Outcome, Place
+from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, Place, RetryLater
 from connectors.http import gone, json_of, told
 from connectors.identifiers import normalise_email
 from connectors.pace import Clock, Rate
@@ -74,9 +74,13 @@ class MailchimpConnector(RestConnector):
         """Bring the static segment to the batch. Only members of the audience can be on it; others are told."""
         place = f"/3.0/lists/{self.config.list_id}/segments/{self.audience_id(batch.place)}"
         if batch.op == "remove":
-            for row in batch.rows:
-                # 404: it is off the segment already.
-                gone(self.http.call("DELETE", f"{place}/members/{row.keys['email_md5']}", expected=(404,)))
+            for number, row in enumerate(batch.rows):
+                try:
+                    # 404: it is off the segment already.
+                    gone(self.http.call("DELETE", f"{place}/members/{row.keys['email_md5']}", expected=(404,)))
+                except (BatchRefused, Halted, RetryLater) as stopped:
+                    stopped.may_be_applied |= number > 0
+                    raise
             return [OK] * len(batch.rows)
         said = told(self.http.call("POST", place, self.body(batch)), "total_added", "error_count")
         refused: dict[str, str] = {}

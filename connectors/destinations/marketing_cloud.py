@@ -118,7 +118,7 @@ class MarketingCloudConnector(RestConnector):
             self.clock.sleep(pause)
             pause = min(15.0, pause * 2)
         if settled.verdict == "unknown":
-            raise BatchRefused(settled.code)
+            raise BatchRefused(settled.code, may_be_applied=True)
         return [Outcome(settled.verdict, settled.code)] * len(batch.rows)
 
     def _ask(self, receipt: str) -> Settled | None:

@@ -111,7 +111,7 @@ class MetaConnector(RestConnector):
         reasons = [samples.get(row) for row in data]
         if sum(r is not None for r in reasons) < invalid and len(batch.rows) > 1:
             # Meta names samples only; halves are sent until each refused row is named. Adding twice changes nothing.
-            raise BatchRefused("invalid_entries_not_named")
+            raise BatchRefused("invalid_entries_not_named", may_be_applied=True)
         if sum(r is not None for r in reasons) < invalid:
             return [Outcome("reject", "invalid_entry")]
         return [OK if r is None else Outcome("reject", reason_in(r)) for r in reasons]

@@ -83,7 +83,7 @@ class TikTokConnector(RestConnector):
         if code == 0:
             return said.get("data") or {}
         if code == 20001:
-            raise BatchRefused("20001_partial")
+            raise BatchRefused("20001_partial", may_be_applied=True)
         if code in (40104, 40105):
             raise Halted(str(code))
         if code in (40001, 40300):

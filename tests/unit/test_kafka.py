@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +165,29 @@ def test_a_broker_that_is_away_leaves_all_to_the_next_run(monkeypatch: pytest.Mo
         port = free.getsockname()[1]
     report = run(ledger_of(PEOPLE[:2]), destination_of(f"127.0.0.1:{port}"))
     assert (report.state, report.ok, report.left) == ("done", 0, 2)
+
+
+def test_records_acknowledged_before_one_that_halts_may_be_there() -> None:
+    class Broker:
+        """Takes records until it may no longer."""
+
+        left = 2
+
+        def produce(self, topic: str, *, on_delivery: Any, **record: Any) -> None:
+            self.left -= 1
+            refusal = SimpleNamespace(name=lambda: "TOPIC_AUTHORIZATION_FAILED")
+            on_delivery(None if self.left >= 0 else refusal, None)
+
+        def poll(self, seconds: float) -> None: ...
+
+        purge = flush = lambda self, *seconds: None
+
+    ledger = ledger_of(PEOPLE[:3])
+    connector = destination_of("127.0.0.1:9").connect(FakeClock())
+    connector._producer = Broker()  # type: ignore[attr-defined]
+    report = Engine(connector, ledger, FakeClock()).run()
+    assert (report.state, report.code) == ("halted", "TOPIC_AUTHORIZATION_FAILED")
+    assert {m.status for m in ledger.members.values()} == {"unknown"}
 
 
 def test_records_leave_this_machine_encrypted_and_the_password_is_not_shown() -> None:
