@@ -43,7 +43,7 @@ log = get_logger(__name__)
 
 
 class ActivationHeld(SegmentationError):
-    """A brake held something back, or a destination stopped the run; what could be sent was."""
+    """A brake held something back, or a destination did not take it; what could be sent was."""
 
     exit_code = 10
 
@@ -164,9 +164,10 @@ class Activation:
         report = engine.run()
         if report.state == "done":
             record_sizes(self.lake, destination, connector, report, run_id=self.run_id, clock=self.clock)
-            sent = {p.place.segment_id for p in report.plans if p.place not in report.held}
+            held = {*report.held, *report.behind}
+            sent = {p.place.segment_id for p in report.plans if p.place not in held}
             began = [c for c in self.campaigns if c.destination == name and c.segment_id in sent]
-            assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id, held=report.held)
+            assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id, held=held)
             forget_erased(self.lake, name, run_id=self.run_id, recorded_at=self.started_at)
         return report
 

@@ -116,7 +116,7 @@ class DeltaLedger:
 
     def _write_run(self, report: RunReport, *, is_folded: bool) -> None:
         held = sum(p.removals + p.additions for p in report.plans if p.place in report.held)
-        why = "; ".join(f"{p.segment_id}: {w}" for p, w in report.held.items())
+        why = "; ".join(f"{p.segment_id}: {w}" for p, w in [*report.held.items(), *report.failed.items()])
         row = {
             R.run_id: self._run_id,
             R.destination: self._destination.name,

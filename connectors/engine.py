@@ -166,6 +166,7 @@ class Engine:
     settle_seconds: float = 0.0
     progress: Callable[[int, int], None] | None = None
     _halted: set[Place] = field(default_factory=set)
+    _reached: set[Place] = field(default_factory=set)
     _end: Halted | None = None
 
     def run(self) -> RunReport:
@@ -188,6 +189,7 @@ class Engine:
             self.ledger.fold()
         if report.state == "running":
             report.state = "done"
+        report.behind |= (report.failed.keys() - self._reached) | self._halted
         report.requests = self.connector.requests
         self.ledger.finish(report)
         log.info(
@@ -209,7 +211,7 @@ class Engine:
                 self.ledger.sending(window)
                 done = [o for batch in window for o in self._deliver(batch)]
                 self.ledger.record(done)
-                _count(report, done)
+                self._count(report, done, lane)
                 if self.progress:
                     self.progress(report.planned, total)
             if self._end is not None:
@@ -217,6 +219,28 @@ class Engine:
                 report.code = self._end.code
                 return False
         return True
+
+    def _count(self, report: RunReport, done: Sequence[RowOutcome], lane: Lane) -> None:
+        for o in done:
+            report.planned += 1
+            is_left = False
+            match o.outcome.verdict:
+                case "ok":
+                    report.ok += 1
+                case "accepted":
+                    report.accepted += 1
+                case "reject":
+                    report.rejected += 1
+                    is_left = lane == "withdrawal"
+                case _:
+                    report.left += 1
+                    is_left = True
+            if not is_left:
+                self._reached.add(o.place)
+                continue
+            report.failed.setdefault(o.place, o.outcome.code)
+            if lane == "withdrawal":
+                report.behind.add(o.place)
 
     def _is_over(self) -> bool:
         """Whether nothing more may be sent: the destination halted, or the switch was thrown."""
@@ -335,17 +359,3 @@ def _left(code: str, may_be_applied: bool) -> Outcome:
 
 def _rows_of(plan: PlacePlan, lane: Lane) -> int:
     return {"withdrawal": plan.withdrawals, "removal": plan.removals, "addition": plan.additions}[lane]
-
-
-def _count(report: RunReport, done: Sequence[RowOutcome]) -> None:
-    for o in done:
-        report.planned += 1
-        match o.outcome.verdict:
-            case "ok":
-                report.ok += 1
-            case "accepted":
-                report.accepted += 1
-            case "reject":
-                report.rejected += 1
-            case _:
-                report.left += 1

@@ -45,6 +45,8 @@ class RunReport:
         accepted: Taken for later.
         rejected: Refused for good.
         left: Left to the next run: throttled, unanswered, or not reached.
+        failed: Why rows of an audience were left, as the first of them was told.
+        behind: Audiences of those that halted, took nothing, or keep somebody who withdrew.
         requests: Requests made.
         settled: Jobs whose end was heard.
         match_rates: What the destination last said it could match, by audience.
@@ -59,6 +61,8 @@ class RunReport:
     accepted: int = 0
     rejected: int = 0
     left: int = 0
+    failed: dict[Place, str] = field(default_factory=dict)
+    behind: set[Place] = field(default_factory=set)
     requests: int = 0
     settled: int = 0
     match_rates: dict[Place, str] = field(default_factory=dict)

@@ -63,7 +63,7 @@ def activate(
     """Send to every destination, and say what became of it.
 
     Raises:
-        ActivationHeld: a brake held something back, or a destination stopped the run; what could be sent was.
+        ActivationHeld: a brake held something back, or a destination did not take it; what could be sent was.
     """
     work = open_activation(job, names, is_confirmed=is_confirmed, is_forced=is_forced)
     _tell_unserved(work, console)
@@ -103,18 +103,22 @@ def _send(work: Activation, progress: Progress, console: Console) -> None:
     grid = grid_of("destination", "state", "sent", "ok", "accepted", "refused", "left", "note")
     problems = []
     for name, r in sorted(reports.items()):
-        held = [f"{p.segment_id}: {why}" for p, why in r.held.items()]
+        held = [f"{p.segment_id}: {why}" for p, why in [*r.held.items(), *r.failed.items()]]
         counts = [f"{n:,}" for n in (r.planned, r.ok, r.accepted, r.rejected, r.left)]
         grid.add_row(name, r.state, *counts, escape("; ".join([*filter(None, [r.code]), *held])))
         # That a campaign waits for its day is no problem.
         problems += [f"{name} {p.segment_id}: {why}" for p, why in r.held.items() if not why.startswith(NOT_DUE)]
         if r.state == "halted":
             problems.append(f"{name} {r.code}")
+        elif r.state == "done":
+            problems += [f"{name} {p.segment_id}: {why}" for p, why in r.failed.items() if p in r.behind]
     console.print(grid)
     if problems:
+        is_behind = any(r.behind and r.state != "stopped" for r in reports.values())
+        withdrawals = "may be among what was left, which the next run sends" if is_behind else "were sent all the same"
         raise ActivationHeld(
-            f"{'; '.join(problems)}. Withdrawals were sent all the same. Look with --dry-run; --confirm sends what a "
-            "brake held back."
+            f"{'; '.join(problems)}. Withdrawals {withdrawals}. Look with --dry-run; --confirm sends what a brake held "
+            "back."
         )
 
 

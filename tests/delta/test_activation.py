@@ -384,6 +384,12 @@ def test_a_campaign_keeps_its_arms_and_counts_what_they_buy_afterwards(
     assert (waits.held[Place("shop", "vip")], fake.state) == ("not_due: starts on 2026-01-02", {})
     assert shop.count("gold.campaign_member") == 0
 
+    # It begins with a run that reaches somebody.
+    handle, fake.handle = fake.handle, lambda request: Answer(503)  # type: ignore[method-assign]
+    assert run("away", date(2026, 1, 2), campaign()).failed == {Place("shop", "vip"): "503"}
+    assert shop.count("gold.campaign_member") == 0
+    fake.handle = handle  # type: ignore[method-assign]
+
     assert run("one", date(2026, 1, 2), campaign()).state == "done"
     names = {member(n): n for n, _, _ in PEOPLE.values()}
     arms = {names[r.member_id]: r.arm for r in shop.read("gold.campaign_member").collect()}

@@ -30,6 +30,7 @@ from connectors.pace import Pace, Patience, Rate, retry_after
 from connectors.rest import redact
 from connectors.secret import Secret
 from jobs import activate
+from jobs.progress import Progress
 from lakehouse.errors import MachineError, SettingsError
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
@@ -465,6 +466,35 @@ def test_two_people_with_one_address_leave_together(kind: str) -> None:
         run_once(ledger, destination, clock)
         assert present(fake, world) == set()
     assert {m.status for m in ledger.members.values()} == {"removed"}
+
+
+def test_a_run_says_why_rows_were_left_and_which_audiences_are_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, clock = WORLDS["meta"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        ledger, handle = ledger_of(world), fake.handle
+        fake.handle = lambda r: Answer(400, {"error": {"code": 100, "error_subcode": 1487366}})  # type: ignore[method-assign]
+        gone = run_once(ledger, destination, clock)
+        assert (gone.state, gone.failed, gone.behind) == ("done", {PLACE: "100.1487366"}, {PLACE})
+        fake.handle = lambda r: Answer(503)  # type: ignore[method-assign]
+        away = run_once(ledger, destination, clock)
+        assert (away.state, away.failed, away.behind) == ("done", {PLACE: "503"}, {PLACE})
+        console = Console(file=io.StringIO(), record=True, width=140)
+        work = SimpleNamespace(destinations=[destination], unserved=dict, run=lambda: {"ads": away})
+        monkeypatch.setattr(activate, "open_activation", lambda *_, **__: work)
+        with pytest.raises(ActivationHeld, match=r"ads vip: 503\. Withdrawals may be among what was left"):
+            activate.activate(None, Progress(console), console)  # type: ignore[arg-type]
+        assert "vip: 503" in console.export_text()
+
+        # Of a part that was left, only a withdrawal makes an audience fall behind.
+        fake.handle = handle  # type: ignore[method-assign]
+        fake.faults.extend([None, *["unavailable"] * 3])
+        some = run_once(ledger, destination, clock)
+        assert (some.ok, some.failed, some.behind) == (4, {PLACE: "503"}, set())
+        run_once(ledger, destination, clock)
+        ledger.eligible = {PLACE: []}
+        fake.faults.extend([None, *["unavailable"] * 3])
+        kept = run_once(ledger, destination, clock)
+        assert (kept.ok, kept.failed, kept.behind) == (4, {PLACE: "503"}, {PLACE})
 
 
 def test_a_receiver_that_is_gone_is_left_alone() -> None:
