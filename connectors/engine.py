@@ -63,6 +63,7 @@ class Limits:
         rows: Rows per request.
         rates: Requests per time.
         removal_keys: Keys a removal can be made by; a row left with none of them needs no removal. Empty means any.
+        keeps_key_sets: Whether each set of keys of a person is a row of its own there, which a removal always takes.
         bytes: Size of a request's body.
         min_members: People from which on the destination uses an audience; fewer is noted, not refused.
         reads_names: Whether it flags audiences by their name.
@@ -74,6 +75,7 @@ class Limits:
     rows: int
     rates: tuple[Rate, ...] = ()
     removal_keys: tuple[str, ...] = ()
+    keeps_key_sets: bool = False
     bytes: int | None = None
     min_members: int = 0
     reads_names: bool = False
@@ -259,8 +261,10 @@ class Engine:
         # Each part with whether something of it may be there already, which no later answer about the part unsays.
         waiting = [(batch, False)]
         # What is left of the row's keys belongs to people who stay, so there is nothing to take away.
-        usable = set(self.connector.limits.removal_keys)
-        shared = [r for r in batch.rows if batch.op == "remove" and not (usable & set(r.keys) if usable else r.keys)]
+        limits = self.connector.limits
+        usable = set(limits.removal_keys)
+        can_share = batch.op == "remove" and not limits.keeps_key_sets
+        shared = [r for r in batch.rows if can_share and not (usable & set(r.keys) if usable else r.keys)]
         if shared:
             note(batch.only(shared), [Outcome("ok", "keys_still_in_use")] * len(shared))
             rest = [r for r in batch.rows if (r.member_id, r.key_set) not in found]

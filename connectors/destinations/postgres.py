@@ -62,7 +62,7 @@ class PostgresConnector(Connector):
 
     def __init__(self, config: PostgresDestination, clock: Clock) -> None:
         self.config = config
-        self.limits = Limits(rows=config.rows_per_transaction, removal_keys=("member_id",), window=10)
+        self.limits = Limits(rows=config.rows_per_transaction, keeps_key_sets=True, window=10)
         self._clock = clock
         self._open: psycopg.Connection | None = None
         self._requests = 0

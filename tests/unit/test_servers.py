@@ -92,6 +92,14 @@ def members(dsn: str) -> dict[str, bool]:
         return dict(c.execute("SELECT member_id, is_member FROM public.segment_member").fetchall())
 
 
+def member_rows(dsn: str, member_id: str) -> list[Any]:
+    import psycopg
+
+    asked = "SELECT keys, is_member FROM public.segment_member WHERE member_id = %s ORDER BY is_member"
+    with psycopg.connect(dsn) as c:
+        return c.execute(asked, (member_id,)).fetchall()
+
+
 def test_a_table_follows_the_segment(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_DSN", postgres)
     destination = kinds()["postgres"].model_validate({"name": "pg", "kind": "postgres", "dsn": "env:TEST_DSN"})
@@ -103,6 +111,10 @@ def test_a_table_follows_the_segment(postgres: str, monkeypatch: pytest.MonkeyPa
     assert (run(ledger, destination).ok, run(ledger, destination).planned) == (1, 0)
 
     assert members(postgres) == {p.member_id: p.number > 0 for p in PEOPLE}
+    # Another address is another row, and the old one is no member's any more.
+    ledger.eligible[PLACE] = [wanted(Person(1, version=1)), *(wanted(p) for p in PEOPLE[2:])]
+    assert (run(ledger, destination).ok, run(ledger, destination).planned) == (2, 0)
+    assert member_rows(postgres, PEOPLE[1].member_id) == [({}, False), (wanted(Person(1, version=1)).keys, True)]
     connector = destination.connect(FakeClock())
     assert set(connector.listed(PLACE) or ()) == {p.member_id for p in PEOPLE[1:]}
     assert "TEST_DSN" not in repr(destination)
