@@ -21,7 +21,7 @@ from connectors.audiences import (
 )
 from connectors.base import BatchDestination
 from connectors.brakes import Brakes, PlacePlan
-from connectors.campaigns import NOT_DUE, Campaign, load_activation, not_due
+from connectors.campaigns import NOT_DUE, Campaign, load_activation, load_campaigns, not_due
 from connectors.delivery import choose_destinations, inactive_segments, published_segments
 from connectors.delta_ledger import DeltaLedger, open_ledger
 from connectors.engine import Connector, Engine, understand
@@ -30,7 +30,7 @@ from connectors.exchange import Batch, BatchRefused, Halted, Place, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock, Patience, SystemClock
 from connectors.rest import redact
-from connectors.results import LEAST_PEOPLE, assign_arms
+from connectors.results import LEAST_PEOPLE, assign_arms, changed_draws, keep_holdouts
 from connectors.switch import Switch
 from lakehouse.errors import SegmentationError, SettingsError
 from lakehouse.lake import Lake
@@ -274,7 +274,10 @@ class Activation:
                 yield f"{c.name}: about {expected:,} held out, a result needs {LEAST_PEOPLE}; hold out a larger share"
 
     def _waiting(self, destination: str) -> dict[str, str]:
-        return dict(not_due(self.campaigns, destination, self.started_at.date()))
+        mine = [c for c in self.campaigns if c.destination == destination]
+        changed = changed_draws(self.lake, mine)
+        due = not_due(mine, destination, self.started_at.date())
+        return {**due, **{c.segment_id: changed[c.name] for c in mine if c.name in changed}}
 
     def _brakes(self, destination: BatchDestination, reads_names: bool, waiting: Mapping[str, str]) -> Brakes:
         return Brakes(destination.max_removed_share, reads_names, self.is_confirmed, waiting)
@@ -307,6 +310,7 @@ def open_activation(
         SettingsError: a declaration is wrong, or one of those asked for is not active or takes files.
     """
     declared, campaigns = load_activation(settings.conf_dir, asked if is_preview else ())
+    declared = keep_holdouts(lake, declared, load_campaigns(settings.conf_dir).values(), as_of=as_of)
     active = choose_destinations(declared, asked)
     chosen = [d for d in active if isinstance(d, BatchDestination)]
     if asked and (files := sorted({d.name for d in active} - {d.name for d in chosen})):

@@ -12,11 +12,11 @@ from pyspark.sql import functions as F
 
 from connectors.audience import member_id, plan_audience
 from connectors.base import DestinationConfig, Export, ExportedSegment, FileDestination
-from connectors.campaigns import load_activation, not_due
+from connectors.campaigns import load_activation, load_campaigns, not_due
 from connectors.erasure import forget_arms
 from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
-from connectors.results import assign_arms
+from connectors.results import assign_arms, check_draws, keep_holdouts
 from connectors.switch import Switch
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake, WriteResult
@@ -79,10 +79,12 @@ def export_segments(
 
     Raises:
         SettingsError: A destination or segment named here does not exist or is not active, or a destination names a
-            segment that does not exist.
+            segment that does not exist, or a campaign that has begun holds out others now.
     """
     declared, campaigns = load_activation(settings.conf_dir)
+    declared = keep_holdouts(lake, declared, load_campaigns(settings.conf_dir).values(), as_of=as_of)
     chosen = [d for d in choose_destinations(declared, destinations) if isinstance(d, FileDestination)]
+    check_draws(lake, [c for c in campaigns if c.destination in {d.name for d in chosen}])
     inactive = inactive_segments(lake)
     known = published_segments(lake, {*segments, *(s for d in chosen for s in d.segments if s not in inactive)})
     members = lake.read("gold.customer_segment_customer").where(F.col("segment_id").isin([*known]))

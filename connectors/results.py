@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Final
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from connectors.audience import Audience, member_id
+from connectors.base import DestinationConfig, Holdout
 from connectors.campaigns import Campaign
 from connectors.exchange import Place
 from lakehouse.declare import table_of
@@ -53,14 +54,8 @@ def assign_arms(
     """
     if not campaigns:
         return
+    check_draws(lake, campaigns)
     there = lake.read(A).where(F.col(A.campaign).isin([c.name for c in campaigns]))
-    draws = {c.name: _draw(c) for c in campaigns}
-    for row in there.select(A.campaign, A.holdout).distinct().collect():
-        if row[1] != draws[row[0]]:
-            raise SettingsError(
-                f"The campaign {row[0]} has begun with the holdout {row[1]}, and its file says {draws[row[0]]}. People "
-                "would change arms. Put the holdout back, or give the campaign another name."
-            )
     found = None
     for c in campaigns:
         waits = [p.website_id for p in held if p.segment_id == c.segment_id]
@@ -69,6 +64,61 @@ def assign_arms(
     assert found is not None  # noqa: S101 - there is a campaign
     key = [str(k) for k in table_of(A).key]
     lake.write(A, found.join(there.select(*key), on=key, how="left_anti"))
+
+
+def changed_draws(lake: Lake, campaigns: Sequence[Campaign]) -> dict[str, str]:
+    """Returns why nobody may be sent for a campaign, by name: it has begun, and its file holds out others now."""
+    if not campaigns:
+        return {}
+    draws = {c.name: _draw(c) for c in campaigns}
+    began = lake.read(A).where(F.col(A.campaign).isin(*draws)).select(A.campaign, A.holdout).distinct().collect()
+    return {
+        name: f"holdout_changed: the campaign {name} has begun with the holdout {draw}, and its file says "
+        f"{draws[name]}: people would change arms. Put the holdout back, or give the campaign another name"
+        for name, draw in began
+        if draw != draws[name]
+    }
+
+
+def check_draws(lake: Lake, campaigns: Sequence[Campaign]) -> None:
+    """Check that nobody would change arms.
+
+    Raises:
+        SettingsError: a campaign that has begun has another holdout now.
+    """
+    if changed := changed_draws(lake, campaigns):
+        raise SettingsError(f"{'; '.join(changed.values())}.")
+
+
+def keep_holdouts(
+    lake: Lake, destinations: Sequence[DestinationConfig], campaigns: Iterable[Campaign], *, as_of: date
+) -> tuple[DestinationConfig, ...]:
+    """Returns the destinations with the holdouts of campaigns that were switched off and are judged still.
+
+    Whoever was held out would else be sent with the next run, while their purchases count as those of people who were
+    not. A holdout that a destination or an active campaign declares for the segment stands.
+
+    Args:
+        lake: Holds the arms.
+        destinations: With the holdouts of active campaigns.
+        campaigns: All of conf/campaigns.
+        as_of: Day of the membership.
+    """
+    ended = {c.name: c for c in campaigns if not c.is_active}
+    if not ended:
+        return tuple(destinations)
+    arms = lake.read(A).where(F.col(A.campaign).isin(*ended))
+    drawn = [str(c) for c in (A.campaign, A.destination, A.segment_id, A.holdout, A.held_share)]
+    made = {d.name: d for d in destinations}
+    for r in arms.groupBy(*drawn).agg(F.max(A.assigned_on).alias("last")).collect():
+        destination = made.get(r.destination)
+        is_judged = r.last + timedelta(days=ended[r.campaign].outcome_days) > as_of
+        if destination and is_judged and r.segment_id not in destination.holdouts:
+            kept = Holdout(share=r.held_share, salt=r.holdout.rpartition(" ")[0])
+            made[r.destination] = destination.model_copy(
+                update={"holdouts": {**destination.holdouts, r.segment_id: kept}}
+            )
+    return tuple(made.values())
 
 
 def plan_arms(audience: DataFrame, campaign: Campaign, *, as_of: date, run_id: str) -> DataFrame:

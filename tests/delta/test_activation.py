@@ -23,7 +23,7 @@ from connectors.delta_ledger import open_ledger
 from connectors.engine import Engine
 from connectors.erasure import forget_erased
 from connectors.exchange import Batch, NotEligible, Place, Row
-from connectors.results import measure_arms
+from connectors.results import keep_holdouts, measure_arms
 from connectors.secret import Secret
 from connectors.suppression import suppress
 from connectors.switch import set_switch
@@ -405,10 +405,17 @@ def test_a_campaign_keeps_its_arms_and_counts_what_they_buy_afterwards(
     days = {names[r.member_id]: (r.arm, r.assigned_on.day) for r in shop.read("gold.campaign_member").collect()}
     assert {n: d for n, d in days.items() if n != "eve"} == {n: (arm, 2) for n, arm in arms.items()}
     assert days["eve"][1] == 3
-    with pytest.raises(SettingsError, match="would change arms"):
-        run("three", date(2026, 1, 3), campaign(salt="b"))
+    there = set(fake.state[AUDIENCE])
+    other = run("three", date(2026, 1, 3), campaign(salt="b"))
+    assert "people would change arms" in other.held[Place("shop", "vip")]
+    assert (other.planned, fake.state[AUDIENCE]) == (0, there)
 
     jan = [date(2026, 1, n) for n in range(1, 32)]
+    # Switched off, its holdout stays until everyone's days are over, eve's last.
+    ended = campaign(is_active=False)
+    (judged,) = keep_holdouts(shop, [plain], [ended], as_of=jan[11])
+    assert judged.holdouts == {"vip": ended.holdout}
+    assert keep_holdouts(shop, [plain], [ended], as_of=jan[12]) == (plain,)
     # Ann: before, within, after. Bob: a purchase and a return of part of it. Dee: only the day after hers are over.
     sales(shop, (1, jan[0], 99), (1, jan[1], 5), (1, jan[10], 7), (1, jan[11], 50), (2, jan[3], 8), (2, jan[4], -3),
           (4, jan[11], 70))  # fmt: skip

@@ -473,6 +473,11 @@ def test_on_days_that_are_not_a_campaign_s_its_files_lose_who_withdrew_and_gain_
     assert (export(3), arms()) == (set(), {"ann-1"})
     assert export(8) == {"bob-2"}  # the next Monday
 
+    spring.write_text(json.dumps(said | {"holdout": {"share": 0.5, "salt": "b"}}))
+    with pytest.raises(SettingsError, match="people would change arms"):
+        export(15, date(2018, 1, 15))
+    assert list((tmp_path / "lake" / "exports").rglob("as_of=2018-01-15")) == []
+
 
 def test_files_where_only_spark_can_write_are_told_by_a_manifest_that_comes_last(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
