@@ -128,6 +128,7 @@ def fold_journal(
     }
     status = _lookup(rules, F.col("op"), F.col("verdict"), F.coalesce(M.status, F.lit("")))
     is_ok = F.col("verdict") == "ok"
+    is_amid = (F.col("op") == "remove") & (F.col("_status") == "adding")  # of a job that adds, which is still asked for
     nothing = F.create_map().cast("map<string,string>")
     kept = F.when(F.col("_status") == "removed", nothing).otherwise(F.coalesce("_plan_keys", "keys", nothing))
     new = made.where(~F.coalesce(is_folded, F.lit(False))).withColumn("_status", status)
@@ -138,7 +139,7 @@ def fold_journal(
         kept.alias(M.keys),
         F.col("op").alias(M.last_op),
         F.col("_new_code").alias(M.code),
-        F.col("_new_receipt").alias(M.receipt),
+        F.when(is_amid, F.col(M.receipt)).otherwise(F.col("_new_receipt")).alias(M.receipt),
         F.coalesce("_new_remote_id", M.remote_id).alias(M.remote_id),
         F.lit(destination.mapping).alias(M.mapping),
         (F.coalesce(M.generation, F.lit(0)) + is_ok.cast("int")).alias(M.generation),

@@ -140,12 +140,14 @@ class DeltaLedger:
 
     def receipts(self) -> Sequence[OpenReceipt]:
         """Jobs still open at the destination."""
-        waiting = self._waiting().select(M.receipt, *PLACE, M.last_op).distinct().orderBy(M.receipt)
+        op = F.when(F.col(M.status) == "adding", F.lit("add")).otherwise(F.lit("remove"))
+        waiting = self._waiting().select(M.receipt, *PLACE, op).distinct().orderBy(M.receipt)
         return [OpenReceipt(r[0], Place(r[1], r[2]), r[3]) for r in waiting.collect()]
 
     def settle(self, receipt: OpenReceipt, settled: Settled) -> int:
         """Record the end of a job for every row that waits for it; the rows never leave Spark."""
-        rows = self._waiting().where((F.col(M.receipt) == F.lit(receipt.receipt)) & (F.col(M.last_op) == receipt.op))
+        status = "adding" if receipt.op == "add" else "removing"
+        rows = self._of(M).where((F.col(M.receipt) == F.lit(receipt.receipt)) & (F.col(M.status) == status))
         verdict: Column = F.lit(settled.verdict)
         code: Column = F.lit(settled.code or None).cast("string")
         if settled.rejected:
@@ -153,6 +155,8 @@ class DeltaLedger:
             rows = rows.join(self._lake.spark.createDataFrame(refused), on="member_id", how="left")
             verdict = F.when(F.col("_why").isNotNull(), F.lit("reject")).otherwise(verdict)
             code = F.coalesce("_why", code)
+        # Of a row that was to be removed while the job ran, nobody knows what came last.
+        verdict = F.when(F.col(M.last_op) != F.lit(receipt.op), F.lit("unknown")).otherwise(verdict)
         made = rows.select(
             F.lit(self._run_id).alias(O.run_id),
             F.lit(next(self._seq)).cast("bigint").alias(O.seq),

@@ -71,8 +71,11 @@ def next_status(op: Op, verdict: Verdict, status: Status | None) -> Status:
 
     What was surely not applied leaves the row as it was. A removal is never given up: refused, the row still counts
     as there and the next run asks again, unless its addition was refused too. A refused renewal does not make a present
-    row absent. A row that waited for a job does so no longer, whatever the job came to.
+    row absent. A row that waited for a job does so no longer, whatever the job came to. A removal does not end the job
+    that adds a row: until it has ended it may bring the person, who is removed once more.
     """
+    if op == "remove" and status == "adding":
+        return "adding"
     if (op, verdict, status) == ("remove", "reject", "rejected"):
         return "waiting"
     if verdict == "retry" or (op == "remove" and verdict == "reject"):

@@ -48,6 +48,7 @@ class Member:
     remote_id: str = ""
     receipt: str = ""
     code: str = ""
+    last_op: Op | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class MemoryLedger:
         for key, m in rows:
             rejected = settled.rejected.get(key[1])
             verdict: Verdict = "reject" if rejected is not None else settled.verdict
+            verdict = verdict if m.last_op == receipt.op else "unknown"
             self.journal.append(Entry(key, receipt.op, verdict, receipt.receipt, m.keys, rejected or settled.code))
         self.step("settled")
         return len(rows)
@@ -182,8 +184,9 @@ class MemoryLedger:
                 keys={} if status == "removed" else e.keys or before.keys,
                 generation=before.generation + (e.verdict == "ok"),
                 remote_id=e.remote_id or before.remote_id,
-                receipt=e.receipt,
+                receipt=before.receipt if (e.op, status) == ("remove", "adding") else e.receipt,
                 code=e.code,
+                last_op=e.op,
             )
         self.folded = len(self.journal)
         self.step("folded")

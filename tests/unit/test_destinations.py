@@ -454,6 +454,36 @@ def test_every_profile_an_import_refused_is_told_however_many_pages_it_takes() -
     assert sum(m.status == "present" for m in ledger.members.values()) == 15
 
 
+@pytest.mark.parametrize("agrees_again", [False, True])
+def test_a_removal_while_a_job_is_to_add_somebody_does_not_have_the_last_word(agrees_again: bool) -> None:
+    world, clock = WORLDS["klaviyo"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        carry_out, queued = fake._import, []  # type: ignore[attr-defined]
+
+        def queue(request: Request) -> Answer:
+            queued.append(request)
+            fake.jobs["job-1"] = {"left": 2, "failed": []}  # type: ignore[attr-defined]
+            return Answer(202, {"data": {"type": "profile-bulk-import-job", "id": "job-1"}})
+
+        fake._import = queue  # type: ignore[attr-defined]
+        ledger = ledger_of(world, PEOPLE[:3])
+        run_once(ledger, destination, clock)
+        fake._import = carry_out  # type: ignore[attr-defined]
+        # The job is carried out before the removal or after it; either way it is told to be over later.
+        if agrees_again:
+            carry_out(queued[0])
+        ledger.eligible = {PLACE: []}
+        assert run_once(ledger, destination, clock).ok == 3
+        if agrees_again:
+            ledger.eligible = {PLACE: [world.wanted(p) for p in PEOPLE[:3]]}
+        else:
+            carry_out(queued[0])
+        for _ in range(5):
+            last = run_once(ledger, destination, clock)
+        there = {i for p in PEOPLE[:3] for i in world.items(p)} if agrees_again else set()
+        assert (last.planned, present(fake, world), fake.wrong) == (0, there, [])
+
+
 @pytest.mark.parametrize("kind", ["hubspot", "mailchimp"])
 def test_two_people_with_one_address_leave_together(kind: str) -> None:
     world, clock = WORLDS[kind], FakeClock()
