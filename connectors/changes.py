@@ -81,7 +81,7 @@ def plan_changes(
         lane.alias(P.lane),
         F.coalesce("keys", "_there_keys").alias(P.stored_keys),
         M.remote_id,
-        F.coalesce(M.generation, F.lit(0)).alias(P.generation),
+        _generation().alias(P.generation),
         F.pmod(F.xxhash64("member_id", "key_set"), F.lit(BUCKETS)).cast("int").alias(P.bucket),
         F.lit(run_id).alias(P.run_id),
     )
@@ -142,7 +142,7 @@ def fold_journal(
         F.when(is_amid, F.col(M.receipt)).otherwise(F.col("_new_receipt")).alias(M.receipt),
         F.coalesce("_new_remote_id", M.remote_id).alias(M.remote_id),
         F.lit(destination.mapping).alias(M.mapping),
-        (F.coalesce(M.generation, F.lit(0)) + is_ok.cast("int")).alias(M.generation),
+        (_generation() + is_ok.cast("int")).alias(M.generation),
         F.when(is_ok, F.col(O.recorded_at)).otherwise(F.col(M.acknowledged_at)).alias(M.acknowledged_at),
         F.col("seq").alias(M.last_seq),
         F.lit(run_id).alias(M.run_id),
@@ -160,6 +160,12 @@ def _without_shared_keys(removals: DataFrame, wanted: DataFrame) -> DataFrame:
         F.map_from_entries(F.collect_list(free)).alias("keys"),
         F.map_from_entries(F.collect_list(pair)).alias(P.stored_keys),
     )
+
+
+def _generation() -> Column:
+    """Of the change `op` of a row: the opposite of the last one is a new change, whatever became of that."""
+    is_other = F.coalesce(F.col(M.last_op) != F.col("op"), F.lit(False))
+    return F.coalesce(M.generation, F.lit(0)) + is_other.cast("int")
 
 
 def _keys_of(names: Sequence[str]) -> Column:

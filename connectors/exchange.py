@@ -189,7 +189,7 @@ def event_id(destination: str, place: Place, op: Op, member_id: str, key_set: st
         op: add or remove.
         member_id: See `Row`.
         key_set: See `Row`.
-        generation: How many changes of the row were acknowledged before.
+        generation: Grows with every change of the row, acknowledged or followed by the opposite.
     """
     said = "\x1f".join((destination, place.website_id, place.segment_id, op, member_id, key_set, str(generation)))
     return hashlib.sha256(said.encode()).hexdigest()

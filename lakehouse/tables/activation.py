@@ -90,7 +90,7 @@ class ActivationMember:
     receipt = text("Job of the destination's that works on the row.", optional=True)
     remote_id = text("The destination's id for the person, when it told one.", optional=True, pii=Pii.IDENTIFIER)
     mapping = text("Fingerprint of the settings the row was last sent under.")
-    generation = integer("Changes of the row acknowledged so far.")
+    generation = integer("Grows with every change of the row, acknowledged or followed by the opposite.")
     acknowledged_at = instant("When the destination last acknowledged it, UTC.", optional=True)
     last_seq = bigint("Order, within that run, of what was last learnt.")
     run_id = text("Run that last touched it.")
@@ -116,7 +116,7 @@ class ActivationPlan:
     keys = column("map<string,string>", "What is sent.", pii=Pii.IDENTIFIER)
     stored_keys = column("map<string,string>", "What a later removal goes by.", pii=Pii.IDENTIFIER)
     remote_id = text("The destination's id for the person, when it told one.", optional=True, pii=Pii.IDENTIFIER)
-    generation = integer("Changes of the row acknowledged before.")
+    generation = integer("Which change of the row it is; part of its event id.")
     bucket = integer("Part of the plan the row is read with, 0 to 255.")
     run_id = text("Run that planned.")
 

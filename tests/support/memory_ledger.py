@@ -51,6 +51,10 @@ class Member:
     last_op: Op | None = None
 
 
+def generation_of(member: Member, op: Op) -> int:
+    return member.generation + (member.last_op not in (None, op))
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the journal."""
@@ -125,7 +129,7 @@ class MemoryLedger:
                     op = "add"
                 if op is None:
                     continue
-                generation = m.generation if m else 0
+                generation = generation_of(m, op) if m else 0
                 keys = dict(w.keys) if w else {n: v for n, v in m.keys.items() if (n, v) not in in_use}  # type: ignore[union-attr]
                 row = Row(
                     member_id,
@@ -182,7 +186,7 @@ class MemoryLedger:
                 before,
                 status=status,
                 keys={} if status == "removed" else e.keys or before.keys,
-                generation=before.generation + (e.verdict == "ok"),
+                generation=generation_of(before, e.op) + (e.verdict == "ok"),
                 remote_id=e.remote_id or before.remote_id,
                 receipt=before.receipt if (e.op, status) == ("remove", "adding") else e.receipt,
                 code=e.code,

@@ -553,6 +553,19 @@ def test_a_repeated_message_carries_the_same_ids() -> None:
     assert present(fake, world) == {p.member_id for p in PEOPLE[:3]}
 
 
+def test_no_two_changes_of_a_person_have_one_id_though_no_answer_came() -> None:
+    world, clock = WORLDS["webhook"], FakeClock()
+    ledger = ledger_of(world, [])
+    with opened(world, clock) as (fake, destination):
+        for people, fault in ((PEOPLE[:1], "applied_then_lost"), ([], "applied_then_lost"), (PEOPLE[:1], "throttled")):
+            ledger.eligible[PLACE] = [world.wanted(p) for p in people]
+            fake.faults.extend([fault] * 3)
+            run_once(ledger, destination, clock)
+        run_once(ledger, destination, clock)
+    assert present(fake, world) == {PEOPLE[0].member_id}
+    assert len({r.headers["webhook-id"] for r in fake.seen}) == 3
+
+
 def test_a_signature_is_that_of_the_standard() -> None:
     # Values of the Standard Webhooks specification's reference libraries.
     headers = sign(
