@@ -22,6 +22,7 @@ from connectors.audiences import (
 from connectors.base import BatchDestination
 from connectors.brakes import Brakes, PlacePlan
 from connectors.campaigns import NOT_DUE, Campaign, load_activation, load_campaigns, not_due
+from connectors.changes import audience_of
 from connectors.delivery import choose_destinations, inactive_segments, published_segments
 from connectors.delta_ledger import DeltaLedger, open_ledger
 from connectors.engine import Connector, Engine, understand
@@ -77,7 +78,7 @@ class Reconciliation:
         destination: Name.
         place: Audience.
         ledger: People the ledger holds for present.
-        there: People the destination lists; None when it lists none to us.
+        there: People the destination lists, less those of others it is shared with; None when it lists none to us.
         missing: Of the ledger's, those not listed.
         extra: Listed, and not the ledger's.
         unasked: Why the destination, which lists them, could not be asked.
@@ -214,26 +215,27 @@ class Activation:
         for declared in self.destinations:
             destination = known_audiences(self.lake, declared)
             connector = destination.connect(self.clock)
-            present = self.lake.read(M).where(
-                (F.col(M.destination) == destination.name) & (F.col(M.status) == "present")
-            )
-            for place in [Place(*r) for r in present.select(M.website_id, M.segment_id).distinct().collect()]:
-                mine = present.where(
-                    (F.col(M.website_id) == place.website_id) & (F.col(M.segment_id) == place.segment_id)
-                )
-                theirs, unasked = _listed(connector, place)
+            rows = self.lake.read(M).where((F.col(M.destination) == destination.name) & (F.col(M.status) == "present"))
+            present = rows.withColumn("_audience", audience_of(destination))
+            counted = present.groupBy("_audience", M.website_id, M.segment_id).count().collect()
+            for audience in {r[0] for r in counted}:
+                places = {Place(r[1], r[2]): r[3] for r in counted if r[0] == audience}
+                theirs, unasked = _listed(connector, next(iter(places)))
                 if theirs is None:
-                    said = Reconciliation(destination.name, place, int(mine.count()), None, unasked=unasked)
-                    found.append(said)
+                    found += [Reconciliation(declared.name, p, n, None, unasked=unasked) for p, n in places.items()]
                     continue
                 by = connector.listed_by
                 known_by = F.col(by) if by in (M.remote_id, M.member_id) else F.col(M.keys)[by]
-                ours = {r[0] for r in mine.select(known_by).collect()}
-                found.append(
-                    Reconciliation(
-                        destination.name, place, len(ours), len(theirs), len(ours - theirs), len(theirs - ours)
-                    )
-                )
+                ours: dict[Place, set[str]] = {p: set() for p in places}
+                mine = present.where(F.col("_audience") == F.lit(audience))
+                for r in mine.select(M.website_id, M.segment_id, known_by).collect():
+                    ours[Place(r[0], r[1])].add(r[2])
+                everyone = set().union(*ours.values())
+                # Retailers and segments may share an audience: of those listed, the others' own are nobody's extra.
+                for place, own in ours.items():
+                    there = theirs - (everyone - own)
+                    counts = len(own), len(there), len(own - theirs), len(theirs - everyone)
+                    found.append(Reconciliation(declared.name, place, *counts))
         return sorted(found, key=lambda r: (r.destination, r.place.website_id, r.place.segment_id))
 
     def audience(self, destination: BatchDestination) -> Audience:

@@ -111,6 +111,8 @@ class BatchDestination(DestinationConfig):
     """Whether variables go along; else they are of no use to the destination."""
     makes_audiences: ClassVar[bool] = False
     """Whether an audience can be found by its name and made."""
+    keeps_places_apart: ClassVar[bool] = False
+    """Whether each segment of each retailer is an audience of its own; else those of one id are one audience."""
 
     base_url: str = ""
     audiences: dict[str, str] = Field(default_factory=dict)

@@ -86,7 +86,7 @@ def plan_changes(
         F.lit(run_id).alias(P.run_id),
     )
     additions = made.where("op = 'add'").withColumn("keys", F.col(P.stored_keys))
-    removals = _without_shared_keys(made.where("op = 'remove'"), wanted)
+    removals = _without_shared_keys(made.where("op = 'remove'"), wanted, audience_of(destination))
     columns = table_of(P).column_names
     return additions.select(*columns).unionByName(removals.select(*columns))
 
@@ -149,17 +149,26 @@ def fold_journal(
     )
 
 
-def _without_shared_keys(removals: DataFrame, wanted: DataFrame) -> DataFrame:
-    """Removals with the keys nobody wanted has, which may be none; `stored_keys` stays whole."""
-    single = removals.select("*", F.explode_outer(P.stored_keys).alias("_name", "_value"))
-    used = wanted.select(*PLACE, F.explode("keys").alias("_name", "_value")).distinct()
-    single = single.join(used.withColumn("_is_used", F.lit(True)), on=[*PLACE, "_name", "_value"], how="left")
+def _without_shared_keys(removals: DataFrame, wanted: DataFrame, audience: Column) -> DataFrame:
+    """Removals with the keys nobody wanted in the audience has, which may be none; `stored_keys` stays whole."""
+    key = ["_audience", "_name", "_value"]
+    single = removals.select("*", audience.alias("_audience"), F.explode_outer(P.stored_keys).alias("_name", "_value"))
+    used = wanted.select(audience.alias("_audience"), F.explode("keys").alias("_name", "_value")).distinct()
+    single = single.join(used.withColumn("_is_used", F.lit(True)), on=key, how="left")
     pair = F.when(F.col("_name").isNotNull(), F.struct("_name", "_value"))
     free = F.when(F.col("_is_used").isNull(), pair)
     return single.groupBy(*[c for c in removals.columns if c != P.stored_keys]).agg(
         F.map_from_entries(F.collect_list(free)).alias("keys"),
         F.map_from_entries(F.collect_list(pair)).alias(P.stored_keys),
     )
+
+
+def audience_of(destination: BatchDestination) -> Column:
+    """Which audience a row belongs to at the destination: what two retailers or segments send to one id is one."""
+    if destination.keeps_places_apart:
+        return F.concat_ws("\u001f", *PLACE)
+    known = F.col("segment_id")
+    return F.coalesce(_lookup(destination.audiences, known), known) if destination.audiences else known
 
 
 def _generation() -> Column:

@@ -66,6 +66,7 @@ class KafkaDestination(BatchDestination):
     """
 
     takes_content: ClassVar[bool] = True
+    keeps_places_apart: ClassVar[bool] = True
     kind: Literal["kafka"]
     bootstrap_servers: str = Field(pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$")
     topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 from pyspark.sql import Column
@@ -38,6 +38,7 @@ class PostgresDestination(BatchDestination):
         sends_customer_id: Keep the customer number too.
     """
 
+    keeps_places_apart: ClassVar[bool] = True
     kind: Literal["postgres"]
     dsn: Secret
     table_schema: str = Field("public", pattern=r"^[a-z_][a-z0-9_]{0,62}$")

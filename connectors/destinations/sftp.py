@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import quote
 
 from pydantic import Field
@@ -40,6 +40,7 @@ class SftpDestination(BatchDestination):
         rows_per_file: Members per file.
     """
 
+    keeps_places_apart: ClassVar[bool] = True
     kind: Literal["sftp"]
     host: str = Field(min_length=1)
     port: int = Field(22, ge=1, le=65535)

@@ -39,6 +39,7 @@ class WebhookDestination(BatchDestination):
     """
 
     takes_content: ClassVar[bool] = True
+    keeps_places_apart: ClassVar[bool] = True
     kind: Literal["webhook"]
     base_url: str = Field(min_length=1)
     secret: Secret

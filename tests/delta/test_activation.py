@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from hashlib import md5
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ from jobs.progress import Progress
 from jobs.segments import published_day
 from lakehouse.errors import MachineError, SettingsError
 from lakehouse.lake import Lake
-from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, sha
+from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, present, sha
 from tests.support.clock import FakeClock
 from tests.support.fakes.advertising import FakeMeta
 from tests.support.fakes.server import Answer, Request
@@ -305,6 +306,33 @@ def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: La
     assert (check.ledger, check.there, check.missing, check.extra) == (len(who), {"klaviyo": 2}.get(kind), 0, 0)
     told = json.dumps([r.asDict() for t in TABLES for r in shop.read(t).collect()], default=str)
     assert "x.example" not in told
+
+
+def test_who_leaves_at_one_retailer_stays_in_an_audience_shared_with_another(shop: Lake) -> None:
+    # Zoe of the club is ann of the shop: one address.
+    zoe = {"merchant_id": "club", "customer_key": 6, "customer_id": "zoe", "email": "ann@x.example", "valid_from": AT}
+    person = rows(shop.spark, "gold.dim_customer", [zoe]).drop("customer_sk", "valid_to", "is_current")
+    shop.write("gold.dim_customer", person)
+    of = [("shop", "ann"), ("shop", "bob"), ("club", "zoe")]
+    choices = [
+        {"merchant_id": m, "customer_id": n, "channel": "email", "is_granted": True, "changed_at": AT} for m, n in of
+    ]
+    shop.write("silver.consent", rows(shop.spark, "silver.consent", choices))
+    there = {"segment_id": "vip", "website_id": "club", "customer_key": 6, "customer_id": "zoe"}
+
+    def reconcile(run_id: str, *, is_zoe_in: bool) -> list[tuple[Any, ...]]:
+        made = rows(shop.spark, "gold.customer_segment_customer", [there | {"_deleted": not is_zoe_in}])
+        shop.write("gold.customer_segment_customer", made)
+        activation(shop, destination, clock, run_id).run()
+        assert present(fake, world) == {md5(f"{n}@x.example".encode()).hexdigest() for n in ("ann", "bob")}
+        found = activation(shop, destination, clock, "look").reconcile()
+        return [(r.place.website_id, r.ledger, r.there, r.missing, r.extra) for r in found]
+
+    world, clock = WORLDS["mailchimp"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        assert reconcile("one", is_zoe_in=True) == [("club", 1, 1, 0, 0), ("shop", 2, 2, 0, 0)]
+        assert reconcile("two", is_zoe_in=False) == [("shop", 2, 2, 0, 0)]
+    assert fake.wrong == []
 
 
 def test_a_destination_without_its_secret_does_not_keep_the_others_waiting(shop: Lake) -> None:
