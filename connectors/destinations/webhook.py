@@ -22,7 +22,7 @@ from connectors.engine import Limits
 from connectors.exchange import OK, Batch, Halted, Outcome
 from connectors.http import json_of
 from connectors.pace import Clock
-from connectors.rest import RestConnector
+from connectors.rest import RestConnector, reason_in
 from connectors.secret import Secret
 from lakehouse.errors import SettingsError
 
@@ -77,7 +77,7 @@ class WebhookConnector(RestConnector):
         )
         if answer.status_code == 410:
             raise Halted("410")  # the receiver wants no more
-        refused = {str(r.get("event_id")): str(r.get("code", "refused"))[:60] for r in _rejected(json_of(answer))}
+        refused = {str(r.get("event_id")): reason_in(r.get("code", "refused")) for r in _rejected(json_of(answer))}
         return [Outcome("reject", refused[r.event_id]) if r.event_id in refused else OK for r in batch.rows]
 
     def body(self, batch: Batch) -> dict[str, Any]:

@@ -728,11 +728,18 @@ def test_a_body_too_large_is_halved_before_it_leaves() -> None:
     assert (report.ok, max(len(r.raw) for r in fake.seen) <= 1_000) == (6, True)
 
 
-def test_the_words_of_a_refusal_are_kept_without_the_address() -> None:
-    world, clock = WORLDS["mailchimp"], FakeClock()
-    told = {"email_addresses": [PEOPLE[0].email], "error": f"{PEOPLE[0].email} is in a compliance state"}
+@pytest.mark.parametrize("kind", ["mailchimp", "webhook"])
+def test_the_words_of_a_refusal_are_kept_without_the_address(kind: str) -> None:
+    world, clock, words = WORLDS[kind], FakeClock(), f"{PEOPLE[0].email} is in a compliance state"
+
+    def refuse(request: Request) -> Answer:
+        if kind == "webhook":
+            return Answer(200, {"rejected": [{"event_id": request.body["members"][0]["event_id"], "code": words}]})
+        told = {"email_addresses": [PEOPLE[0].email], "error": words}
+        return Answer(200, {"total_added": 0, "errors": [told], "error_count": 1})
+
     with opened(world, clock) as (fake, destination):
-        fake.handle = lambda r: Answer(200, {"total_added": 0, "errors": [told], "error_count": 1})  # type: ignore[method-assign]
+        fake.handle = refuse  # type: ignore[method-assign]
         ledger = ledger_of(world, PEOPLE[:1])
         run_once(ledger, destination, clock)
     assert [m.code for m in ledger.members.values()] == ["<e-mail>_is_in_a_compliance_state"]
