@@ -39,8 +39,9 @@ class Audience:
         frame: One row per member; see `plan_audience`.
         keys: Names of the key columns of the frame.
         details: Names of its columns of details, for tools of the retailer's own.
-        permitted: website_id and member_id of everyone who may be there at all, in whatever segment: consent and
-            region given, not suppressed. Whoever is there and not in it has withdrawn.
+        permitted: website_id and member_id of everyone who agreed and is not suppressed, in whatever segment, region
+            or shop. Whoever is there and not in it has withdrawn, which no brake holds; a slip in `regions` or
+            `websites` is no withdrawal.
     """
 
     destination: DestinationConfig
@@ -100,14 +101,14 @@ def plan_audience(
     if destination.websites:
         wanted = F.col(C.website_id).isin(*destination.websites)
     # None of the joins multiplies: one current version per customer, one choice per customer and channel, one bar.
-    everyone = contacts.where(wanted).join(choices, on=[str(C.website_id), str(C.customer_id)], how="left")
+    everyone = contacts.join(choices, on=[str(C.website_id), str(C.customer_id)], how="left")
     everyone = everyone.withColumn("member_id", me).join(barred, on=["website_id", "member_id"], how="left")
     is_granted = F.coalesce("_is_granted", F.lit(False))
     is_barred = F.coalesce("_is_barred", F.lit(False))
     is_inside = F.lit(True)
     if destination.regions:
         is_inside = F.coalesce(normalise_country(F.col("_country")).isin(*destination.regions), F.lit(False))
-    permitted = everyone.where(is_granted & is_inside & ~is_barred).select("website_id", "member_id")
+    permitted = everyone.where(is_granted & ~is_barred).select("website_id", "member_id")
 
     asked = members.where(wanted).select(C.segment_id, C.website_id, C.customer_key, C.customer_id)
     # Somebody in a segment and no longer among the customers has been erased: they stay, without consent.

@@ -14,7 +14,7 @@ from pyspark.sql import Column
 
 from connectors.engine import Connector as BatchConnector
 from connectors.http import check_url
-from connectors.identifiers import EmailRule, PhoneRule, hash_identifier, normalise_email, normalise_phone
+from connectors.identifiers import COUNTRIES, EmailRule, PhoneRule, hash_identifier, normalise_email, normalise_phone
 from connectors.pace import Clock
 
 if TYPE_CHECKING:
@@ -71,6 +71,13 @@ class DestinationConfig(BaseModel):
     websites: tuple[str, ...] = ()
     regions: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = ()
     holdouts: dict[str, Holdout] = Field(default_factory=dict)
+
+    @field_validator("regions")
+    @classmethod
+    def _are_countries(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(regions) - COUNTRIES):
+            raise ValueError(f"{', '.join(unknown)}: no ISO 3166 code of a country (the United Kingdom is GB)")
+        return regions
 
     def keys(self, contact: Mapping[str, Column]) -> dict[str, Column]:
         """What a member is matched by there, as expressions; null where it cannot be made.

@@ -34,7 +34,8 @@ class PlacePlan:
         eligible: Of them, those who may leave.
         present: Rows the destination has acknowledged and not removed.
         withdrawals: Removals of people who may no longer be there at all: consent withdrawn, suppressed, erased.
-        removals: Removals of people who left the segment or whose identifier changed.
+        removals: Removals of people who left the segment or the regions and shops sent from, or whose identifier
+            changed.
         additions: Additions.
     """
 

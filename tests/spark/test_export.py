@@ -147,7 +147,12 @@ def test_suppressed_members_outsiders_and_the_held_out_stay(spark: SparkSession)
 
     assert found(FILES, barred) == {"ann-1": "suppressed", "dee-4": None}
     # Neither has a country on record, and who is nowhere known is in no region.
-    assert found(FILES.model_copy(update={"regions": ("DE",)})) == {"ann-1": "region", "dee-4": "region"}
+    abroad = FILES.model_copy(update={"regions": ("DE",)})
+    assert found(abroad) == {"ann-1": "region", "dee-4": "region"}
+    # Outside of regions and shops is not withdrawn: a brake looks at who would leave for it.
+    for config in (abroad, FILES.model_copy(update={"websites": ("shp",)})):
+        permitted = audience_of(spark, ("vip", 1), config=config, barred=barred).permitted.collect()
+        assert {n for r in permitted if (n := names.get(r.member_id))} == {"dee-4"}
     held = {
         salt: found(FILES.model_copy(update={"holdouts": {"vip": Holdout(share=0.5, salt=salt)}}))
         for salt in ("a", "b", "c", "d")

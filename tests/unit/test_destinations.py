@@ -334,6 +334,13 @@ def test_no_audience_with_a_name_that_hints_at_health_or_money_is_made_at_an_adv
     assert told == [{"vip": "name_flagged: health (diabet)"}, {}]
 
 
+def test_a_region_is_a_country() -> None:
+    said = {"name": "files", "kind": "files"}
+    assert kinds()["files"].model_validate(said | {"regions": ["GB", "DE"]}).regions == ("GB", "DE")
+    with pytest.raises(ValueError, match=r"UK: no ISO 3166 code of a country \(the United Kingdom is GB\)"):
+        kinds()["files"].model_validate(said | {"regions": ["UK", "DE"]})
+
+
 def test_google_wants_its_terms_accepted() -> None:
     said = {"name": "g", "kind": "google", "account_id": "1", "client_id": "c"}
     with pytest.raises(ValueError, match="terms_accepted"):
