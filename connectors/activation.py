@@ -13,8 +13,10 @@ from pyspark.sql import functions as F
 
 from connectors.audience import Audience, plan_audience
 from connectors.audiences import (
+    audiences_in_use,
     flagged_audiences,
-    known_audiences,
+    keep_audiences,
+    leave_audiences,
     missing_audiences,
     name_audiences,
     record_sizes,
@@ -139,7 +141,11 @@ class Activation:
         name = declared.name
         told = (lambda done, total: progress(name, done, total)) if progress else None
         is_stopped = Switch(self.lake, name)
-        destination, waiting = known_audiences(self.lake, declared), self._waiting(name)
+        destination, moved = audiences_in_use(self.lake, declared)
+        if moved and self.is_forced and self.is_confirmed:
+            leave_audiences(self.lake, declared, moved)
+            destination, moved = audiences_in_use(self.lake, declared)
+        waiting = self._waiting(name) | ({} if self.is_confirmed else moved)
         if missing_audiences(destination) and not is_stopped():
             destination, unmade = name_audiences(
                 self.lake,
@@ -150,11 +156,12 @@ class Activation:
                 without=waiting,
             )
             waiting |= unmade
+        keep_audiences(self.lake, destination, run_id=self.run_id, clock=self.clock)
         connector = destination.connect(self.clock)
         audience = self.audience(destination)
         engine = Engine(
             connector,
-            self.ledger(destination, audience),
+            self.ledger(destination, audience, without=moved),
             self.clock,
             self._brakes(destination, connector.limits.reads_names, waiting),
             Patience(attempts=destination.attempts),
@@ -166,7 +173,7 @@ class Activation:
         if report.state == "done":
             record_sizes(self.lake, destination, connector, report, run_id=self.run_id, clock=self.clock)
             held = {*report.held, *report.behind}
-            sent = {p.place.segment_id for p in report.plans if p.place not in held}
+            sent = {p.place.segment_id for p in report.plans if p.place not in held} - {*moved}
             began = [c for c in self.campaigns if c.destination == name and c.segment_id in sent]
             assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id, held=held)
             forget_erased(self.lake, name, run_id=self.run_id, recorded_at=self.started_at)
@@ -180,16 +187,18 @@ class Activation:
         """
         found = []
         for declared in self.destinations:
-            destination = known_audiences(self.lake, declared)
+            destination, moved = audiences_in_use(self.lake, declared)
             missing = missing_audiences(destination)
             # An id that is nobody's stands in for those that are still to come.
             audiences = {**dict.fromkeys(missing, "0"), **destination.audiences}
             shown = destination.model_copy(update={"audiences": audiences})
-            ledger = self.ledger(shown)
+            audience = self.audience(shown)
+            ledger = self.ledger(shown, audience, without=moved)
             plans = ledger.plan(write=False)
             connector = shown.connect(self.clock)
             flagged = flagged_audiences(destination, connector.limits.is_advertising)
-            brakes = self._brakes(destination, connector.limits.reads_names, self._waiting(declared.name) | flagged)
+            waiting = self._waiting(declared.name) | flagged | moved
+            brakes = self._brakes(destination, connector.limits.reads_names, waiting)
             held = {p.place: why for p in plans if (why := brakes.held(p)) is not None}
             least = connector.limits.min_members
             notes = tuple(
@@ -200,6 +209,7 @@ class Activation:
             named = [(s, name) for s, name in missing.items() if s not in flagged]
             notes += tuple(f"{s}: the audience '{name}' is found by its name or made" for s, name in named)
             notes += tuple(self._few_held_out(declared.name, plans))
+            notes += _samples(audience, [p.place.segment_id for p in plans])
             body, verdict = "", None
             # What a campaign is going to send is looked at before its day.
             growing = [p.place for p in plans if p.additions and held.get(p.place, NOT_DUE).startswith(NOT_DUE)]
@@ -213,7 +223,7 @@ class Activation:
         """Compare who the ledger holds for present with who the destination lists; one that is away stops no other."""
         found = []
         for declared in self.destinations:
-            destination = known_audiences(self.lake, declared)
+            destination, _ = audiences_in_use(self.lake, declared)
             connector = destination.connect(self.clock)
             rows = self.lake.read(M).where((F.col(M.destination) == destination.name) & (F.col(M.status) == "present"))
             present = rows.withColumn("_audience", audience_of(destination))
@@ -248,12 +258,20 @@ class Activation:
             destination=destination,
         )
 
-    def ledger(self, destination: BatchDestination, audience: Audience | None = None) -> DeltaLedger:
-        """Returns the ledger of a destination for this run, over the audience that is eligible now."""
-        inactive = inactive_segments(self.lake)
+    def ledger(
+        self, destination: BatchDestination, audience: Audience | None = None, without: Collection[str] = ()
+    ) -> DeltaLedger:
+        """Returns the ledger of a destination for this run, over the audience that is eligible now.
+
+        Args:
+            destination: With the ids of its audiences.
+            audience: Made for it.
+            without: Segments of which nobody is wanted, until their audience is empty.
+        """
+        inactive = {*inactive_segments(self.lake), *without}
         chosen = [s for s in destination.chosen_segments if s not in inactive]
         known = published_segments(self.lake, chosen)
-        names = {s: known[s].name for s in (chosen if destination.chosen_segments else known)}
+        names = {s: known[s].name for s in (chosen if destination.chosen_segments else {*known} - {*without})}
         return open_ledger(
             self.lake,
             destination,
@@ -319,6 +337,14 @@ def open_activation(
         raise SettingsError(f"{', '.join(files)}: takes files, and those are written by `segmentation export`.")
     served = [d.name for d in declared if d.is_active]
     return Activation(lake, chosen, as_of, run_id, started_at, campaigns=campaigns, served=served, **choices)
+
+
+def _samples(audience: Audience, segments: Collection[str]) -> tuple[str, ...]:
+    """What to know when people made up for the sample data would leave: a platform is sent them like any others."""
+    leaving = audience.frame.where(F.col("excluded").isNull() & F.col("segment_id").isin(*segments))
+    people = leaving.where("is_sample").select("website_id", "member_id").distinct().count()
+    note = f"{people:,} of the people have contact details or consent of a sample, not of a customer"
+    return (note,) if people else ()
 
 
 def _verdict(connector: Connector, batch: Batch) -> str | None:

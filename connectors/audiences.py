@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from pyspark.sql import functions as F
 
 from connectors.base import BatchDestination
 from connectors.brakes import flagged_words
 from connectors.engine import Connector, understand
+from connectors.erasure import GONE
 from connectors.exchange import BatchRefused, Halted, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock, utc_now
 from lakehouse.lake import Lake
 from lakehouse.records import append_rows
 from lakehouse.tables.activation import ActivationAudience as A
+from lakehouse.tables.activation import ActivationMember as M
 from lakehouse.tables.activation import ActivationSize as S
 
 
@@ -27,6 +30,48 @@ def known_audiences(lake: Lake, destination: BatchDestination) -> BatchDestinati
     )
     ids = {r[0]: r[2] for r in mine.collect() if destination.new_audiences.get(r[0]) == r[1]}
     return destination.model_copy(update={"audiences": {**destination.audiences, **ids}})
+
+
+def audiences_in_use(lake: Lake, destination: BatchDestination) -> tuple[BatchDestination, dict[str, str]]:
+    """Returns the destination with the ids of its audiences, and by segment why one is to be emptied first.
+
+    Whoever was sent is in the audience they were sent to. Where the settings name another now, or none, that one is
+    used until nobody is left in it: removals would else be sent to an audience that has never had the people.
+    """
+    destination = known_audiences(lake, destination)
+    if destination.keeps_places_apart:
+        return destination, {}
+    there = lake.read(M).where((F.col(M.destination) == destination.name) & ~F.col(M.status).isin(*GONE))
+    used = lake.read(A).where(F.col(A.destination) == F.lit(destination.name)).select(A.segment_id, A.audience_id)
+    rows = used.join(there.select(M.segment_id), on=str(A.segment_id), how="left_semi").collect()
+    moved = {r[0]: r[1] for r in rows if destination.audiences.get(r[0]) != r[1]}
+    why = {
+        s: f"audience_changed: its audience was {was}, is {destination.audiences.get(s, 'another or none')}: --confirm "
+        "empties the old one, and the run after that fills the new one"
+        for s, was in moved.items()
+    }
+    new = {s: n for s, n in destination.new_audiences.items() if s not in moved}
+    return destination.model_copy(update={"audiences": {**destination.audiences, **moved}, "new_audiences": new}), why
+
+
+def leave_audiences(lake: Lake, destination: BatchDestination, segments: Collection[str]) -> None:
+    """Take nobody to be in the audiences of segments any more: a person says that they are gone or were emptied."""
+    mine = (F.col(M.destination) == F.lit(destination.name)) & F.col(M.segment_id).isin(*segments)
+    rows = lake.read(M).where(mine & ~F.col(M.status).isin(*GONE))
+    lake.write(M, rows.withColumn(str(M.status), F.lit("waiting")))
+
+
+def keep_audiences(lake: Lake, destination: BatchDestination, *, run_id: str, clock: Clock) -> None:
+    """Write down which audience each segment is sent to, before anything is."""
+    used = lake.read(A).where(F.col(A.destination) == F.lit(destination.name)).select(A.segment_id, A.audience_id)
+    known = {r[0]: r[1] for r in used.collect()}
+    rows = [
+        _row(destination, segment, audience, audience, is_made=False, run_id=run_id, clock=clock)
+        for segment, audience in sorted(destination.audiences.items())
+        if known.get(segment) != audience
+    ]
+    if rows and not destination.keeps_places_apart:
+        append_rows(lake, "gold.activation_audience", rows)
 
 
 def missing_audiences(destination: BatchDestination) -> dict[str, str]:
@@ -77,20 +122,26 @@ def name_audiences(
         except (Halted, RetryLater, BatchRefused) as e:
             waiting[segment] = f"audience_not_made: {e.code}"
             continue
-        row = {
-            A.destination: destination.name,
-            A.segment_id: segment,
-            A.name: name,
-            A.audience_id: audience,
-            A.is_made: found is None,
-            A.run_id: run_id,
-            A.recorded_at: utc_now(clock),
-        }
-        rows.append({str(k): v for k, v in row.items()})
+        rows.append(_row(destination, segment, name, audience, is_made=found is None, run_id=run_id, clock=clock))
     if not rows:
         return destination, waiting
     append_rows(lake, "gold.activation_audience", rows)
     return known_audiences(lake, destination), waiting
+
+
+def _row(
+    destination: BatchDestination, segment: str, name: str, audience: str, *, is_made: bool, run_id: str, clock: Clock
+) -> dict[str, Any]:
+    row = {
+        A.destination: destination.name,
+        A.segment_id: segment,
+        A.name: name,
+        A.audience_id: audience,
+        A.is_made: is_made,
+        A.run_id: run_id,
+        A.recorded_at: utc_now(clock),
+    }
+    return {str(k): v for k, v in row.items()}
 
 
 def record_sizes(

@@ -265,7 +265,11 @@ def activate(
         bool, typer.Option("--confirm", help="Send what a brake held back: many removals, an empty segment.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also send rows that were refused and have not changed.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Also send refused rows that have not changed; with --confirm, take a former audience for gone.",
+        ),
     ] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Show the queue by status instead.")] = False,
     wait: Wait = None,

@@ -246,7 +246,7 @@ class ActivationErasure:
 
 @table(
     "gold.activation_audience",
-    comment="One row per audience that was found by its name or made at a destination, with its id there.",
+    comment="One row per destination and segment: the audience it is sent to, whose id there was given, found or made.",
     kind=Merge(),
     key=("destination", "segment_id"),
     producer="connectors.audiences:name_audiences",
@@ -256,10 +256,10 @@ class ActivationErasure:
 class ActivationAudience:
     destination = text("Destination as in conf/destinations.")
     segment_id = text("Segment.")
-    name = text("Name of the audience there.")
+    name = text("Name of the audience there; its id where that was given.")
     audience_id = text("Its id there.")
-    is_made = flag("Whether it was made; false when one of that name was there.")
-    run_id = text("Run that found or made it.")
+    is_made = flag("Whether it was made; false when it was there.")
+    run_id = text("Run that found or made it, or was the first to send to it.")
     recorded_at = instant("When it was written down, UTC.")
 
 

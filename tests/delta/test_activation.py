@@ -308,6 +308,27 @@ def test_a_tool_gets_the_address_where_it_needs_it_and_the_ledger_never(shop: La
     assert "x.example" not in told
 
 
+def test_another_audience_is_filled_once_the_old_one_is_empty(
+    shop: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
+) -> None:
+    fake, destination, clock = meta
+
+    def run(run_id: str, audience: str, **more: Any) -> Any:
+        named = destination.model_copy(update={"audiences": {"vip": audience}})
+        report = activation(shop, named, clock, run_id, **more).run()["meta"]
+        there = {a: sum(i.startswith("EXTERN_ID") for i in found) for a, found in fake.state.items()}
+        return report.held.get(Place("shop", "vip"), "").partition(":")[0], there
+
+    assert run("one", "11") == ("", {"11": 4})
+    grant(shop, {"bob": False})
+    assert run("two", "22", is_confirmed=False) == ("audience_changed", {"11": 3})
+    assert run("three", "22") == ("", {"11": 0})
+    assert run("four", "22") == ("", {"11": 0, "22": 3})
+    # Somebody says that the old one is gone.
+    assert run("five", "33", is_forced=True) == ("", {"11": 0, "22": 3, "33": 3})
+    assert run("six", "33", is_confirmed=False) == ("", {"11": 0, "22": 3, "33": 3})
+
+
 def test_who_leaves_at_one_retailer_stays_in_an_audience_shared_with_another(shop: Lake) -> None:
     # Zoe of the club is ann of the shop: one address.
     zoe = {"merchant_id": "club", "customer_key": 6, "customer_id": "zoe", "email": "ann@x.example", "valid_from": AT}
@@ -348,11 +369,14 @@ def test_a_destination_without_its_secret_does_not_keep_the_others_waiting(shop:
 
 def test_a_dry_run_says_so_where_the_destination_cannot_be_asked(shop: Lake) -> None:
     clock = FakeClock()
+    choice = {"merchant_id": "shop", "customer_id": "ann", "channel": "ads", "is_granted": True, "changed_at": AT}
+    shop.write("silver.consent", rows(shop.spark, "silver.consent", [choice | {"is_sample": True}]))
     with opened(WORLDS["google"], clock) as (fake, destination):
         fake.handle = lambda r: Answer(401)  # type: ignore[method-assign]
         (preview,) = activation(shop, destination, clock, "look").preview(validate=True)
     assert preview.plans[0].additions == 4
     assert preview.validated == "nothing, it cannot be asked (token_401)"
+    assert "1 of the people have contact details or consent of a sample, not of a customer" in preview.notes
 
 
 @pytest.mark.parametrize("is_named", [True, False])
