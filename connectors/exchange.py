@@ -70,12 +70,15 @@ def next_status(op: Op, verdict: Verdict, status: Status | None) -> Status:
     """Returns the status of a row after the verdict on what was done with it.
 
     What was surely not applied leaves the row as it was. A removal is never given up: refused, the row still counts
-    as there and the next run asks again, unless its addition was refused too. A refused renewal does not make a present
+    as there and the next run asks again, unless its addition was refused too, which a lost answer does not unsay. A
+    refused renewal does not make a present
     row absent. A row that waited for a job does so no longer, whatever the job came to. A removal does not end the job
     that adds a row: until it has ended it may bring the person, who is removed once more.
     """
     if op == "remove" and status == "adding":
         return "adding"
+    if op == "remove" and status == "rejected" and verdict in ("sending", "unknown"):
+        return "rejected"
     if (op, verdict, status) == ("remove", "reject", "rejected"):
         return "waiting"
     if verdict == "retry" or (op == "remove" and verdict == "reject"):
