@@ -333,13 +333,13 @@ class Engine:
             for receipt in waiting:
                 try:
                     settled = understand(self.connector.settle, receipt.receipt)
-                except (RetryLater, BatchRefused):
+                except RetryLater:
                     settled = None
-                except Halted as halted:
-                    if halted.whole:
+                except (BatchRefused, Halted) as e:
+                    if isinstance(e, Halted) and e.whole:
                         return
-                    # The job is forgotten there: whether it was done is unknown, so its rows are sent again.
-                    settled = Settled("unknown", halted.code)
+                    # The job is not told of any more: whether it was done is unknown, so its rows are sent again.
+                    settled = Settled("unknown", e.code)
                 if settled is None:
                     still.append(receipt)
                     continue

@@ -418,13 +418,17 @@ def test_a_removal_carried_out_in_part_is_not_taken_for_none() -> None:
         assert present(fake, world) == {i for p in PEOPLE for i in world.items(p)}
 
 
-def test_somebody_refused_is_taken_away_once_and_not_asked_for_again() -> None:
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_somebody_refused_is_taken_away_once_and_not_asked_for_again(is_lost: bool) -> None:
     world, clock = WORLDS["tiktok"], FakeClock()
     with opened(world, clock) as (fake, destination):
         fake.unusable = {world.unusable(PEOPLE[0])}  # type: ignore[attr-defined]
         ledger = ledger_of(world, PEOPLE[:1])
         run_once(ledger, destination, clock)
         ledger.eligible = {PLACE: []}
+        if is_lost:
+            fake.faults.extend(["applied_then_lost"] * 3)
+            assert run_once(ledger, destination, clock).left == 1
         assert [run_once(ledger, destination, clock).planned for _ in range(2)] == [1, 0]
     assert {m.status for m in ledger.members.values()} == {"waiting"}
 
@@ -459,6 +463,23 @@ def test_every_profile_an_import_refused_is_told_however_many_pages_it_takes() -
             clock.sleep(3600)
     assert sum(m.status == "rejected" for m in ledger.members.values()) == 45
     assert sum(m.status == "present" for m in ledger.members.values()) == 15
+
+
+def test_a_job_that_is_refused_an_answer_is_not_waited_for() -> None:
+    world, clock = WORLDS["klaviyo"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        fake.unusable, job = {PEOPLE[0].email}, fake._job  # type: ignore[attr-defined]
+        # How many failed is told, and not of whom.
+        fake._job = lambda name, start: Answer(200, {"data": []}) if start is not None else job(name, start)  # type: ignore[attr-defined]
+        ledger = ledger_of(world, PEOPLE[:2])
+        run_once(ledger, destination, clock)
+        run_once(ledger, destination, clock)
+        again = run_once(ledger, destination, clock)
+        assert (again.settled, again.planned) == (1, 2)
+        fake._job = job  # type: ignore[attr-defined]
+        for _ in range(3):
+            run_once(ledger, destination, clock)
+    assert sorted(m.status for m in ledger.members.values()) == ["present", "rejected"]
 
 
 @pytest.mark.parametrize("agrees_again", [False, True])
