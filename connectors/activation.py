@@ -172,7 +172,7 @@ class Activation:
         report = engine.run()
         if report.state == "done":
             record_sizes(self.lake, destination, connector, report, run_id=self.run_id, clock=self.clock)
-            held = {*report.held, *report.behind}
+            held = {*report.held, *report.unsent}
             sent = {p.place.segment_id for p in report.plans if p.place not in held} - {*moved}
             began = [c for c in self.campaigns if c.destination == name and c.segment_id in sent]
             assign_arms(self.lake, audience, began, as_of=self.as_of, run_id=self.run_id, held=held)

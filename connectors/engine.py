@@ -169,6 +169,7 @@ class Engine:
     progress: Callable[[int, int], None] | None = None
     _halted: set[Place] = field(default_factory=set)
     _reached: set[Place] = field(default_factory=set)
+    _added: set[Place] = field(default_factory=set)
     _end: Halted | None = None
 
     def run(self) -> RunReport:
@@ -192,6 +193,7 @@ class Engine:
         if report.state == "running":
             report.state = "done"
         report.behind |= (report.failed.keys() - self._reached) | self._halted
+        report.unsent = {p.place for p in report.plans if p.additions} - self._added | self._halted
         report.requests = self.connector.requests
         self.ledger.finish(report)
         log.info(
@@ -239,6 +241,8 @@ class Engine:
                     is_left = True
             if not is_left:
                 self._reached.add(o.place)
+                if lane == "addition":
+                    self._added.add(o.place)
                 continue
             report.failed.setdefault(o.place, o.outcome.code)
             if lane == "withdrawal":

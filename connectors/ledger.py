@@ -47,6 +47,7 @@ class RunReport:
         left: Left to the next run: throttled, unanswered, or not reached.
         failed: Why rows of an audience were left, as the first of them was told.
         behind: Audiences of those that halted, took nothing, or keep somebody who withdrew.
+        unsent: Audiences that halted or took none of the additions planned: no campaign begins there.
         requests: Requests made.
         settled: Jobs whose end was heard.
         match_rates: What the destination last said it could match, by audience.
@@ -63,6 +64,7 @@ class RunReport:
     left: int = 0
     failed: dict[Place, str] = field(default_factory=dict)
     behind: set[Place] = field(default_factory=set)
+    unsent: set[Place] = field(default_factory=set)
     requests: int = 0
     settled: int = 0
     match_rates: dict[Place, str] = field(default_factory=dict)

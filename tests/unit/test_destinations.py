@@ -555,6 +555,25 @@ def test_a_run_says_why_rows_were_left_and_which_audiences_are_behind(monkeypatc
         assert (kept.ok, kept.failed, kept.behind) == (4, {PLACE: "503"}, {PLACE})
 
 
+def test_an_audience_counts_as_sent_to_by_its_additions_alone() -> None:
+    world, clock = WORLDS["meta"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        ledger = ledger_of(world, PEOPLE[:2])
+        fake.faults.extend(["unavailable"] * 3)
+        assert run_once(ledger, destination, clock).unsent == {PLACE}
+        assert run_once(ledger, destination, clock).unsent == set()
+        # A withdrawal is left, and everybody who came was taken.
+        ledger.eligible = {PLACE: [world.wanted(p) for p in PEOPLE[1:3]]}
+        fake.faults.extend(["unavailable"] * 3)
+        left = run_once(ledger, destination, clock)
+        assert (left.ok, left.behind, left.unsent) == (1, {PLACE}, set())
+        # The withdrawal goes through, and nobody who came was taken.
+        ledger.eligible = {PLACE: [world.wanted(p) for p in PEOPLE[1:4]]}
+        fake.faults.extend([None, *["unavailable"] * 3])
+        gone = run_once(ledger, destination, clock)
+        assert (gone.ok, gone.left, gone.unsent) == (1, 1, {PLACE})
+
+
 def test_a_receiver_that_is_gone_is_left_alone() -> None:
     world, clock = WORLDS["webhook"], FakeClock()
     with opened(world, clock) as (fake, destination):
