@@ -39,7 +39,7 @@ DUE_DAYS: Final = 30
 _INPUTS: Final = {CLUSTERS: ("models.clustering", "FEATURES"), OUTLOOK: ("models.rhythm", "NAMES")}
 """Where the names of what a kind of model is given stand."""
 _UNSAID: Final = {CLUSTERS: "aaa6c994551de57a", OUTLOOK: "9c3728b090f54708"}
-"""Inputs of versions from before they said any."""
+"""Inputs of versions and attempts from before they said any."""
 _NO_MODEL: Final = "no model"
 _PICKLE: Final = "model.pkl"
 
@@ -88,6 +88,8 @@ class Version:
         run_id: MLflow run that trained it.
         file: The pickled model within the local folder of the store; None when the store is a workspace's.
         inputs: Fingerprint of the names of what it is given; see `inputs_of`.
+        numbers_given: From here on numbers of clusters are new, whatever versions there were; None where that was not
+            kept, and of other kinds.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Version:
     run_id: str
     file: str | None
     inputs: str = ""
+    numbers_given: int | None = None
 
     @property
     def label(self) -> str:
@@ -135,11 +138,13 @@ class Attempt:
         kind: Kind of model.
         merchant_id: Retailer.
         as_of: Day it was to be for.
+        inputs: See `Version`.
     """
 
     kind: str
     merchant_id: str
     as_of: str
+    inputs: str = ""
 
 
 def log_attempt(
@@ -151,7 +156,7 @@ def log_attempt(
         with mlflow.start_run(experiment_id=experiment(client, store, kind), run_name=f"{merchant_id} {as_of}"):
             _log_training(mlflow, training or Training({}, {}, f"{reason}\n", {}, {}), merchant_id, as_of)
             # Last, because an attempt counts only with these tags.
-            mlflow.set_tags({"outcome": _NO_MODEL, "reason": reason[:5000]})
+            mlflow.set_tags({"outcome": _NO_MODEL, "reason": reason[:5000], "inputs": inputs_of(kind)})
         _refresh(client, store)
 
 
@@ -166,7 +171,7 @@ def inputs_of(kind: str) -> str:
 def is_due(store: ModelStore, kind: str, merchant_id: str, as_of: date, waits_days: Callable[[Version], int]) -> bool:
     """Whether a new version should be tried.
 
-    That is when none was that takes today's inputs, or when the last attempt, fruitless or not, is 30 days old and the
+    That is when none was with today's inputs, or when the last attempt, fruitless or not, is 30 days old and the
     champion at least as old as it takes until there are days to compare on that it has not seen.
 
     Args:
@@ -179,7 +184,7 @@ def is_due(store: ModelStore, kind: str, merchant_id: str, as_of: date, waits_da
     name = store.model_name(kind, merchant_id)
     versions, attempts = _known(store, name)
     tried = [v.as_of for v in versions if v.name == name and _takes_todays(v, kind)]
-    tried += [a.as_of for a in attempts if (a.kind, a.merchant_id) == (kind, merchant_id)]
+    tried += [a.as_of for a in attempts if (a.kind, a.merchant_id) == (kind, merchant_id) and _takes_todays(a, kind)]
     days = [d for d in map(date.fromisoformat, tried) if d <= as_of]
     if not days:
         return True
@@ -200,6 +205,7 @@ def register_version(
     reason: str,
     wrapper: Any,
     example: Any,
+    numbers_given: int | None = None,
 ) -> Version:
     """Log a training run, register its model, and give it the alias its gate earned.
 
@@ -214,6 +220,7 @@ def register_version(
         reason: What the gate said.
         wrapper: `mlflow.pyfunc.PythonModel` around the model, for whoever loads it by its alias.
         example: Input example for it; made up, because it stays with the model for ever.
+        numbers_given: See `Version`.
     """
     import cloudpickle
     import sklearn
@@ -237,7 +244,8 @@ def register_version(
             kept = _keep(store, client, run.info.run_id, f"{kind}-{number}.pkl", cloudpickle.dumps(model))
             status = ACCEPTED if is_accepted else REFUSED
             day, inputs = as_of.isoformat(), inputs_of(kind)
-            version = Version(name, number, merchant_id, day, status, reason, run.info.run_id, kept, inputs)
+            said = (status, reason, run.info.run_id, kept, inputs, numbers_given)
+            version = Version(name, number, merchant_id, day, *said)
             # Last, because a version counts only with these tags: a run that dies before leaves nothing half made.
             client.set_model_version_tag(name, str(number), "version", json.dumps(asdict(version)))
         _set_aliases(client, store, name)
@@ -376,8 +384,8 @@ def _keep(store: ModelStore, client: Any, run_id: str, file: str, content: bytes
     return path.relative_to(store.folder).as_posix()
 
 
-def _takes_todays(version: Version, kind: str) -> bool:
-    return (version.inputs or _UNSAID.get(kind, "")) == inputs_of(kind)
+def _takes_todays(tried: Version | Attempt, kind: str) -> bool:
+    return (tried.inputs or _UNSAID.get(kind, "")) == inputs_of(kind)
 
 
 def _set_aliases(client: Any, store: ModelStore, name: str) -> None:
@@ -441,14 +449,14 @@ def _registered(client: Any, store: ModelStore, name: str | None = None) -> list
 
 
 def _attempts(client: Any, store: ModelStore) -> list[Attempt]:
-    found: set[tuple[str, str, str]] = set()
+    found: set[tuple[str, str, str, str]] = set()
     for kind in TRAINED_WHEN_DUE:
         places = [e.experiment_id for e in _experiments(client, store, kind)]
         for run in _all(client.search_runs, places, f"tags.outcome = '{_NO_MODEL}'") if places else ():
             said = run.data.params
             # One begun by an earlier release may have been killed between its tags and its parameters.
             if {"merchant_id", "as_of"} <= said.keys():
-                found.add((kind, said["merchant_id"], said["as_of"]))
+                found.add((kind, said["merchant_id"], said["as_of"], run.data.tags.get("inputs", "")))
     return [Attempt(*a) for a in sorted(found)]
 
 

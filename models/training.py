@@ -11,6 +11,7 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from lakehouse.lake import Lake
+from lakehouse.logs import get_logger
 from lakehouse.settings import Settings
 from lakehouse.tables.feature import FeatureCustomer as X
 from models.card import describe_clusters
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from models.selection import Past, Selection
+
+log = get_logger(__name__)
 
 TRAINING_ROWS: Final = 50_000
 """Customers a model is fitted on; three numbers each, so about a megabyte on the driver."""
@@ -107,7 +110,8 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
         log_attempt(store, CLUSTERS, merchant_id=merchant_id, as_of=as_of, reason=selection.reason, training=training)
         return None
     champion = champion_clusters(store, merchant_id, as_of)
-    model = match_to(selection.model, champion, values, _numbers_given(store, merchant_id))
+    given = _numbers_given(store, merchant_id)
+    model = match_to(selection.model, champion, values, given)
     verdict = try_clusters(values, model, champion, past)
     return register_version(
         store,
@@ -121,13 +125,25 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
         wrapper=_wrap(model),
         # Made up, because an example stays with the model for ever: no customer's own numbers.
         example=pd.DataFrame([[7.0, 20.0, 500.0], [90.0, 2.0, 30.0]], columns=list(FEATURES)),
+        numbers_given=max(given, 1 + max(model.numbers)),
     )
 
 
 def _numbers_given(store: ModelStore, merchant_id: str) -> int:
     """From where on numbers are new: after those of any version that has placed customers, also if taken back."""
     placed = [v for v in versions_of(store, CLUSTERS, merchant_id) if v.status != REFUSED]
-    return max((1 + max(load_model(store, v).numbers) for v in placed), default=0)
+    kept = [v.numbers_given for v in placed if v.numbers_given is not None]
+    # Each that keeps it counts those before it in; only where none does yet are models read.
+    return max(kept) if kept else max((_numbers_of(store, v) for v in placed), default=0)
+
+
+def _numbers_of(store: ModelStore, version: Version) -> int:
+    try:
+        return 1 + max(load_model(store, version).numbers)
+    except Exception as e:
+        # Its file is gone, or of code that is: that must not end training for good.
+        log.warning("model not readable", extra={"version": version.label, "error": type(e).__name__})
+        return 0
 
 
 def _past(lake: Lake, merchant_id: str, as_of: date) -> Past | None:

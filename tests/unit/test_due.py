@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from models import store
+from models import store, training
 from models.store import (
     ACCEPTED,
     CLUSTERS,
@@ -69,6 +70,36 @@ def test_a_champion_of_other_inputs_is_passed_over_and_another_trained(monkeypat
 
     assert champion_for(STORE, CLUSTERS, "shop", AS_OF) is None
     assert is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90)
+
+
+def test_an_attempt_with_other_inputs_does_not_delay_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = [attempt(2), replace(attempt(1), inputs=inputs_of(CLUSTERS))]
+    for one in tried:
+        monkeypatch.setattr(store, "_known", lambda *_, one=one: ([], [one]))
+        assert not is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90)
+
+    monkeypatch.setattr("models.clustering.FEATURES", ("recency_days", "frequency", "tenure_days"))
+    monkeypatch.setattr(store, "_known", lambda *_: ([], tried))
+
+    assert is_due(STORE, CLUSTERS, "shop", AS_OF, lambda _: 90)
+
+
+def test_numbers_given_are_kept_with_the_version_and_no_lost_file_ends_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(_: ModelStore, one: Version) -> SimpleNamespace:
+        if one.number == 2:
+            raise FileNotFoundError("models/run/customer_clusters-2.pkl")
+        return SimpleNamespace(numbers=(0, 1, 5))
+
+    known = [version(30), version(20, number=2), version(10, REFUSED, 3)]
+    monkeypatch.setattr(training, "versions_of", lambda *_: known)
+    monkeypatch.setattr(training, "load_model", load)
+    assert training._numbers_given(STORE, "shop") == 6
+
+    known.append(replace(version(5, number=4), numbers_given=8))
+    monkeypatch.setattr(training, "load_model", lambda *_: pytest.fail("no model needs to be read"))
+    assert training._numbers_given(STORE, "shop") == 8
 
 
 @pytest.mark.parametrize("kind", [CLUSTERS, OUTLOOK])
