@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import date
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,11 @@ def test_unity_catalog_registers_lists_finds_and_takes_back(workspace: ModelStor
     assert champion_for(workspace, OUTLOOK, "shop", LATER) == one
 
 
-def test_models_beyond_the_first_page_are_seen(local: ModelStore) -> None:
+def test_models_beyond_the_first_page_are_seen(local: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with mlflow_at(local) as mlflow:
-        client = mlflow.MlflowClient()
-        for i in range(100):
-            client.create_registered_model(f"another.catalog.{i:03}")
+        mlflow.MlflowClient().create_registered_model("another.catalog.model")
+        search = mlflow.MlflowClient.search_registered_models
+        monkeypatch.setattr(mlflow.MlflowClient, "search_registered_models", partialmethod(search, max_results=1))
 
     one = register(local, "model", AS_OF)
 
@@ -151,6 +152,8 @@ def test_an_attempt_killed_half_way_is_none_and_stops_nobody(
     assert is_due(local, OUTLOOK, "shop", AS_OF, lambda _: 90)
     log_attempt(local, OUTLOOK, merchant_id="shop", as_of=AS_OF, reason="too few")
     assert not is_due(local, OUTLOOK, "shop", AS_OF, lambda _: 90)
+    monkeypatch.setattr("models.rhythm.NAMES", ("another",))
+    assert is_due(local, OUTLOOK, "shop", AS_OF, lambda _: 90)
 
 
 def test_a_store_that_was_moved_goes_on_where_it_is(local: ModelStore, tmp_path: Path) -> None:
