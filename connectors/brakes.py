@@ -37,6 +37,7 @@ class PlacePlan:
         removals: Removals of people who left the segment or the regions and shops sent from, or whose identifier
             changed.
         additions: Additions.
+        refused: Of the removals, those of rows the destination refused: the audience hardly shrinks by them.
     """
 
     place: Place
@@ -47,6 +48,7 @@ class PlacePlan:
     withdrawals: int
     removals: int
     additions: int
+    refused: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Brakes:
     """Limits beyond which a run asks before it goes on.
 
     Attributes:
-        max_removed_share: Part of the rows present that may leave in one run, withdrawals not counted.
+        max_removed_share: Part of the rows present that may leave in one run, withdrawals and refused rows not counted.
         reads_names: Whether the destination flags audiences by their name.
         is_confirmed: A person has looked at the plan and wants it.
         waiting: Why nothing is sent of a segment: its campaign is not due, or its audience was not made.
@@ -78,8 +80,9 @@ class Brakes:
             return None
         if plan.members == 0 and plan.present > 0:
             return "segment_empty"
-        if plan.present and plan.removals / plan.present > self.max_removed_share:
-            return f"removes_{plan.removals / plan.present:.0%}_of_present"
+        share = (plan.removals - plan.refused) / plan.present if plan.present else 0
+        if share > self.max_removed_share:
+            return f"removes_{share:.0%}_of_present"
         return None
 
 

@@ -104,10 +104,7 @@ class DeltaLedger:
 
     def begin(self) -> None:
         """Take in what runs that died wrote down, and record that this one runs."""
-        dead = self._of(R).where(~F.col(R.is_folded)).orderBy(R.started_at).collect()
-        for run in dead:
-            self._fold(str(run[R.run_id]))
-            self._lake.write(R, self._lake.frame(R, [{**run.asDict(), str(R.is_folded): True}]))
+        fold_dead_runs(self._lake, self._destination)
         self._write_run(RunReport(), is_folded=False)
 
     def finish(self, report: RunReport) -> None:
@@ -219,12 +216,16 @@ class DeltaLedger:
             .agg(F.count_if(F.col(M.status) == "present").alias("present"))
         )
         sizes = [F.count_if(F.col("lane") == lane).alias(lane) for lane in ("withdrawal", "removal", "addition")]
-        add(self._changes.groupBy(*PLACE).agg(*sizes))
+        known = self._of(M).select(*ROW, M.status)
+        sizes.append(F.count_if((F.col("lane") == "removal") & (F.col(M.status) == "rejected")).alias("refused"))
+        # One row per key on either side.
+        add(self._changes.join(known, on=list(ROW), how="left").groupBy(*PLACE).agg(*sizes))
+        counted = ("members", "eligible", "present", "withdrawal", "removal", "addition", "refused")
         plans = [
             PlacePlan(
                 place,
                 self._segments.get(place.segment_id, place.segment_id),
-                *(c.get(k, 0) for k in ("members", "eligible", "present", "withdrawal", "removal", "addition")),
+                *(c.get(k, 0) for k in counted),
             )
             for place, c in sorted(found.items(), key=lambda i: (i[0].website_id, i[0].segment_id))
         ]
@@ -341,18 +342,32 @@ class DeltaLedger:
 
     def fold(self) -> None:
         """Bring the state of members to what this run recorded; the same journal folds to the same state."""
-        self._fold(self._run_id)
-
-    def _fold(self, run_id: str) -> None:
-        last = Window.partitionBy(*ROW).orderBy(F.col(O.seq).desc())
-        journal = self._of(O).where(F.col(O.run_id) == F.lit(run_id)).withColumn("_rank", F.row_number().over(last))
-        journal = journal.where("_rank = 1").drop("_rank")
-        if not journal.limit(1).collect():
-            return
-        plan = self._of(P).where(F.col(P.run_id) == F.lit(run_id))
-        self._lake.write(M, fold_journal(journal, plan, self._of(M), destination=self._destination, run_id=run_id))
+        _fold(self._lake, self._destination, self._run_id)
 
     # Small things ----------------------------------------------------------------------------------------------
 
     def _of(self, table: type) -> DataFrame:
-        return self._lake.read(table).where(F.col("destination") == F.lit(self._destination.name))
+        return _of(self._lake, self._destination, table)
+
+
+def fold_dead_runs(lake: Lake, destination: BatchDestination) -> None:
+    """Take in what runs of a destination that died wrote down."""
+    dead = _of(lake, destination, R).where(~F.col(R.is_folded)).orderBy(R.started_at).collect()
+    for run in dead:
+        _fold(lake, destination, str(run[R.run_id]))
+        lake.write(R, lake.frame(R, [{**run.asDict(), str(R.is_folded): True}]))
+
+
+def _fold(lake: Lake, destination: BatchDestination, run_id: str) -> None:
+    last = Window.partitionBy(*ROW).orderBy(F.col(O.seq).desc())
+    journal = _of(lake, destination, O).where(F.col(O.run_id) == F.lit(run_id))
+    journal = journal.withColumn("_rank", F.row_number().over(last)).where("_rank = 1").drop("_rank")
+    if not journal.limit(1).collect():
+        return
+    plan = _of(lake, destination, P).where(F.col(P.run_id) == F.lit(run_id))
+    members = _of(lake, destination, M)
+    lake.write(M, fold_journal(journal, plan, members, destination=destination, run_id=run_id))
+
+
+def _of(lake: Lake, destination: BatchDestination, table: type) -> DataFrame:
+    return lake.read(table).where(F.col("destination") == F.lit(destination.name))

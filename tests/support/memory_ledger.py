@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from connectors.brakes import PlacePlan
+from connectors.erasure import GONE
 from connectors.exchange import (
     Batch,
     Lane,
@@ -118,9 +119,9 @@ class MemoryLedger:
             {*self.eligible, *(k[0] for k in self.members)}, key=lambda p: (p.website_id, p.segment_id)
         ):
             wanted = {(w.member_id, w.key_set): w for w in self.eligible.get(place, [])}
-            in_use = {(name, value) for w in wanted.values() for name, value in w.keys.items()}
             lanes: dict[Lane, list[Row]] = {"withdrawal": [], "removal": [], "addition": []}
             there = {k[1:]: m for k, m in self.members.items() if k[0] == place}
+            gone = {k for k in wanted if k not in there or there[k].status in GONE}
             for member_id, key_set in sorted({*wanted, *there}):
                 m = there.get((member_id, key_set))
                 w = wanted.get((member_id, key_set))
@@ -130,6 +131,10 @@ class MemoryLedger:
                 if op is None:
                     continue
                 generation = generation_of(m, op) if m else 0
+                lane: Lane = "addition" if op == "add" else "removal" if member_id in self.permitted else "withdrawal"
+                # Whoever withdraws does not leave a key to somebody who may never come.
+                stays = [s for k, s in wanted.items() if lane == "removal" or k not in gone]
+                in_use = {pair for s in stays for pair in s.keys.items()}
                 keys = dict(w.keys) if w else {n: v for n, v in m.keys.items() if (n, v) not in in_use}  # type: ignore[union-attr]
                 row = Row(
                     member_id,
@@ -139,13 +144,13 @@ class MemoryLedger:
                     dict(w.details) if w else {},
                     m.remote_id if m else "",
                 )
-                lane: Lane = "addition" if op == "add" else "removal" if member_id in self.permitted else "withdrawal"
                 lanes[lane].append(row)
             planned[place] = lanes
             present = sum(m.status == "present" for m in there.values())
             sizes = [len(lanes[lane]) for lane in ("withdrawal", "removal", "addition")]
             members = self.members_of.get(place, len(wanted))
-            plans.append(PlacePlan(place, place.segment_id, members, len(wanted), present, *sizes))
+            refused = sum(there[r.member_id, r.key_set].status == "rejected" for r in lanes["removal"])
+            plans.append(PlacePlan(place, place.segment_id, members, len(wanted), present, *sizes, refused))
         if write:
             self.planned = planned
             self.plans.append(sum(p.withdrawals + p.removals + p.additions for p in plans))

@@ -652,6 +652,18 @@ def test_brakes_hold_removals_and_additions_but_never_a_withdrawal() -> None:
         assert run_once(ledger, destination, clock, brakes=Brakes(1.0)).held == {PLACE: "segment_empty"}
 
 
+def test_somebody_refused_who_leaves_trips_no_brake() -> None:
+    world, clock = WORLDS["tiktok"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        fake.unusable = {world.unusable(p) for p in PEOPLE[:2]}  # type: ignore[attr-defined]
+        ledger = ledger_of(world)
+        ledger.permitted = {p.member_id for p in PEOPLE}
+        run_once(ledger, destination, clock)
+        ledger.eligible = {PLACE: [world.wanted(p) for p in PEOPLE[2:5]]}
+        left = run_once(ledger, destination, clock, brakes=Brakes(max_removed_share=0.3))
+    assert (left.planned, left.held) == (3, {})  # one of four
+
+
 def test_the_switch_stops_a_run_between_two_batches() -> None:
     world, clock = WORLDS["meta"], FakeClock()
     ledger = ledger_of(world)
