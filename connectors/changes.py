@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from connectors.audience import Audience
 from connectors.base import BatchDestination
+from connectors.erasure import GONE
 from connectors.exchange import STATUSES, VERDICTS, next_op, next_status
 from lakehouse.declare import table_of
 from lakehouse.tables.activation import ActivationMember as M
@@ -36,7 +37,7 @@ def plan_changes(
     """Returns one row per change that brings a destination to its audience; none when it is there.
 
     A removal is sent with those of its keys that nobody who stays has too: taking away a telephone that two people
-    share would take both away.
+    share would take both away. See `_without_shared_keys` for who counts as staying.
 
     Args:
         audience: Made for the destination.
@@ -86,7 +87,9 @@ def plan_changes(
         F.lit(run_id).alias(P.run_id),
     )
     additions = made.where("op = 'add'").withColumn("keys", F.col(P.stored_keys))
-    removals = _without_shared_keys(made.where("op = 'remove'"), wanted, audience_of(destination))
+    is_there = F.coalesce(~F.col(M.status).isin(*GONE), F.lit(False))
+    sharers = both.where(is_wanted).select(*PLACE, "keys", is_there.alias("_is_there"))
+    removals = _without_shared_keys(made.where("op = 'remove'"), sharers, audience_of(destination))
     columns = table_of(P).column_names
     return additions.select(*columns).unionByName(removals.select(*columns))
 
@@ -150,16 +153,34 @@ def fold_journal(
 
 
 def _without_shared_keys(removals: DataFrame, wanted: DataFrame, audience: Column) -> DataFrame:
-    """Removals with the keys nobody wanted in the audience has, which may be none; `stored_keys` stays whole."""
-    key = ["_audience", "_name", "_value"]
+    """Removals with the keys nobody wanted in the audience has, which may be none; `stored_keys` stays whole.
+
+    Whoever is wanted in another place of the audience and not there yet may not come for long, so a removal that shares
+    a key with nobody else waits: carried out without the key, it would leave nothing to take the key away by. A
+    withdrawal does not wait, and takes the key away.
+    """
+    key, place = ["_audience", "_name", "_value"], F.concat_ws("\u001f", *PLACE)
     single = removals.select("*", audience.alias("_audience"), F.explode_outer(P.stored_keys).alias("_name", "_value"))
-    used = wanted.select(audience.alias("_audience"), F.explode("keys").alias("_name", "_value")).distinct()
-    single = single.join(used.withColumn("_is_used", F.lit(True)), on=key, how="left")
+    sharers = wanted.select(
+        audience.alias("_audience"), place.alias("_place"), "_is_there", F.explode("keys").alias("_name", "_value")
+    )
+    used = sharers.groupBy(*key).agg(
+        F.bool_or("_is_there").alias("_is_there"), F.collect_set("_place").alias("_places")
+    )
+    single = single.join(used, on=key, how="left")  # one row per key
+    is_patient = F.col(P.lane) == "removal"
+    is_used = F.coalesce(F.col("_is_there") | (is_patient & F.array_contains("_places", place)), F.lit(False))
+    waits = is_patient & F.col("_places").isNotNull() & ~is_used
     pair = F.when(F.col("_name").isNotNull(), F.struct("_name", "_value"))
-    free = F.when(F.col("_is_used").isNull(), pair)
-    return single.groupBy(*[c for c in removals.columns if c != P.stored_keys]).agg(
-        F.map_from_entries(F.collect_list(free)).alias("keys"),
-        F.map_from_entries(F.collect_list(pair)).alias(P.stored_keys),
+    free = F.when(~is_used, pair)
+    return (
+        single.groupBy(*[c for c in removals.columns if c != P.stored_keys])
+        .agg(
+            F.map_from_entries(F.collect_list(free)).alias("keys"),
+            F.map_from_entries(F.collect_list(pair)).alias(P.stored_keys),
+            F.bool_or(waits).alias("_waits"),
+        )
+        .where(~F.col("_waits"))
     )
 
 

@@ -356,6 +356,31 @@ def test_who_leaves_at_one_retailer_stays_in_an_audience_shared_with_another(sho
     assert fake.wrong == []
 
 
+def test_who_withdraws_leaves_an_audience_shared_with_a_campaign_that_waits(shop: Lake) -> None:
+    spark, at = shop.spark, {"segment_id": "calm", "website_id": "shop", "customer_key": 1, "customer_id": "ann"}
+    calm = {"segment_id": "calm", "name": "Calm", "version": "v1", "is_active": True}
+    shop.write("gold.customer_segment", rows(spark, "gold.customer_segment", [calm]))
+    shop.write("gold.customer_segment_customer", rows(spark, "gold.customer_segment_customer", [at]))
+    choice = {"merchant_id": "shop", "customer_id": "ann", "channel": "email", "changed_at": AT}
+    said = {"name": "later", "segment": "calm", "destination": "mailchimp", "schedule": {"starts_on": "2027-01-01"}}
+    campaign = Campaign.model_validate({**said, "holdout": {"share": 0.01, "salt": "a"}})
+
+    def run(run_id: str, *, is_granted: bool) -> tuple[int, dict[str, list[str]]]:
+        shop.write("silver.consent", rows(spark, "silver.consent", [choice | {"is_granted": is_granted}]))
+        activation(shop, both, clock, run_id, campaigns=[campaign]).run()
+        return len(present(fake, world)), statuses(shop)
+
+    world, clock = WORLDS["mailchimp"], FakeClock()
+    with opened(world, clock) as (fake, destination):
+        both = destination.model_copy(update={"audiences": {"vip": AUDIENCE, "calm": AUDIENCE}})
+        assert run("one", is_granted=True) == (1, {"ann": ["present"]})
+        # Whoever leaves one segment stays while the other, which has not sent them, has them too.
+        put_in_segment(shop, [2], gone=(1,))
+        assert run("two", is_granted=True) == (1, {"ann": ["present"]})
+        assert run("three", is_granted=False) == (0, {"ann": ["removed"]})
+    assert fake.wrong == []
+
+
 def test_a_destination_without_its_secret_does_not_keep_the_others_waiting(shop: Lake) -> None:
     clock = FakeClock()
     with opened(WORLDS["webhook"], clock) as (fake, destination):
