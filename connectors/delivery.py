@@ -16,7 +16,7 @@ from connectors.campaigns import load_activation, load_campaigns, not_due
 from connectors.erasure import forget_arms
 from connectors.files import FileConnector
 from connectors.remote_files import RemoteFileConnector
-from connectors.results import assign_arms, check_draws, keep_holdouts
+from connectors.results import assign_arms, changed_draws, keep_holdouts
 from connectors.switch import Switch
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake, WriteResult
@@ -59,8 +59,9 @@ def export_segments(
     """Export the published members of active segments as files and record each in `gold.segment_export`.
 
     Files that hold members of a segment that was switched off since, on the same day, are emptied; from those of a
-    campaign that waits for its day whoever may no longer be there is taken out, and nobody is added. Arms of erased
-    people are forgotten. Destinations that take additions and removals are `connectors.activation`'s.
+    campaign that waits for its day, or whose holdout was changed after it began, whoever may no longer be there is
+    taken out, and nobody is added. Arms of erased people are forgotten. Destinations that take additions and removals
+    are `connectors.activation`'s.
 
     Rerun with the same members it writes nothing; killed anywhere, the next run completes it.
 
@@ -72,19 +73,19 @@ def export_segments(
         started_at: When it started, UTC.
         segments: Only these segments; empty means those of each destination.
         destinations: Only these destinations; empty means every active one.
-        told: Called with a sentence for each destination that the kill switch keeps from being written to.
+        told: Called with a sentence for each destination that the kill switch keeps from being written to, and for each
+            campaign whose holdout was changed.
 
     Returns:
         The exports, and what recording them wrote.
 
     Raises:
         SettingsError: A destination or segment named here does not exist or is not active, or a destination names a
-            segment that does not exist, or a campaign that has begun holds out others now.
+            segment that does not exist.
     """
     declared, campaigns = load_activation(settings.conf_dir)
     declared = keep_holdouts(lake, declared, load_campaigns(settings.conf_dir).values(), as_of=as_of)
     chosen = [d for d in choose_destinations(declared, destinations) if isinstance(d, FileDestination)]
-    check_draws(lake, [c for c in campaigns if c.destination in {d.name for d in chosen}])
     inactive = inactive_segments(lake)
     known = published_segments(lake, {*segments, *(s for d in chosen for s in d.segments if s not in inactive)})
     members = lake.read("gold.customer_segment_customer").where(F.col("segment_id").isin([*known]))
@@ -95,7 +96,15 @@ def export_segments(
         if Switch(lake, destination.name)():
             told(f"{destination.name} is stopped by the switch, nothing was written")
             continue
-        waiting = not_due(campaigns, destination.name, started_at.date())
+        mine = [c for c in campaigns if c.destination == destination.name]
+        draws = changed_draws(lake, mine)
+        changed = {c.segment_id: draws[c.name] for c in mine if c.name in draws}
+        for segment, why in changed.items():
+            told(f"{destination.name} {segment}: {why}")
+        # Whoever was sent stays, whatever the draw says now: nobody changes arms.
+        kept = {s: h for s, h in destination.holdouts.items() if s not in changed}
+        destination = destination.model_copy(update={"holdouts": kept})
+        waiting = {**not_due(mine, destination.name, started_at.date()), **changed}
         asked = set(segments) or set(destination.segments) or {*known, *inactive}
         withdrawing = _exported(lake, destination.name, as_of) & set(waiting)
         wanted = [(known | inactive)[s] for s in sorted(asked - (set(waiting) - withdrawing))]
@@ -107,8 +116,7 @@ def export_segments(
             else FileConnector(destination, _folder_of(destination, settings))
         )
         exports += connector.deliver(audience, wanted, as_of=as_of, run_id=run_id, started_at=started_at)
-        due = [c for c in campaigns if c.destination == destination.name and c.segment_id not in waiting]
-        began = [c for c in due if known.get(c.segment_id) in wanted]
+        began = [c for c in mine if c.segment_id not in waiting and known.get(c.segment_id) in wanted]
         assign_arms(lake, audience, began, as_of=as_of, run_id=run_id)
     forget_arms(lake)
     # Rows come from the manifests, so a run that died before this line is made up for by the next.
@@ -124,10 +132,10 @@ def _exported(lake: Lake, destination: str, as_of: date) -> set[str]:
 
 
 def _without_newcomers(lake: Lake, members: DataFrame, destination: str, segments: Collection[str]) -> DataFrame:
-    """Members, of some segments only those who are in the campaign that addresses them already."""
+    """Members, of some segments only those who were sent for the campaign that addresses them."""
     if not segments:
         return members
-    arms = lake.read(A).where(F.col(A.destination) == F.lit(destination))
+    arms = lake.read(A).where((F.col(A.destination) == F.lit(destination)) & (F.col(A.arm) == "treated"))
     told = members.withColumn("member_id", member_id(F.col("website_id"), F.col("customer_id")))
     key = [str(A.segment_id), str(A.website_id), str(A.member_id)]
     stay = told.join(arms.select(*key), on=key, how="left_semi").drop("member_id").select(*members.columns)

@@ -458,9 +458,11 @@ def test_on_days_that_are_not_a_campaign_s_its_files_lose_who_withdrew_and_gain_
     people = customers(spark).where("merchant_id = 'shop' AND is_current")
     lake.write("gold.dim_customer", people.drop("customer_sk", "valid_to", "is_current"))
     names = {sha(f"shop\u001f{n}"): n for n in ("ann-1", "bob-2", "dee-4")}
+    told: list[str] = []
 
     def export(day: int, as_of: date = AS_OF) -> set[str]:
-        export_segments(lake, settings, as_of=as_of, run_id=f"{day}", started_at=datetime(2018, 1, day))
+        started = datetime(2018, 1, day)
+        export_segments(lake, settings, as_of=as_of, run_id=f"{day}", started_at=started, told=told.append)
         found = tmp_path / "lake" / "exports" / "files" / "shop" / "vip" / f"as_of={as_of}" / "vip.csv"
         written = csv.DictReader(found.read_text("utf-8").splitlines()) if found.exists() else []
         return {names[r["member_id"]] for r in written}
@@ -478,10 +480,21 @@ def test_on_days_that_are_not_a_campaign_s_its_files_lose_who_withdrew_and_gain_
     assert (export(3), arms()) == (set(), {"ann-1"})
     assert export(8) == {"bob-2"}  # the next Monday
 
-    spring.write_text(json.dumps(said | {"holdout": {"share": 0.5, "salt": "b"}}))
-    with pytest.raises(SettingsError, match="people would change arms"):
-        export(15, date(2018, 1, 15))
-    assert list((tmp_path / "lake" / "exports").rglob("as_of=2018-01-15")) == []
+    # A holdout that is changed keeps neither withdrawals nor other destinations waiting, and nobody changes arms.
+    lake.write("gold.customer_segment_customer", members(spark, ("new", 2)))
+    (tmp_path / "conf" / "destinations" / "other.yml").write_text("kind: files\nformats: [csv]\nsegments: [new]\n")
+    spring.write_text(json.dumps(said | {"holdout": {"share": 0.999, "salt": "b"}}))
+    assert export(15) == {"bob-2"}
+    assert "files vip: holdout_changed" in told[-1]
+    export(15, date(2018, 1, 15))
+    found = (tmp_path / "lake" / "exports").rglob("as_of=2018-01-15")
+    assert {p.relative_to(tmp_path / "lake" / "exports").parts[0] for p in found} == {"files", "other"}
+    assert list((tmp_path / "lake" / "exports" / "files" / "shop" / "vip").glob("as_of=2018-01-15")) == []
+    lake.write("silver.consent", consents(spark, denied=["bob-2"]))
+    assert export(15) == set()
+    set_switch(lake, "files", is_stopped=True, reason=None, changed_at=AT, run_id="s")
+    export(15)
+    assert told[-1] == "files is stopped by the switch, nothing was written"
 
 
 def test_files_where_only_spark_can_write_are_told_by_a_manifest_that_comes_last(
