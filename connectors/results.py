@@ -96,7 +96,8 @@ def keep_holdouts(
     """Returns the destinations with the holdouts of campaigns that were switched off and are judged still.
 
     Whoever was held out would else be sent with the next run, while their purchases count as those of people who were
-    not. A holdout that a destination or an active campaign declares for the segment stands.
+    not. A holdout that a destination or an active campaign declares for the segment stands; of several campaigns that
+    were switched off, that of the one to which people came last.
 
     Args:
         lake: Holds the arms.
@@ -110,7 +111,8 @@ def keep_holdouts(
     arms = lake.read(A).where(F.col(A.campaign).isin(*ended))
     drawn = [str(c) for c in (A.campaign, A.destination, A.segment_id, A.holdout, A.held_share)]
     made = {d.name: d for d in destinations}
-    for r in arms.groupBy(*drawn).agg(F.max(A.assigned_on).alias("last")).collect():
+    last = arms.groupBy(*drawn).agg(F.max(A.assigned_on).alias("last"))
+    for r in last.orderBy(F.desc("last"), A.campaign).collect():
         destination = made.get(r.destination)
         is_judged = r.last + timedelta(days=ended[r.campaign].outcome_days) > as_of
         if destination and is_judged and r.segment_id not in destination.holdouts:

@@ -511,6 +511,26 @@ def test_a_campaign_keeps_its_arms_and_counts_what_they_buy_afterwards(
     assert measure_arms(*read, days={"autumn": 10}, as_of=jan[12]).collect() == []
 
 
+def test_of_two_ended_campaigns_the_later_keeps_its_holdout(
+    lake: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
+) -> None:
+    _, plain, _ = meta
+    ended, made = [], []
+    for name, is_late in (("one", True), ("two", False)):
+        said = {"name": name, "segment": "vip", "destination": "meta", "is_active": False}
+        ended.append(Campaign.model_validate({**said, "holdout": {"share": 0.5, "salt": name}}))
+        arm = {"campaign": name, "destination": "meta", "website_id": "shop", "arm": "treated"}
+        drawn = {"holdout": f"{name} 0.5", "held_share": 0.5}
+        for n in range(8):  # of every other segment it is the later one
+            day = date(2026, 1, 1 + ((n % 2 == 0) == is_late))
+            made.append(arm | drawn | {"segment_id": f"s{n}", "member_id": member(f"p{n}"), "assigned_on": day})
+    lake.write("gold.campaign_member", rows(lake.spark, "gold.campaign_member", made))
+
+    (kept,) = keep_holdouts(lake, [plain], ended, as_of=date(2026, 1, 3))
+
+    assert {s: h.salt for s, h in kept.holdouts.items()} == {f"s{n}": ("one", "two")[n % 2] for n in range(8)}
+
+
 def test_a_campaign_begins_on_each_website_with_the_run_that_sends_there(
     shop: Lake, meta: tuple[FakeMeta, BatchDestination, FakeClock]
 ) -> None:
