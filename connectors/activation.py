@@ -16,6 +16,7 @@ from connectors.audiences import (
     audiences_in_use,
     flagged_audiences,
     keep_audiences,
+    known_audiences,
     leave_audiences,
     missing_audiences,
     name_audiences,
@@ -26,7 +27,7 @@ from connectors.brakes import Brakes, PlacePlan
 from connectors.campaigns import NOT_DUE, Campaign, load_activation, load_campaigns, not_due
 from connectors.changes import audience_of
 from connectors.delivery import choose_destinations, inactive_segments, published_segments
-from connectors.delta_ledger import DeltaLedger, open_ledger
+from connectors.delta_ledger import DeltaLedger, fold_dead_runs, open_ledger
 from connectors.engine import Connector, Engine, understand
 from connectors.erasure import GONE, forget_arms, forget_erased
 from connectors.exchange import Batch, BatchRefused, Halted, Place, RetryLater
@@ -141,11 +142,15 @@ class Activation:
         name = declared.name
         told = (lambda done, total: progress(name, done, total)) if progress else None
         is_stopped = Switch(self.lake, name)
+        # Which audience people are in is asked of all that was sent, also by a run that died.
+        fold_dead_runs(self.lake, known_audiences(self.lake, declared))
         destination, moved = audiences_in_use(self.lake, declared)
         if moved and self.is_forced and self.is_confirmed:
             leave_audiences(self.lake, declared, moved)
             destination, moved = audiences_in_use(self.lake, declared)
-        waiting = self._waiting(name) | ({} if self.is_confirmed else moved)
+        waiting = self._waiting(name)
+        # Confirmed, the old audience is emptied also while a campaign waits: nobody is added to it.
+        waiting = {s: why for s, why in waiting.items() if s not in moved} if self.is_confirmed else waiting | moved
         if missing_audiences(destination) and not is_stopped():
             destination, unmade = name_audiences(
                 self.lake,

@@ -319,10 +319,18 @@ def test_another_audience_is_filled_once_the_old_one_is_empty(
         there = {a: sum(i.startswith("EXTERN_ID") for i in found) for a, found in fake.state.items()}
         return report.held.get(Place("shop", "vip"), "").partition(":")[0], there
 
-    assert run("one", "11") == ("", {"11": 4})
+    def die(*_: Any) -> None:
+        raise Killed("sent")
+
+    with pytest.raises(Killed):
+        activation(shop, destination.model_copy(update={"audiences": {"vip": "11"}}), clock, "dies").run(die)
+    assert run("one", "22", is_confirmed=False) == ("audience_changed", {"11": 4})
     grant(shop, {"bob": False})
     assert run("two", "22", is_confirmed=False) == ("audience_changed", {"11": 3})
-    assert run("three", "22") == ("", {"11": 0})
+    # Also while a campaign waits for its day.
+    said = {"name": "later", "segment": "vip", "destination": "meta", "schedule": {"starts_on": "2027-01-01"}}
+    later = Campaign.model_validate({**said, "holdout": {"share": 0.01, "salt": "a"}})
+    assert run("three", "22", campaigns=[later]) == ("", {"11": 0})
     assert run("four", "22") == ("", {"11": 0, "22": 3})
     # Somebody says that the old one is gone.
     assert run("five", "33", is_forced=True) == ("", {"11": 0, "22": 3, "33": 3})
