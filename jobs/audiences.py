@@ -27,10 +27,10 @@ def expand(
 
     A past day is refused before anything is made: those who are members now would stand beside what was bought then.
     """
-    from jobs.flow import _require_no_past, build_segments
+    from jobs.flow import build_segments, require_no_past
     from models.expansion import Size, expand_seed
 
-    _require_no_past(job)
+    require_no_past(job)
     with progress.task("models", f"expand {seed_id}") as done:
         made = expand_seed(
             job.lake,

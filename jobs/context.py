@@ -162,15 +162,22 @@ class Job:
                 "(segmentation ingest), or give a day with --as-of."
             )
         following = date.fromordinal(newest.toordinal() + 1)
-        return max(following, self.segments_are_of() or following)
+        made_for = self.segments_are_of() or following
+        if made_for > max(following, today + timedelta(days=2)):
+            raise SettingsError(
+                f"Segments here were made for {made_for}, a day that has not come yet, and membership does not go "
+                "back. Start anew in a folder of its own with --data-dir."
+            )
+        return max(following, made_for)
 
     def segments_are_of(self) -> date | None:
         """The day segments were last made for; None before the first time."""
         from pyspark.sql import functions as F
 
-        from segments.membership import REFRESH
-
-        return self.lake.read(REFRESH).agg(F.max("as_of")).collect()[0][0]
+        # Sizes are measured of manual segments, too, which refresh nothing.
+        days = self.lake.read("gold.customer_segment_size").agg(F.max("as_of").alias("day"))
+        days = days.unionAll(self.lake.read("gold.customer_segment_refresh").agg(F.max("as_of")))
+        return days.agg(F.max("day")).collect()[0][0]
 
 
 def _describe(holder: Path) -> str:

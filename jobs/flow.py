@@ -137,7 +137,7 @@ def build_segments(
     from models.training import cluster_models
     from segments.earlier import Earlier
 
-    _require_no_past(job)
+    require_no_past(job)
     configured = job.configuration["segments"]
     asked = asked_for(job, refresh)
     as_of = job.as_of()
@@ -182,7 +182,7 @@ def run_all(
     out = out or Outcome()
     # A mistake in a definition is told before an hour of work, not after.
     _ = job.configuration, load_activation(job.settings.conf_dir), load_rules(job.settings.conf_dir)
-    _require_no_past(job)
+    require_no_past(job)
     out.feeds = ingest(job, progress)
     _require_input(job, out)
     out.steps += build_facts(job, progress, force=force)
@@ -194,11 +194,12 @@ def run_all(
     out.report = report(job, progress, out.as_of, force=force)
     activation = open_activation(job, ())
     out.held = activate_all(activation, progress)
-    out.looks_on = bool(activation.destinations) or job.lake.exists("gold.campaign_member")
+    is_open = bool(activation.destinations) or bool(activation.unserved())
+    out.looks_on = is_open or job.lake.exists("gold.campaign_member")
     return out
 
 
-def _require_no_past(job: Job) -> None:
+def require_no_past(job: Job) -> None:
     """Refuse a day before the one segments were last made for.
 
     Membership is what is so now, and its history goes forward: of customers who have not changed since, a past day

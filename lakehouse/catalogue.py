@@ -37,6 +37,12 @@ _STATUSES = [
     ("error", "check", False, "The check could not be evaluated, which counts as failed."),
     ("succeeded", "step", True, "The step wrote its tables."),
     ("failed", "step", False, "The step raised; the next run resumes there."),
+    (
+        "started",
+        "step",
+        False,
+        "The step was to run by other code, definitions or day than before; how it ended is another row.",
+    ),
 ]
 
 

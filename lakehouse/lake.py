@@ -413,11 +413,12 @@ class Lake:
         """
         t = self.ensure(which)
         rows = self._conform(t, frame)
-        if isinstance(t.kind, Scd2):
-            rows = rebuild_timeline(self.read(t), rows, t)
-        if audit is None:
-            return self._write(t, rows, txn, slice_of, is_whole)
         with self.holding() as hold:
+            if isinstance(t.kind, Scd2):
+                # What is said of a thing is looked at several times.
+                rows = rebuild_timeline(self.read(t), hold(rows), t)
+            if audit is None:
+                return self._write(t, rows, txn, slice_of, is_whole)
             held = hold(rows)
             audit(held.where(~F.col(DELETED)).drop(DELETED) if DELETED in held.columns else held)
             if isinstance(t.kind, Replace) and self._has_exactly(t, held):

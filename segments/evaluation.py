@@ -82,10 +82,18 @@ class Plan:
         active = [s for s in segments if s.is_active and s.entity == "customer"]
         evaluated = tuple(sorted((s for s in active if s.refresh_mode == "auto"), key=lambda s: s.segment_id))
         needed = with_referenced(evaluated, active)
-        # Whom a limit kept has not changed since: without it, all answers are looked at again.
+        # Whom a limit kept has not changed since: without it, all answers are looked at again. A manual segment that is
+        # not asked for decides nothing by its rule.
+        by_rule = {s.segment_id for s in needed}
         decides = [
-            [s.segment_id, s.version, s.priority, s.refresh_mode, s.max_change_share is not None]
-            for s in (*active, *needed)
+            [
+                s.segment_id,
+                s.version * (s.segment_id in by_rule),
+                s.priority,
+                s.refresh_mode,
+                s.max_change_share is not None,
+            ]
+            for s in active
         ]
         asked = Asked.by([s.rule for s in needed])
         # Who was evaluated with other edges may be waiting for the wrong day.

@@ -126,8 +126,8 @@ def _to_compare(
     """One row per customer looked at: what the rules say of them, null where nothing any more; and what is published.
 
     Those whose answers changed come with their answers, so nobody else's are read, unless a limit held something back
-    last time: that has not changed since, and is to be looked at again. A full
-    pass looks at everyone, for it is not told who has gone.
+    last time: that has not changed since, and is to be looked at again. A full pass looks at everyone, for it is not
+    told who has gone.
     """
     keys = list(_KEYS)
     answers = [E.customer_id, E.segment_ids, E.reasons]

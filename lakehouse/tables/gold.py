@@ -73,6 +73,7 @@ class FactTransactions:
             "last_name",
             "postal_code",
             "city",
+            "is_sample_contact",
         ),
     ),
     key=("customer_sk",),

@@ -293,7 +293,7 @@ class CustomerSegmentSize:
 class GuestVisit:
     merchant_id = text("Retailer.")
     visitor_id = text(
-        "SHA-256 of merchant and basket, hex: a sale without a customer names no one, and joins nothing.",
+        "SHA-256 of merchant, the word sale and basket, hex: a sale without a customer names no one, joins nothing.",
         pii=Pii.IDENTIFIER,
     )
     basket_id = text("The sale: receipt or invoice number.")

@@ -103,13 +103,14 @@ class Book:
         Of the sheets or values that are deliveries within a file only the rows tell how far they counted up.
         """
         of_number = range(number * SEQUENCE_STEP, (number + 1) * SEQUENCE_STEP)
-        newest = max([of_number[0], *(p for p in self.places(source, feed) if p in of_number)])
+        newest = last = max([of_number[0], *(p for p in self.places(source, feed) if p in of_number)])
         raw = f"bronze.raw_{feed.subject}"
         if (feed.delivery.by != "file" or feed.format == "excel") and self._whole.exists(raw):
             rows = self._whole.read(raw).where((F.col("source") == source.name) & (F.col("feed") == feed.name))
             within = rows.where(F.col("delivery_seq").between(of_number[0], of_number[-1]))
             newest = max(newest, within.agg(F.max("delivery_seq").alias("n")).collect()[0]["n"] or 0)
-        return newest + 1
+        # As many as the last one counted up must fit, or they would be places of the next number.
+        return newest + 1 if newest + 1 + (newest - last) in of_number else of_number[0]
 
     @cached_property
     def _placed(self) -> list[Record]:

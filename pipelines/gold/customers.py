@@ -64,12 +64,14 @@ def _versions(customers: DataFrame, raw: DataFrame, contacts: DataFrame, sources
         contact_values(is_sample),
     )
     begins = about.withColumn(D.valid_from, F.col(D.first_seen_at))
-    said = master.withColumnRenamed("_said", "_master").unionByName(
-        reached.withColumnRenamed("_said", "_contact"), allowMissingColumns=True
-    )
+    # A null without a type has no fields, where the engine does not give it one.
+    no_master, no_contact = (F.lit(None).cast(f.schema["_said"].dataType) for f in (master, reached))
+    of_all = [*known, D.valid_from]
     # Of rows that hold from the same instant on, the one that wins.
     at_once = (
-        said.unionByName(begins, allowMissingColumns=True)
+        master.select(*of_all, F.col("_said").alias("_master"), no_contact.alias("_contact"))
+        .unionByName(reached.select(*of_all, no_master.alias("_master"), F.col("_said").alias("_contact")))
+        .unionByName(begins.select(*of_all, no_master.alias("_master"), no_contact.alias("_contact")))
         .groupBy(*known, D.valid_from)
         .agg(F.max("_master").alias("_master"), F.max("_contact").alias("_contact"))
     )

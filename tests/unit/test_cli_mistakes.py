@@ -288,7 +288,7 @@ def test_an_audience_of_a_past_day_is_refused_before_it_is_made(
     def refused(_: Job) -> None:
         raise SettingsError("membership does not go back")
 
-    monkeypatch.setattr("jobs.flow._require_no_past", refused)
+    monkeypatch.setattr("jobs.flow.require_no_past", refused)
     monkeypatch.setattr("models.expansion.expand_seed", lambda *_, **__: pytest.fail("an audience was made"))
     monkeypatch.setattr(Job, "lake", SimpleNamespace())
     job = Job(load_settings(data_dir=tmp_path, as_of=date(2018, 1, 1)))
