@@ -43,6 +43,7 @@ def offered() -> dict[str, Any]:
         "started_at": datetime(2020, 2, 1, 3),
         "settings": settings,
         "previous": None,
+        "is_full": True,
         "clusters": {},
         "outlooks": {},
         "base_currency": settings.base_currency,
