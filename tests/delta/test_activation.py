@@ -29,6 +29,7 @@ from connectors.secret import Secret
 from connectors.suppression import suppress
 from connectors.switch import set_switch
 from jobs import activate as commands
+from jobs.context import Job
 from jobs.progress import Progress
 from jobs.segments import published_day
 from lakehouse.errors import MachineError, SettingsError
@@ -230,8 +231,9 @@ def test_members_of_another_day_than_the_last_refresh_cannot_leave(shop: Lake) -
 
     def day(said: Any) -> date:
         newest_delivered = date(2026, 1, 4)  # of which no segments were made yet
-        settings = SimpleNamespace(as_of=said)
-        return published_day(SimpleNamespace(lake=shop, settings=settings, as_of=lambda: newest_delivered))  # type: ignore[arg-type]
+        job: Any = SimpleNamespace(lake=shop, settings=SimpleNamespace(as_of=said), as_of=lambda: newest_delivered)
+        job.segments_are_of = lambda: Job.segments_are_of(job)
+        return published_day(job)
 
     assert [day("latest"), day("today"), day(date(2026, 1, 3))] == [date(2026, 1, 3)] * 3
     for other in (2, 4):
