@@ -587,9 +587,9 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
     def job(run_id: str) -> Any:
         run = SimpleNamespace(run_id=run_id, started_at=AT)
         settings = SimpleNamespace(conf_dir=tmp_path / "conf", as_of="latest")
-        return SimpleNamespace(
-            lake=shop, settings=settings, run=run, as_of=lambda: date(2026, 1, 2), websites=("shop",)
-        )
+        made: Any = SimpleNamespace(lake=shop, settings=settings, run=run, websites=("shop",))
+        made.as_of, made.segments_are_of = lambda: date(2026, 1, 2), lambda: None
+        return made
 
     with opened(WORLDS["tiktok"], FakeClock()) as (fake, made):
         said = {"kind": "tiktok", "base_url": made.base_url, "access_token": "env:TEST_TOKEN", "advertiser_id": "123"}
