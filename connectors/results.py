@@ -54,7 +54,8 @@ def assign_arms(
     """
     if not campaigns:
         return
-    check_draws(lake, campaigns)
+    if changed := changed_draws(lake, campaigns):
+        raise SettingsError(f"{'; '.join(changed.values())}.")
     there = lake.read(A).where(F.col(A.campaign).isin([c.name for c in campaigns]))
     found = None
     for c in campaigns:
@@ -78,16 +79,6 @@ def changed_draws(lake: Lake, campaigns: Sequence[Campaign]) -> dict[str, str]:
         for name, draw in began
         if draw != draws[name]
     }
-
-
-def check_draws(lake: Lake, campaigns: Sequence[Campaign]) -> None:
-    """Check that nobody would change arms.
-
-    Raises:
-        SettingsError: a campaign that has begun has another holdout now.
-    """
-    if changed := changed_draws(lake, campaigns):
-        raise SettingsError(f"{'; '.join(changed.values())}.")
 
 
 def keep_holdouts(

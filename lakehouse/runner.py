@@ -201,13 +201,12 @@ def _run_step(
         last = None if force else log.last(step.producer)
         same_code = last is not None and last["fingerprint"].split(".")[0] == mark.split(".")[0]
         versions = {str(r): v for r in dict.fromkeys(map(str, step.reads)) if (v := lake.version(r)) is not None}
-        intact = all(lake.exists(o) for o in step.outputs)
-        is_own = not _holds_others(lake, step, log, mark)
-        goes_on = intact and is_own and _has_slice(lake, step, last)
+        intact = all(lake.exists(o) for o in step.outputs) and not _holds_others(lake, step, log, mark)
+        goes_on = intact and _has_slice(lake, step, last)
         if (
             last
             and last["fingerprint"] == mark
-            and (goes_on or (intact and is_own and not last["rows_written"]))
+            and (goes_on or (intact and not last["rows_written"]))
             and _inputs_of(step, last["input_versions"]) == _inputs_of(step, versions)
         ):
             result = StepResult(step, "up to date", time.monotonic() - clock)
