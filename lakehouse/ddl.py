@@ -19,7 +19,7 @@ FINGERPRINT = "segmentation.declaration"
 KEY = "segmentation.key"
 """Table property with the columns that identified a row when it was last brought to its declaration."""
 
-_VECTORS = "delta.enableDeletionVectors"
+VECTORS = "delta.enableDeletionVectors"
 
 
 def quote(name: str) -> str:
@@ -60,7 +60,7 @@ def partition_columns(table: Table) -> tuple[str, ...]:
 def properties(table: Table, *, deletion_vectors: bool = False) -> dict[str, str]:
     """Delta table properties a declaration asks for, CHECK constraints and its fingerprint among them."""
     found = {f"delta.constraints.{name}": check for name, check in sorted(table.all_checks.items())}
-    found[_VECTORS] = str(deletion_vectors).lower()
+    found[VECTORS] = str(deletion_vectors).lower()
     found["delta.dataSkippingStatsColumns"] = ",".join(_stats_columns(table))
     found["delta.enableChangeDataFeed"] = str(table.change_feed).lower()
     found[FINGERPRINT] = fingerprint(table)
@@ -71,7 +71,7 @@ def properties(table: Table, *, deletion_vectors: bool = False) -> dict[str, str
 def is_as_declared(table: Table, existing_properties: Mapping[str, str], *, deletion_vectors: bool = False) -> bool:
     """Whether nothing has changed since a table was last brought to its declaration."""
     wanted = properties(table, deletion_vectors=deletion_vectors)
-    same = all(existing_properties.get(name) == wanted[name] for name in (FINGERPRINT, _VECTORS))
+    same = all(existing_properties.get(name) == wanted[name] for name in (FINGERPRINT, VECTORS))
     return same and not is_key_changed(table, existing_properties)
 
 

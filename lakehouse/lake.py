@@ -81,9 +81,9 @@ class Lake:
         """This lakehouse in the session that is fastest for work on so many rows.
 
         A run is a hundred small steps and a few large ones, and each engine setting suits one of the two. Frames of one
-        plan come from one session.
+        plan come from one session. Rows marked as gone are left out only where Delta looks into files first.
         """
-        if rows > FEW_ROWS or self.settings.spark.engine != "local":
+        if rows > FEW_ROWS or self.settings.spark.engine != "local" or self.settings.deletion_vectors:
             return self
         with self._lock:
             if self._few is None:
@@ -363,6 +363,8 @@ class Lake:
         ddl.Migration((), self._broken(t, ddl.new_checks(t, stored))).require(t.name)
         for statement in plan.statements:
             self.spark.sql(statement)
+        if stored.get(ddl.VECTORS) == "true" and not vectors:
+            self.spark.sql(f"REORG TABLE {self.name(t)} APPLY (PURGE)")
 
     def _key_holds(self, t: Table) -> bool:
         """Whether the declared key tells the stored rows apart."""

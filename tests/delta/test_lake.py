@@ -19,6 +19,7 @@ from lakehouse.columns import Column, Spec
 from lakehouse.declare import Append, ReplaceSlice, table_of
 from lakehouse.errors import MigrationRefused, SegmentationError, SettingsError
 from lakehouse.lake import Lake
+from lakehouse.session import FEW_ROWS_CONF
 from tests.support.rows import rows
 
 CONSENT = "silver.consent"
@@ -311,6 +312,22 @@ def test_how_rows_are_taken_out_follows_the_settings(lake: Lake) -> None:
     marking.ensure(CONSENT)
     properties = lake.spark.sql(f"SHOW TBLPROPERTIES {lake.name(CONSENT)}").collect()
     assert {r["key"]: r["value"] for r in properties}["delta.enableDeletionVectors"] == "true"
+
+
+def test_marked_rows_are_gone_for_work_on_few_rows_and_after_marking_is_given_up(lake: Lake) -> None:
+    session = lake.spark.newSession()
+    for name, value in FEW_ROWS_CONF.items():
+        session.conf.unset(name) if "skipping" in name else session.conf.set(name, value)
+    marking = Lake(session, lake.settings.model_copy(update={"deletion_vectors": True}))
+    marking.write(CONSENT, rows(session, CONSENT, [consent(str(n), True) for n in range(9)]))
+    marking.write(CONSENT, rows(session, CONSENT, [consent("1", True, _deleted=True)]))
+    marks = list(lake.path(CONSENT).glob("deletion_vector*"))
+    assert marks
+    few = marking.for_rows(10)
+    assert few.count(CONSENT) == len(stored(few, CONSENT, "customer_id")) == 8
+    plain = Lake(session, lake.settings)
+    plain.ensure(CONSENT)
+    assert len(stored(plain.for_rows(10), CONSENT, "customer_id")) == 8
 
 
 def test_a_retired_column_stays_where_it_was_and_is_null_in_new_rows(lake: Lake) -> None:
