@@ -20,7 +20,8 @@ MASKS_IN = "gov"
 MODELS_IN = "feature"
 """Schema models are registered in."""
 
-_OF_PIPELINE = ("USE SCHEMA", "SELECT", "MODIFY", "CREATE TABLE", "EXECUTE")
+# MANAGE and APPLY TAG, so that the jobs migrate tables a person made, and a person protects those the jobs made.
+_OF_PIPELINE = ("USE SCHEMA", "SELECT", "MODIFY", "CREATE TABLE", "EXECUTE", "MANAGE", "APPLY TAG")
 
 
 class _Strict(BaseModel):

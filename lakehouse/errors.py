@@ -43,7 +43,7 @@ class SourceDeclarationError(SourceError):
 
 
 class MigrationRefused(SegmentationError):
-    """A changed declaration cannot be applied to the existing table without losing or rewriting data."""
+    """A changed declaration cannot be applied without losing or rewriting data, or showing what is to be protected."""
 
     exit_code = 5
 

@@ -25,14 +25,16 @@ from pyspark.sql import DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
 from lakehouse import ddl
+from lakehouse.access import load_access
 from lakehouse.declare import ASIDE, SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
-from lakehouse.errors import SegmentationError, SettingsError
+from lakehouse.errors import MigrationRefused, SegmentationError, SettingsError
 from lakehouse.files import DataFiles, data_files, keeps_changes, table_properties
 from lakehouse.frames import frame_of
 from lakehouse.hold import Hold
 from lakehouse.scd import rebuild_timeline
 from lakehouse.session import session_for_few_rows
 from lakehouse.settings import Settings
+from lakehouse.unity import PROTECTION, needs_protection, protection
 
 DELETED = "_deleted"
 Which = str | type | Table
@@ -292,7 +294,8 @@ class Lake:
         """Create the table, or bring an existing one to its declaration, once per process.
 
         Raises:
-            MigrationRefused: when the declaration cannot be applied without losing or rewriting data.
+            MigrationRefused: when the declaration cannot be applied without losing or rewriting data, or what it says
+                of people is not protected in the catalog.
         """
         t = table_of(which)
         if t.name in self._ready:
@@ -303,6 +306,7 @@ class Lake:
             if self.exists(t):
                 self._migrate(t)
             else:
+                self._require_protection(t, {})
                 if self.settings.catalog:
                     self._schema(t.schema)
                 self.spark.sql(
@@ -346,6 +350,7 @@ class Lake:
         asked = ("properties", "clusteringColumns", "partitionColumns", "description")
         detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(t)}").select(*asked).collect()[0]
         stored = dict(detail["properties"] or {})
+        self._require_protection(t, stored)
         if ddl.is_as_declared(t, stored, deletion_vectors=vectors):
             return
         plan = ddl.plan_migration(
@@ -365,6 +370,18 @@ class Lake:
             self.spark.sql(statement)
         if stored.get(ddl.VECTORS) == "true" and not vectors:
             self.spark.sql(f"REORG TABLE {self.name(t)} APPLY (PURGE)")
+
+    def _require_protection(self, t: Table, stored: Mapping[str, str]) -> None:
+        """Refuse to make or write what readers of its schema would see unmasked; a script puts policies into force."""
+        if not (catalog := self.settings.catalog):
+            return
+        access = load_access(self.settings.conf_dir)
+        if needs_protection(t, access) and stored.get(PROTECTION) != protection(t, access):
+            raise MigrationRefused(
+                f"{t.name}: what it says of people is not protected in the catalog '{catalog}' as declared. First run "
+                f"there what `segmentation tables ddl {t.name} --target unity --catalog {catalog}` prints, or that of "
+                "all tables. Nothing was changed."
+            )
 
     def _key_holds(self, t: Table) -> bool:
         """Whether the declared key tells the stored rows apart."""

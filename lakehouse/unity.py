@@ -5,23 +5,26 @@ Nothing here runs SQL. Every name is quoted, every text a literal.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from lakehouse import ddl
 from lakehouse.access import MASKS_IN, Access, load_access
-from lakehouse.columns import Pii, strictest
+from lakehouse.columns import Column, Pii, strictest
 from lakehouse.ddl import literal, quote
 from lakehouse.declare import SCHEMAS, Table, table_of, tables
 from lakehouse.settings import find_conf
-from lakehouse.steps import plan_steps
 
-Kind = Literal["schema", "function", "table", "constraint", "tag", "mask", "filter", "policy", "volume", "grant"]
+Kind = Literal["schema", "function", "table", "column", "constraint", "tag", "policy", "mark", "volume", "grant"]
 
 REDACTED = "***"
+
+PROTECTION = "segmentation.protection"
+"""Table property with the columns that tags and policies protect, set once they do."""
+
 _FILTER = "may_see_merchant"
 _BY_MERCHANT = ("row_filter", "merchant")
 
@@ -54,14 +57,23 @@ def plan(names: Iterable[str] | None = None, *, catalog: str, access: Access) ->
     made += _functions(catalog, access, chosen)
     for t in chosen:
         made.append(_table(catalog, t))
-        made += [*_checks(catalog, t), *_tags(catalog, access, t)]
+        made += [*_new_columns(catalog, access, t), *_checks(catalog, t), *_tags(catalog, access, t)]
     made += [s for t in chosen for s in _foreign_keys(catalog, t, {c.name for c in chosen})]
     for t in chosen:
-        protect = _policies if t.name in _read_back() else _masks
-        made += protect(catalog, access, t)
+        made += [*_policies(catalog, access, t), *_mark(catalog, access, t)]
     if names is None:
         made += [*_volumes(catalog, access), *_grants(catalog, access)]
     return made
+
+
+def protection(t: Table, access: Access) -> str:
+    """What the property PROTECTION of a table says when all that it declares of people is protected."""
+    return ", ".join(f"{column} {key}={value}" for column, key, value in column_tags(t, access))
+
+
+def needs_protection(t: Table, access: Access) -> bool:
+    """Whether others than the pipeline may read a table, and something in it is not for all of them."""
+    return bool(column_tags(t, access)) and any(t.schema in g.schema_names for g in access.grants)
 
 
 def sql_type(spark_type: str) -> str:
@@ -84,10 +96,7 @@ def _schema(catalog: str, schema: str) -> Statement:
 
 
 def _table(catalog: str, t: Table) -> Statement:
-    columns = [
-        f"{quote(c)} {sql_type(c.spec.type)}{'' if c.spec.optional else ' NOT NULL'} COMMENT {literal(c.spec.comment)}"
-        for c in t.columns
-    ]
+    columns = [_column(c) for c in t.columns]
     # A primary key there is a promise to readers and the optimizer; only required columns may be part of one.
     if t.key and not any(t.column(k).spec.optional for k in t.key):
         columns.append(f"CONSTRAINT {quote(t.short + '_pk')} PRIMARY KEY ({', '.join(map(quote, t.key))})")
@@ -108,6 +117,27 @@ def _table(catalog: str, t: Table) -> Statement:
         f"CREATE TABLE IF NOT EXISTS {_of(catalog, t)} (\n  {body}\n)\nUSING DELTA{layout}\n"
         f"COMMENT {literal(t.comment)}\nTBLPROPERTIES ({said})",
     )
+
+
+def _column(c: Column) -> str:
+    required = "" if c.spec.optional else " NOT NULL"
+    return f"{quote(c)} {sql_type(c.spec.type)}{required} COMMENT {literal(c.spec.comment)}"
+
+
+def _new_columns(catalog: str, access: Access, t: Table) -> list[Statement]:
+    """Columns a table made earlier may lack, of those that what follows names; ADD COLUMN knows no IF NOT EXISTS."""
+    named = {c for c, _, _ in column_tags(t, access)} | {
+        w for p in t.all_checks.values() for w in re.findall(r"\w+", p)
+    }
+    known = f"{quote(catalog)}.information_schema.columns"
+    own = f"table_schema = {literal(t.schema)} AND table_name = {literal(t.short)}"
+    lacking = "".join(
+        f"  IF (SELECT count(*) FROM {known} WHERE {own} AND column_name = {literal(c)}) = 0 THEN\n"  # noqa: S608
+        f"    ALTER TABLE {_of(catalog, t)} ADD COLUMN ({_column(c)});\n  END IF;\n"
+        for c in t.columns
+        if c.spec.optional and str(c) in named
+    )
+    return [Statement("column", t.name, f"BEGIN\n{lacking}END")] if lacking else []
 
 
 def _checks(catalog: str, t: Table) -> list[Statement]:
@@ -164,16 +194,10 @@ def column_tags(t: Table, access: Access) -> list[tuple[str, str, str]]:
     """Columns of a table with their tags: personal ones, and the merchant by which a policy filters rows."""
     found = [(str(c), _tag(c.spec.type), c.spec.pii.value) for c in t.columns if c.spec.pii]
     merchant = _merchant_column(access, t)
-    return [*found, (merchant, *_BY_MERCHANT)] if merchant and t.name in _read_back() else found
+    return [*found, (merchant, *_BY_MERCHANT)] if merchant else found
 
 
-@cache
-def _read_back() -> frozenset[str]:
-    """Tables the pipeline reads back, which policies protect."""
-    return frozenset(str(r) for step in plan_steps() for r in step.reads)
-
-
-# Masks, row filters, policies ----------------------------------------------------------------------------------------
+# Masks, row filters and the policies that set them -------------------------------------------------------------------
 
 
 def _functions(catalog: str, access: Access, chosen: list[Table]) -> list[Statement]:
@@ -242,24 +266,11 @@ def _merchant_column(access: Access, t: Table) -> str | None:
     return next((str(c) for c in t.columns if str(c) in access.rows.columns), None)
 
 
-def _masks(catalog: str, access: Access, t: Table) -> list[Statement]:
-    found = []
-    for c in t.pii_columns:
-        if c.spec.pii:
-            mask = f"SET MASK {_name(catalog, MASKS_IN, mask_name(c.spec.pii, c.spec.type))}"
-            found.append(Statement("mask", t.name, f"ALTER TABLE {_of(catalog, t)} ALTER COLUMN {quote(c)} {mask}"))
-    merchant = _merchant_column(access, t)
-    if merchant:
-        keep = f"SET ROW FILTER {_name(catalog, MASKS_IN, _FILTER)} ON ({quote(merchant)})"
-        found.append(Statement("filter", t.name, f"ALTER TABLE {_of(catalog, t)} {keep}"))
-    return found
-
-
 def _policies(catalog: str, access: Access, t: Table) -> list[Statement]:
-    """The same protection for a table the pipeline reads back.
+    """Policies that mask and filter for everyone but the pipeline.
 
-    A mask or filter set on a table ends time travel and the change feed for everyone, and steps read by both; a
-    policy exempts the pipeline.
+    A mask or filter set on the table itself is refused where it has CHECK constraints, and ends its history and time
+    travel for everyone.
     """
     found = []
     except_pipeline = f"TO {quote('account users')} EXCEPT {quote(access.pipeline_group)} FOR TABLES"
@@ -289,6 +300,12 @@ def _policies(catalog: str, access: Access, t: Table) -> list[Statement]:
             )
         )
     return found
+
+
+def _mark(catalog: str, access: Access, t: Table) -> list[Statement]:
+    said = protection(t, access)
+    put = f"ALTER TABLE {_of(catalog, t)} SET TBLPROPERTIES ({literal(PROTECTION)} = {literal(said)})"
+    return [Statement("mark", t.name, put)] if said else []
 
 
 # Volumes and grants --------------------------------------------------------------------------------------------------

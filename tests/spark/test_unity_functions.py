@@ -9,7 +9,8 @@ from pyspark.sql import SparkSession
 
 from lakehouse.access import load_access
 from lakehouse.columns import Pii
-from lakehouse.unity import filter_body, mask_body
+from lakehouse.declare import table_of
+from lakehouse.unity import filter_body, mask_body, plan
 
 ACCESS = load_access(Path(__file__).parents[2] / "conf")
 
@@ -41,3 +42,21 @@ def test_masks_and_row_filter_show_what_access_says(spark: SparkSession) -> None
     assert (known["marketing_row"], unheard["marketing_row"], unknown["marketing_row"]) == (True, False, False)
     assert not any(r["nobody_row"] for r in (known, unheard, unknown))
     assert all(r["privacy_row"] for r in (known, unheard, unknown))
+
+
+def test_only_columns_that_an_earlier_release_did_not_declare_are_added(spark: SparkSession) -> None:
+    script = next(s.sql for s in plan(["silver.customer"], catalog="c", access=ACCESS) if s.kind == "column")
+    place = "`c`.`silver`.`customer`"
+    assert place in script
+    spark.sql("CREATE TABLE older (customer_id STRING, city STRING) USING parquet")
+    try:
+        for _ in range(2):
+            held = [("silver", "customer", c) for c in spark.table("older").columns]
+            spark.createDataFrame(
+                held, "table_schema string, table_name string, column_name string"
+            ).createOrReplaceTempView("known_columns")
+            spark.sql(script.replace(place, "older").replace("`c`.information_schema.columns", "known_columns"))
+        declared = {str(c) for c in table_of("silver.customer").pii_columns if c.spec.optional}
+        assert set(spark.table("older").columns) == {"customer_id", "city"} | declared
+    finally:
+        spark.sql("DROP TABLE older")

@@ -12,19 +12,19 @@ from pyspark.errors import PySparkException
 
 from lakehouse.access import load_access
 from lakehouse.catalogue import catalogue_rows
-from lakehouse.declare import table_of, tables
-from lakehouse.errors import SettingsError
+from lakehouse.ddl import properties
+from lakehouse.declare import SCHEMAS, table_of, tables
+from lakehouse.errors import MigrationRefused, SettingsError
 from lakehouse.lake import Lake
 from lakehouse.quality_load import load_rules
 from lakehouse.settings import Settings
-from lakehouse.steps import plan_steps
-from lakehouse.unity import Statement, plan, render, table_tags
+from lakehouse.unity import PROTECTION, Statement, plan, render, table_tags
 
 CONF = Path(__file__).parents[2] / "conf"
 ACCESS = load_access(CONF)
 
 # What sqlfluff's Databricks dialect does not know, though Databricks does.
-NOT_PARSED = ("policy",)
+NOT_PARSED = ("policy", "column")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,9 @@ def test_every_kind_of_statement_parses(statements: list[Statement]) -> None:
     parsed = [s for s in shapes.values() if s.kind not in NOT_PARSED]
     assert {s.kind for s in parsed} | set(NOT_PARSED) == {s.kind for s in statements}
     linter = Linter(config=FluffConfig(overrides={"dialect": "databricks"}))
-    # A privilege the dialect does not know.
-    text = ";\n".join(s.sql.replace(", CREATE MODEL", "") for s in parsed) + ";\n"
+    # Privileges the dialect does not know.
+    text = "".join(re.sub(", (CREATE MODEL|MANAGE|APPLY TAG)", "", s.sql) + ";\n" for s in parsed)
+    text += "\n".join(re.findall("ALTER TABLE .*;", next(s.sql for s in statements if s.kind == "column")))
     result = linter.parse_string(text)
     assert [f"{v}" for v in result.violations] == []
     assert result.tree is not None
@@ -67,22 +68,77 @@ def test_names_are_quoted_whatever_they_hold(statements: list[Statement]) -> Non
 
 def test_every_personal_column_is_protected_and_every_merchant_filtered(statements: list[Statement]) -> None:
     for t in tables().values():
-        masked = [s.sql for s in statements if s.about == t.name and s.kind in ("mask", "policy")]
+        policies = [s.sql for s in statements if s.about == t.name and s.kind == "policy"]
         for c in t.pii_columns:
             assert c.spec.pii is not None
-            assert any(f"mask_{c.spec.pii.value}" in sql for sql in masked), f"{t.name}.{c}"
-        kinds = {s.kind for s in statements if s.about == t.name and "may_see_merchant" in s.sql}
-        assert bool(kinds) == bool({"merchant_id", "website_id"} & set(t.column_names)), t.name
+            assert any(f"mask_{c.spec.pii.value}" in sql for sql in policies), f"{t.name}.{c}"
+        is_filtered = any("may_see_merchant" in sql for sql in policies)
+        assert is_filtered == bool({"merchant_id", "website_id"} & set(t.column_names)), t.name
 
 
-def test_what_the_pipeline_reads_back_is_protected_by_policies_that_exempt_it(statements: list[Statement]) -> None:
-    read_back = {str(r) for step in plan_steps() for r in step.reads}
-    for s in statements:
-        if s.kind in ("mask", "filter"):
-            assert s.about not in read_back
-        if s.kind == "policy":
-            assert s.about in read_back
-            assert "TO `account users` EXCEPT `segmentation-pipelines`" in s.sql
+def test_policies_protect_and_exempt_the_pipeline_and_nothing_is_set_on_a_table(statements: list[Statement]) -> None:
+    """A mask or filter set on a table is refused beside its CHECK constraints, and ends its history for everyone."""
+    assert not [s.sql for s in statements if re.search("SET (MASK|ROW FILTER)", s.sql)]
+    policies = [s.sql for s in statements if s.kind == "policy"]
+    assert all("TO `account users` EXCEPT `segmentation-pipelines`" in sql for sql in policies)
+
+
+def test_a_column_is_there_before_anything_names_it(statements: list[Statement]) -> None:
+    """The script also runs on tables that an earlier release made."""
+    for t in tables().values():
+        own = [s for s in statements if s.about == t.name]
+        added = re.findall(r"ADD COLUMN \(`(\w+)`", "".join(s.sql for s in own if s.kind == "column"))
+        later = [s.sql for s in own if s.kind in ("constraint", "tag", "policy")]
+        named = {str(c) for c in t.columns if any(re.search(rf"\b{c}\b", sql.split("SET TAGS")[0]) for sql in later)}
+        assert {c for c in named if t.column(c).spec.optional} <= set(added), t.name
+        order = [s.kind for s in own if s.kind in ("table", "column", "constraint", "tag", "policy", "mark")]
+        assert order.index("table") == 0
+        assert "column" not in order or order.index("column") == 1
+        assert "mark" not in order or order.index("mark") == len(order) - 1
+
+
+def catalog_lake(detail: dict[str, str] | None, conf: Path = CONF) -> tuple[Lake, list[str]]:
+    """A lake of a catalog whose tables all have these properties, or are not there; and what it runs."""
+    ran: list[str] = []
+    session = MagicMock()
+    session.catalog.tableExists.return_value = detail is not None
+
+    def answer(sql: str) -> MagicMock:
+        ran.append(sql)
+        told = {"properties": detail, "clusteringColumns": [], "partitionColumns": [], "description": ""}
+        return MagicMock(**{"select.return_value.collect.return_value": [told]})
+
+    session.sql.side_effect = answer
+    return Lake(session, Settings(catalog="shop", conf_dir=conf)), ran
+
+
+@pytest.mark.parametrize("earlier", [None, {}, {PROTECTION: "customer_id pii=identifier"}])
+def test_what_readers_would_see_unmasked_is_neither_made_nor_migrated(earlier: dict[str, str] | None) -> None:
+    """A release that declares a table, a personal column or another class writes once the script has run."""
+    lake, ran = catalog_lake(earlier)
+    with pytest.raises(MigrationRefused, match=r"tables ddl gold\.dim_customer --target unity --catalog shop"):
+        lake.ensure("gold.dim_customer")
+    assert not [sql for sql in ran if not sql.startswith("DESCRIBE")]
+
+
+def test_what_the_script_has_protected_is_written(statements: list[Statement]) -> None:
+    t = table_of("gold.dim_customer")
+    mark = next(s.sql for s in statements if s.about == t.name and s.kind == "mark")
+    lake, _ = catalog_lake(properties(t) | {PROTECTION: mark.split("'")[3]})
+    assert lake.ensure(t) is t
+
+
+def test_the_jobs_make_tables_without_personal_data_and_all_that_nobody_else_may_read(tmp_path: Path) -> None:
+    lake, ran = catalog_lake(None)
+    lake.ensure("gov.dim_owner")
+    content = yaml.safe_load((CONF / "bundle" / "access.yml").read_text(encoding="utf-8"))
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "access.yml").write_text(yaml.safe_dump(content | {"grants": []}), encoding="utf-8")
+    own, ran_too = catalog_lake(None, tmp_path)
+    own.ensure("gold.dim_customer")
+    assert [sql.split("(")[0].split("IF NOT EXISTS ")[1].strip() for sql in ran + ran_too if "CREATE TABLE" in sql] == [
+        "`shop`.`gov`.`dim_owner`", "`shop`.`gold`.`dim_customer`",
+    ]  # fmt: skip
 
 
 def test_a_policy_finds_only_columns_of_the_type_its_mask_takes(statements: list[Statement]) -> None:
@@ -126,6 +182,13 @@ def test_grants_follow_access_and_open_the_way_to_the_schema(statements: list[St
     assert "GRANT USE CATALOG ON CATALOG `shop``s` TO `marketing`" in grants
     assert not [g for g in grants if "`silver`" in g and "`marketing`" in g]
     assert "GRANT READ VOLUME ON VOLUME `shop``s`.`gold`.`exports` TO `marketing`" in grants
+
+
+def test_the_jobs_may_migrate_what_a_person_made_and_nobody_else_may(statements: list[Statement]) -> None:
+    grants = [s.sql for s in statements if s.kind == "grant"]
+    managing = {g.split(" TO ")[1] for g in grants if "MANAGE" in g}
+    assert managing == {"`segmentation-pipelines`"}
+    assert len([g for g in grants if "MANAGE" in g]) == len(SCHEMAS)
 
 
 def test_what_is_held_aside_is_for_the_pipeline_alone(statements: list[Statement]) -> None:
