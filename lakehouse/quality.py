@@ -153,7 +153,8 @@ class QualityGate:
         if pages:
             from lakehouse.quality_pages import write_pages
 
-            write_pages(self._lake.settings.data_dir.resolve() / "_quality", pages)
+            settings = self._lake.settings
+            write_pages((settings.reports_dir or settings.data_dir).resolve() / "_quality", pages)
 
     def _import_in_background(self) -> None:
         # Great Expectations takes seconds to import, which may as well pass while Spark computes the first frame.

@@ -31,6 +31,8 @@ class Settings(BaseModel):
         target: Name of the target, the stem of the file it came from.
         data_dir: Folder that holds every table as `<schema>/<table>` when there is no catalog.
         exports_dir: Folder of exported files, where a destination names none; `exports` in `data_dir` when unset.
+        reports_dir: Folder of reports (`_reports`) and pages of data checks (`_quality`); `data_dir` when unset. In a
+            catalog `data_dir` holds uploads as they came, so what others are to read is in a volume of its own.
         catalog: Unity Catalog name; None keeps tables as plain folders under `data_dir`.
         conf_dir: Folder with sources, segments, destinations and quality rules.
         spark: How to get a session.
@@ -52,6 +54,7 @@ class Settings(BaseModel):
     target: str = "local"
     data_dir: Path = Path(".lakehouse")
     exports_dir: Path | None = None
+    reports_dir: Path | None = None
     catalog: str | None = None
     conf_dir: Path = Path("conf")
     spark: SparkSettings = SparkSettings()
@@ -69,7 +72,7 @@ class Settings(BaseModel):
         """Days of history that `maintain` keeps of a table; None for all."""
         return self.retention_days.get(table.name, table.retention_days)
 
-    @field_validator("data_dir", "exports_dir")
+    @field_validator("data_dir", "exports_dir", "reports_dir")
     @classmethod
     def _is_a_folder(cls, value: Path | None) -> Path | None:
         there = next((p for p in (value, *value.parents) if p.exists()), value) if value else None

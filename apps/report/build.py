@@ -18,12 +18,12 @@ def build_report(lake: Lake, run_id: str, as_of: date, out_dir: Path | None = No
         lake: Where the tables are.
         run_id: Run the report belongs to.
         as_of: Day up to which events count, exclusive.
-        out_dir: Folder to write to; `_reports` in the data folder unless given.
+        out_dir: Folder to write to; `_reports` in the folder of reports unless given.
 
     Returns:
         Path of `report-<as_of>-<run_id>.html`. The same page is at `latest.html` beside it.
     """
-    folder = out_dir or lake.settings.data_dir / "_reports"
+    folder = out_dir or _folder(lake)
     folder.mkdir(parents=True, exist_ok=True)
     made_of = _made_of(lake, as_of)  # what is written meanwhile is not on the page
     page = render(collect(lake, run_id, as_of)) + made_of
@@ -38,9 +38,13 @@ def build_report(lake: Lake, run_id: str, as_of: date, out_dir: Path | None = No
 
 def standing_report(lake: Lake, as_of: date) -> Path | None:
     """The newest page where it is of a day and no step has written anything since; else None."""
-    latest = lake.settings.data_dir / "_reports" / "latest.html"
+    latest = _folder(lake) / "latest.html"
     is_true = latest.exists() and latest.read_text(encoding="utf-8").endswith(_made_of(lake, as_of))
     return latest if is_true else None
+
+
+def _folder(lake: Lake) -> Path:
+    return (lake.settings.reports_dir or lake.settings.data_dir) / "_reports"
 
 
 def _made_of(lake: Lake, as_of: date) -> str:

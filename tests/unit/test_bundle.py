@@ -99,8 +99,17 @@ def test_each_target_has_settings_for_the_same_catalog() -> None:
         settings = load_settings(name, ROOT / "conf")
         assert settings.catalog == target["variables"]["catalog"]
         volumes = {f"/Volumes/{settings.catalog}/{v.schema_name}/{v.name}" for v in load_access(ROOT / "conf").volumes}
-        assert {str(settings.data_dir), str(settings.exports_dir)} <= volumes
+        assert {str(settings.data_dir), str(settings.exports_dir), str(settings.reports_dir)} <= volumes
         assert settings.spark.engine == "databricks"
+
+
+def test_files_kept_as_they_were_delivered_are_for_the_pipeline_alone() -> None:
+    """Uploads, samples and what a step rewrites lie under the data directory, and nothing masks a file."""
+    access = load_access(ROOT / "conf")
+    for target in BUNDLE["targets"]:
+        settings = load_settings(target, ROOT / "conf")
+        (own,) = [v for v in access.volumes if settings.data_dir.parts[-2:] == (v.schema_name, v.name)]
+        assert list(access.privileges_on_volume(own)) == [access.pipeline_group]
 
 
 def test_the_bundle_grants_what_the_sql_grants() -> None:

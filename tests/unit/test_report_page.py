@@ -11,12 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
 
-from apps.report import charts, story, words
+from apps.report import build, charts, story, words
 from apps.report.answers import merchant, source_notes, source_titles
 from apps.report.data import (
     Cluster,
@@ -45,6 +46,8 @@ from apps.report.data import (
 from apps.report.render import render
 from jobs.progress import Progress
 from jobs.publish import report
+from lakehouse.quality import QualityGate
+from lakehouse.settings import Settings
 
 MADE_AT = datetime(2018, 1, 1, 6, tzinfo=UTC)
 DAY, BEFORE = date(2018, 1, 1), date(2017, 12, 1)
@@ -560,7 +563,7 @@ def test_the_page_is_written_anew_once_a_step_has_written_something_since_or_for
     monkeypatch.setattr("apps.report.build.collect", lambda *_: None)
     monkeypatch.setattr("apps.report.build.render", lambda _: "<html></html>\n")
     audits = [3]
-    lake = SimpleNamespace(settings=SimpleNamespace(data_dir=tmp_path), version=lambda _: audits[-1])
+    lake = SimpleNamespace(settings=Settings(data_dir=tmp_path), version=lambda _: audits[-1])
     job: Any = SimpleNamespace(lake=lake, run=SimpleNamespace(run_id="r"))
 
     def named(day: int) -> str:
@@ -570,3 +573,20 @@ def test_the_page_is_written_anew_once_a_step_has_written_something_since_or_for
     audits.append(4)
     assert [named(1), named(1)] == ["report-2024-07-01-r.html", "latest.html"]
     assert [named(2), named(1)] == ["report-2024-07-02-r.html", "report-2024-07-01-r.html"]
+
+
+def test_reports_and_pages_of_checks_are_in_their_own_folder_where_one_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = MagicMock(settings=Settings(data_dir=tmp_path / "data", reports_dir=tmp_path / "shown"))
+    monkeypatch.setattr(build, "collect", lambda *_: None)
+    monkeypatch.setattr(build, "render", lambda _: "a page")
+    assert build.build_report(lake, "run-1", date(2024, 2, 1)).parent == tmp_path / "shown" / "_reports"
+    assert build.standing_report(lake, date(2024, 2, 1)) == tmp_path / "shown" / "_reports" / "latest.html"
+    places: list[Path] = []
+    monkeypatch.setattr("lakehouse.quality_pages.write_pages", lambda folder, _: places.append(folder))
+    gate = QualityGate(lake, MagicMock())
+    gate._pages.append(MagicMock())
+    gate.finish()
+    assert places == [tmp_path / "shown" / "_quality"]
+    assert not (tmp_path / "data").exists()
