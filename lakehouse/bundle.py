@@ -225,7 +225,8 @@ def _job(
             "spark_version": "${var.spark_version}",
             "node_type_id": "${var.node_type_id}",
             "num_workers": rules.cluster.num_workers,
-            "data_security_mode": "SINGLE_USER",
+            # Standard: a dedicated cluster reads tables with policies by serverless, which such workspaces lack.
+            "data_security_mode": "USER_ISOLATION",
             "custom_tags": dict(rules.tags),
         }
         job["job_clusters"] = [{"job_cluster_key": "main", "new_cluster": cluster}]

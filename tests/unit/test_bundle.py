@@ -103,6 +103,15 @@ def test_each_target_has_settings_for_the_same_catalog() -> None:
         assert settings.spark.engine == "databricks"
 
 
+def test_a_cluster_reads_protected_tables_without_serverless() -> None:
+    (cluster,) = BUNDLE["resources"]["jobs"]["segmentation_daily_on_cluster"]["job_clusters"]
+    assert cluster["new_cluster"]["data_security_mode"] == "USER_ISOLATION"
+
+
+def test_each_deployment_brings_a_version_of_its_own() -> None:
+    assert BUNDLE["artifacts"]["wheel"]["dynamic_version"] is True
+
+
 def test_files_kept_as_they_were_delivered_are_for_the_pipeline_alone() -> None:
     """Uploads, samples and what a step rewrites lie under the data directory, and nothing masks a file."""
     access = load_access(ROOT / "conf")
