@@ -68,7 +68,12 @@ class Lake:
     """Declared tables in one place: folders under `data_dir`, or schemas of a catalog."""
 
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
-        """Open the lakehouse of `settings`; nothing is created until a table is first used."""
+        """Open the lakehouse of `settings`; nothing is created until a table is first used.
+
+        In a catalog `schema.table` means its tables from here on, in the whole session.
+        """
+        if settings.catalog:
+            spark.catalog.setCurrentCatalog(settings.catalog)
         self.spark = spark
         self.settings = settings
         self._few: Lake | None = None
@@ -276,17 +281,20 @@ class Lake:
 
     def sql(self, query: str) -> DataFrame:
         """Run a query written by a developer; declared tables it names are made known to the session first."""
+        if self.settings.catalog:
+            return self.spark.sql(query)
         for schema, short in set(re.findall(r"\b(\w+)`?\.`?(\w+)\b", query)):
             if schema in SCHEMAS and f"{schema}.{short}" in tables() and self.exists(f"{schema}.{short}"):
                 self._register(table_of(f"{schema}.{short}"))
         return self.spark.sql(query)
 
-    def register_all(self) -> list[str]:
-        """Make every existing table known by name in the session, for notebooks; returns their names."""
-        found = [name for name in tables() if self.exists(name)]
-        for name in found:
-            self._register(table_of(name))
-        return found
+    def register_all(self) -> None:
+        """Make every existing table known by name in the session, for notebooks; in a catalog they are."""
+        if self.settings.catalog:
+            return
+        for name, t in tables().items():
+            if self.exists(name):
+                self._register(t)
 
     # Creating and migrating --------------------------------------------------------------------------------------
 
@@ -333,7 +341,7 @@ class Lake:
         """Let `schema.table` mean this lakehouse's table; of two opened by one session, the one that asked last."""
         place = str(self.path(t))
         said = (self._session, t.name)
-        if self.settings.catalog or _NAMED.get(said) == place:
+        if _NAMED.get(said) == place:
             return
         self._schema(t.schema)
         name = f"{ddl.quote(t.schema)}.{ddl.quote(t.short)}"

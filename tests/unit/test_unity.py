@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 from unittest.mock import MagicMock
 
 import pytest
@@ -119,6 +120,17 @@ def test_what_readers_would_see_unmasked_is_neither_made_nor_migrated(earlier: d
     with pytest.raises(MigrationRefused, match=r"tables ddl gold\.dim_customer --target unity --catalog shop"):
         lake.ensure("gold.dim_customer")
     assert not [sql for sql in ran if not sql.startswith("DESCRIBE")]
+
+
+def test_names_in_queries_mean_the_catalog_of_the_settings() -> None:
+    """Whatever catalog the session began in, and without a question for each declared table."""
+    lake, ran = catalog_lake({})
+    lake.register_all()
+    lake.sql("SELECT * FROM gold.dim_customer")
+    session = cast("MagicMock", lake.spark)
+    session.catalog.setCurrentCatalog.assert_called_once_with("shop")
+    session.catalog.tableExists.assert_not_called()
+    assert ran == ["SELECT * FROM gold.dim_customer"]
 
 
 def test_what_the_script_has_protected_is_written(statements: list[Statement]) -> None:
