@@ -5,7 +5,9 @@ no file that is much older than the newest it saw. So a file that was still bein
 its name, or one of an old date would never land if only noticed files did. Hence a feed is looked through once in any
 case, in the first micro-batch or, when there is none, after it. Preflight, typing and the exactly-once landing of
 `pipelines.bronze.ingest` are those of a batch, so both end in the same tables with the same row numbers, rejects and
-manifest, and the checkpoint may be lost or replayed without harm.
+manifest, and the checkpoint may be lost or replayed without harm. Where Spark is not in this process it calls
+back into another one, which has neither the lakehouse nor its locks. There nothing is streamed and the feed is looked
+through once, for the manifest knows what is new.
 """
 
 from __future__ import annotations
@@ -59,8 +61,9 @@ def stream_feed(
             failed.append(e)
             raise
 
+    folders = _folders(lake, source, feed) if lake.settings.spark.engine == "local" else []
     checkpoint = lake.settings.data_dir.resolve() / "_checkpoints" / source.name / feed.name
-    for number, (folder, pattern) in enumerate(_folders(lake, source, feed)):
+    for number, (folder, pattern) in enumerate(folders):
         noticed = (
             lake.spark.readStream.format("binaryFile")
             .schema(_LISTED)

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
+
+import pytest
 
 from lakehouse.lake import Lake
+from lakehouse.session import Engine, SparkSettings
+from lakehouse.settings import Settings
+from pipelines.bronze import stream
 from pipelines.bronze.records import MANIFEST, RETRIES, Record, landed_row
 from pipelines.bronze.sources import Source
 from pipelines.bronze.survey import Book, Survey, survey
@@ -107,3 +113,19 @@ def test_a_refused_file_put_back_to_known_bytes_waits_no_longer(tmp_path: Path) 
     kept.look(source)
     assert kept.waiting() == {"a.csv": "resolved", "b.csv": "resolved", "c.csv": "withdrawn"}
     assert kept.look(source).retries == []
+
+
+@pytest.mark.parametrize("engine", ["databricks", "connect"])
+def test_where_spark_is_elsewhere_a_stream_is_the_batch_it_equals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    """A micro-batch runs in another process there, and neither a lakehouse nor its locks can be sent to it."""
+    landed: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(stream, "land_source", lambda *given, **_: landed.append(given) or ["a result"])
+    put(tmp_path / "in", "day-1.csv", csv_text("1"))
+    source = make_source(tmp_path / "in")
+    spark = MagicMock()
+    lake = Lake(spark, Settings(data_dir=tmp_path, spark=SparkSettings(engine=engine, remote="sc://localhost")))
+    assert stream.stream_feed(lake, source, source.feeds[0], run=FakeRun()) == ["a result"]
+    assert len(landed) == 1
+    assert spark.mock_calls == []
