@@ -42,6 +42,10 @@ _UNSAID: Final = {CLUSTERS: "aaa6c994551de57a", OUTLOOK: "9c3728b090f54708"}
 """Inputs of versions and attempts from before they said any."""
 _NO_MODEL: Final = "no model"
 _PICKLE: Final = "model.pkl"
+_SAID: Final = "version"
+"""Tag of a run with all that is said of its version; one of an earlier release carries it itself."""
+_STATUS: Final = "segmentation_status"
+"""Tag of a version. In Unity Catalog such a tag holds 256 characters, and may be read far away."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +250,9 @@ def register_version(
             day, inputs = as_of.isoformat(), inputs_of(kind)
             said = (status, reason, run.info.run_id, kept, inputs, numbers_given)
             version = Version(name, number, merchant_id, day, *said)
-            # Last, because a version counts only with these tags: a run that dies before leaves nothing half made.
-            client.set_model_version_tag(name, str(number), "version", json.dumps(asdict(version)))
+            mlflow.set_tag(_SAID, json.dumps(asdict(version)))
+            # Last, because a version counts only with this tag: a run that dies before leaves nothing half made.
+            client.set_model_version_tag(name, str(number), _STATUS, status)
         _set_aliases(client, store, name)
         _refresh(client, store)
     return version
@@ -315,7 +320,7 @@ def roll_back(store: ModelStore, kind: str, merchant_id: str) -> tuple[Version, 
     withdrawn = Version(**asdict(champion) | {"status": WITHDRAWN})
     with mlflow_at(store) as mlflow:
         client = mlflow.MlflowClient()
-        client.set_model_version_tag(champion.name, str(champion.number), "version", json.dumps(asdict(withdrawn)))
+        client.set_model_version_tag(champion.name, str(champion.number), _STATUS, WITHDRAWN)
         _set_aliases(client, store, champion.name)
         _refresh(client, store)
     return withdrawn, before
@@ -442,9 +447,11 @@ def _registered(client: Any, store: ModelStore, name: str | None = None) -> list
     found: list[Version] = []
     for of in names:
         for v in _if_there(_all, client.search_model_versions, f"name='{of}'") or ():
-            tags = v.tags if isinstance(v.tags, Mapping) else client.get_model_version(v.name, v.version).tags
-            if "version" in tags:
-                found.append(Version(**json.loads(tags["version"])))
+            whole = v if isinstance(v.tags, Mapping) else client.get_model_version(v.name, v.version)
+            if _STATUS in whole.tags or _SAID in whole.tags:
+                about = whole.tags if _SAID in whole.tags else client.get_run(whole.run_id).data.tags
+                said = json.loads(about[_SAID])
+                found.append(Version(**said | {"status": whole.tags.get(_STATUS, said["status"])}))
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from datetime import date
 from functools import partialmethod
 from pathlib import Path
@@ -43,6 +45,11 @@ def unity(mlflow: Any) -> type:
     from mlflow.store.entities import PagedList
 
     class Unity(mlflow.MlflowClient):  # type: ignore[misc, name-defined]
+        def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
+            if len(value) > 256:
+                raise MlflowException("Tag values have at most 256 characters.")
+            super().set_model_version_tag(name, version, key, value)
+
         def search_registered_models(self, filter_string: str | None = None, *, page_token: Any = None) -> Any:
             if filter_string:
                 raise MlflowException("Argument 'filter_string' is unsupported for models in the Unity Catalog.")
@@ -121,6 +128,21 @@ def test_unity_catalog_registers_lists_finds_and_takes_back(workspace: ModelStor
     withdrawn, back = roll_back(workspace, OUTLOOK, "shop")
     assert (withdrawn.number, back) == (2, one)
     assert champion_for(workspace, OUTLOOK, "shop", LATER) == one
+
+
+def test_versions_that_an_earlier_release_registered_are_found_and_taken_back(local: ModelStore) -> None:
+    """They carry all that is said of them themselves."""
+    one, two = register(local, "first", AS_OF), register(local, "second", LATER)
+    with mlflow_at(local) as mlflow:
+        client = mlflow.MlflowClient()
+        for v in (one, two):
+            client.set_model_version_tag(v.name, str(v.number), "version", json.dumps(asdict(v)))
+            client.delete_model_version_tag(v.name, str(v.number), "segmentation_status")
+            client.delete_tag(v.run_id, "version")
+
+    assert versions_of(local, OUTLOOK, "shop") == [one, two]
+    withdrawn, _ = roll_back(local, OUTLOOK, "shop")
+    assert versions_of(local, OUTLOOK, "shop") == [one, withdrawn]
 
 
 def test_models_beyond_the_first_page_are_seen(local: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
