@@ -27,6 +27,7 @@ from connectors.audience import REASONS, Audience
 from connectors.base import Export, ExportedFile, ExportedSegment, FileDestination
 from connectors.exchange import NotEligible
 from connectors.identifiers import neutralise_cell
+from lakehouse.moves import MARKER, move
 
 SAMPLE_NOTE: Final = (
     "Contact details and consent in this export are a generated sample, not those of real people; do not upload it."
@@ -123,7 +124,7 @@ class FileConnector:
         if there is None or is_new:
             there = content | {"run_id": run_id, "exported_at": started_at.isoformat()}
             (ready / "manifest.json").write_text(json.dumps(there, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            (ready / "_SUCCESS").touch()
+            (ready / MARKER).touch()
             _move_into_place(ready, final, staging / "replaced" / place)
         return Export(
             destination=self.config.name,
@@ -162,7 +163,7 @@ class FileConnector:
         for n, part in enumerate(parts):
             suffix = f"-{n + 1:05d}" if len(parts) > 1 else ""
             target = ready / f"{segment_id}{suffix}.{kind}"
-            part.rename(target)
+            move(part, target)
             described.append(_describe(target, kind, min(size, rows - n * size)))
         return described
 
@@ -295,7 +296,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a whole export; None when there is none, or when a file is not what the manifest says."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-        is_whole = (folder / "_SUCCESS").exists() and all(
+        is_whole = (folder / MARKER).exists() and all(
             _describe(folder / f["name"], f["format"], f["rows"]) == f for f in manifest["files"]
         )
     except (OSError, ValueError, KeyError):
@@ -306,10 +307,10 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
 def _move_into_place(ready: Path, final: Path, replaced: Path) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
-        # A folder cannot be exchanged in one step everywhere; between the two a reader finds none rather than half.
+        # A folder cannot be exchanged in one step everywhere; between the two a reader finds none that is whole.
         replaced.parent.mkdir(parents=True, exist_ok=True)
-        final.rename(replaced)
-    ready.rename(final)
+        move(final, replaced)
+    move(ready, final)
 
 
 def _safe_name(website_id: str) -> str:

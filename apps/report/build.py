@@ -9,6 +9,7 @@ from pathlib import Path
 from apps.report.collect import collect
 from apps.report.render import render
 from lakehouse.lake import Lake
+from lakehouse.moves import move
 
 
 def build_report(lake: Lake, run_id: str, as_of: date, out_dir: Path | None = None) -> Path:
@@ -32,7 +33,7 @@ def build_report(lake: Lake, run_id: str, as_of: date, out_dir: Path | None = No
         # Whoever has the old page open never sees half of the new one.
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         partial.write_text(page, encoding="utf-8")
-        partial.replace(target)
+        move(partial, target)
     return path
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lakehouse.errors import SourceError, suggest
+from lakehouse.moves import move
 from pipelines.bronze.places import place_of
 from pipelines.bronze.sources import Feed, Source
 
@@ -153,7 +154,7 @@ def generate(name: str, source: Source, feed: Feed, conf_dir: Path, data_dir: Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.part")
     unfinished.write_text(_GENERATORS[name](origin), encoding="utf-8", newline="")
-    unfinished.replace(target)
+    move(unfinished, target)
     mark.write_text(made_from, encoding="utf-8")
     return target
 

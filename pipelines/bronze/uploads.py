@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lakehouse.errors import SourceDeclarationError, SourceError
 from lakehouse.lake import Lake
+from lakehouse.moves import move
 from pipelines.bronze.ingest import land_source
 from pipelines.bronze.places import inbox, is_hidden
 from pipelines.bronze.preflight import identify, inspect
@@ -66,7 +67,7 @@ def ingest_file(
         # Copied under a name that is not read, then renamed: a run that looks meanwhile sees all of it or nothing.
         unfinished = target.with_name(f"{target.name}{_UNFINISHED}")
         shutil.copyfile(file, unfinished)
-        unfinished.replace(target)
+        move(unfinished, target)
     copied = identify(target)
     if copied is None or copied.sha256 != found.identity.sha256:
         target.unlink(missing_ok=True)
