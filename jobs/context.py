@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from lakehouse.errors import RunLocked, SettingsError, SourceError
 from lakehouse.lake import Lake
+from lakehouse.lease import lease
 from lakehouse.logs import configure_logs, get_logger
 from lakehouse.records import AuditLog
 from lakehouse.runner import Run
@@ -112,7 +113,8 @@ class Job:
             RunLocked: naming the holder, when another run still writes after `lock_wait_seconds`.
         """
         if self.settings.catalog:
-            yield  # a job of the bundle runs once at a time, and their schedules lie apart
+            with lease(self.lake, self.run.run_id, self.settings.lock_wait_seconds):
+                yield
             return
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         holder = self.settings.data_dir / "_run.json"

@@ -324,6 +324,10 @@ class Lake:
             self._ready.add(t.name)
         return t
 
+    def aside(self, short: str) -> str:
+        """Quoted name of a table of the run's own, which is not declared; its schema is made when it is not there."""
+        return f"{self._schema(ASIDE)}.{ddl.quote(short)}"
+
     def _lock_of(self, t: Table) -> threading.Lock:
         with self._lock:
             return self._table_locks.setdefault(t.name, threading.Lock())
@@ -473,7 +477,7 @@ class Lake:
             frame.write.format("delta").save(str(folder))
             return self.spark.read.format("delta").load(str(folder)), lambda: rmtree(folder, ignore_errors=True)
         # Nothing masks it, so nobody but the pipeline may read it, also where a run that dies leaves it.
-        name = f"{self._schema(ASIDE)}.{ddl.quote(short)}"
+        name = self.aside(short)
         frame.write.format("delta").saveAsTable(name)
         return self.spark.read.table(name), lambda: self.spark.sql(f"DROP TABLE IF EXISTS {name}")
 
@@ -514,7 +518,7 @@ class Lake:
         place = self._schema(ASIDE)
         for found in self.spark.sql(f"SHOW TABLES IN {place} LIKE '{_HELD}*'").select("tableName").collect():
             if found["tableName"] < today:
-                self.spark.sql(f"DROP TABLE IF EXISTS {place}.{ddl.quote(found['tableName'])}")
+                self.spark.sql(f"DROP TABLE IF EXISTS {self.aside(found['tableName'])}")
 
     def _write(
         self,

@@ -139,7 +139,7 @@ def test_the_bundle_grants_what_the_sql_grants() -> None:
 
 
 def test_maintenance_is_over_before_the_daily_run_begins() -> None:
-    """Both jobs write, and nothing else keeps them apart."""
+    """Both jobs write, and one would wait for the other."""
     rules = yaml.safe_load((ROOT / "conf" / "bundle" / "jobs.yml").read_text(encoding="utf-8"))
 
     def second_of_day(cron: str) -> int:
