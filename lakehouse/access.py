@@ -20,7 +20,7 @@ MASKS_IN = "gov"
 MODELS_IN = "feature"
 """Schema models are registered in."""
 
-# MANAGE and APPLY TAG, so that the jobs migrate tables a person made, and a person protects those the jobs made.
+# MANAGE and APPLY TAG, so that whoever runs the script, being in the group, can own and protect tables the jobs made.
 _OF_PIPELINE = ("USE SCHEMA", "SELECT", "MODIFY", "CREATE TABLE", "EXECUTE", "MANAGE", "APPLY TAG")
 
 

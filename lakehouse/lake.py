@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
 from lakehouse import ddl
-from lakehouse.access import load_access
+from lakehouse.access import Access, load_access
 from lakehouse.declare import ASIDE, SCHEMAS, Append, Merge, Replace, ReplaceSlice, Scd1, Scd2, Table, table_of, tables
 from lakehouse.errors import MigrationRefused, SegmentationError, SettingsError
 from lakehouse.files import DataFiles, data_files, keeps_changes, table_properties
@@ -383,12 +383,15 @@ class Lake:
         if stored.get(ddl.VECTORS) == "true" and not vectors:
             self.spark.sql(f"REORG TABLE {self.name(t)} APPLY (PURGE)")
 
+    @cached_property
+    def _access(self) -> Access:
+        return load_access(self.settings.conf_dir)
+
     def _require_protection(self, t: Table, stored: Mapping[str, str]) -> None:
         """Refuse to make or write what readers of its schema would see unmasked; a script puts policies into force."""
         if not (catalog := self.settings.catalog):
             return
-        access = load_access(self.settings.conf_dir)
-        if needs_protection(t, access) and stored.get(PROTECTION) != protection(t, access):
+        if needs_protection(t, self._access) and stored.get(PROTECTION) != protection(t, self._access):
             raise MigrationRefused(
                 f"{t.name}: what it says of people is not protected in the catalog '{catalog}' as declared. First run "
                 f"there what `segmentation tables ddl {t.name} --target unity --catalog {catalog}` prints, or that of "

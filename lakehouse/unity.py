@@ -18,7 +18,9 @@ from lakehouse.ddl import literal, quote
 from lakehouse.declare import SCHEMAS, Table, table_of, tables
 from lakehouse.settings import find_conf
 
-Kind = Literal["schema", "function", "table", "column", "constraint", "tag", "policy", "mark", "volume", "grant"]
+Kind = Literal[
+    "schema", "function", "table", "owner", "column", "constraint", "tag", "policy", "mark", "volume", "grant"
+]
 
 REDACTED = "***"
 
@@ -56,7 +58,7 @@ def plan(names: Iterable[str] | None = None, *, catalog: str, access: Access) ->
     made = [_schema(catalog, s) for s in schemas]
     made += _functions(catalog, access, chosen)
     for t in chosen:
-        made.append(_table(catalog, t))
+        made += [_table(catalog, t), _owner(catalog, access, t)]
         made += [*_new_columns(catalog, access, t), *_checks(catalog, t), *_tags(catalog, access, t)]
     made += [s for t in chosen for s in _foreign_keys(catalog, t, {c.name for c in chosen})]
     for t in chosen:
@@ -117,6 +119,12 @@ def _table(catalog: str, t: Table) -> Statement:
         f"CREATE TABLE IF NOT EXISTS {_of(catalog, t)} (\n  {body}\n)\nUSING DELTA{layout}\n"
         f"COMMENT {literal(t.comment)}\nTBLPROPERTIES ({said})",
     )
+
+
+def _owner(catalog: str, access: Access, t: Table) -> Statement:
+    # Only owners may change constraints and clustering: so both the jobs and whoever runs the script can, being in it.
+    give = f"ALTER TABLE {_of(catalog, t)} SET OWNER TO {quote(access.pipeline_group)}"
+    return Statement("owner", t.name, give)
 
 
 def _column(c: Column) -> str:

@@ -92,9 +92,9 @@ def test_a_column_is_there_before_anything_names_it(statements: list[Statement])
         later = [s.sql for s in own if s.kind in ("constraint", "tag", "policy")]
         named = {str(c) for c in t.columns if any(re.search(rf"\b{c}\b", sql.split("SET TAGS")[0]) for sql in later)}
         assert {c for c in named if t.column(c).spec.optional} <= set(added), t.name
-        order = [s.kind for s in own if s.kind in ("table", "column", "constraint", "tag", "policy", "mark")]
-        assert order.index("table") == 0
-        assert "column" not in order or order.index("column") == 1
+        order = [s.kind for s in own]
+        assert order[:2] == ["table", "owner"]
+        assert "column" not in order or order.index("column") == 2
         assert "mark" not in order or order.index("mark") == len(order) - 1
 
 
@@ -201,6 +201,10 @@ def test_the_jobs_may_migrate_what_a_person_made_and_nobody_else_may(statements:
     managing = {g.split(" TO ")[1] for g in grants if "MANAGE" in g}
     assert managing == {"`segmentation-pipelines`"}
     assert len([g for g in grants if "MANAGE" in g]) == len(SCHEMAS)
+    owned = [
+        s.about for s in statements if s.kind == "owner" and s.sql.endswith(" SET OWNER TO `segmentation-pipelines`")
+    ]
+    assert owned == list(tables())
 
 
 def test_what_is_held_aside_is_for_the_pipeline_alone(statements: list[Statement]) -> None:
