@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -129,37 +129,69 @@ def land_wave(
 
 def _stage(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
     """Write `stg_` with the files that stay as they were inspected and are read whole; returns their plan rows."""
-    files = list(batch.files)
     with _scratch(lake, batch) as scratch:
-        while files:
-            rows = 0
-            failure: Exception | None = None
+
+        def parts(f: File) -> list[Part]:
+            return scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])
+
+        def write(files: Sequence[File]) -> dict[str, str]:
             wanted = [(f.inspection, f.plan["delivery_seq"]) for f in files]
             try:
                 rows = land(lake, batch.source, batch.feed, wanted, batch.batch_id, run, scratch)
-            except SegmentationError:
+            except Exception:
+                if moved := _moved(files):
+                    return moved
                 raise
-            except Exception as e:
-                failure = e
-            lost = {f.plan["record_key"]: CHANGED for f in files if not unchanged(f.inspection.identity)}
-            if not lost and failure is not None:
-                lost = _unreadable(lake, batch, files, run, scratch)
-                if not lost:
-                    names = ", ".join(Path(f.inspection.identity.path).name for f in files[:5])
-                    raise SourceError(
-                        f"source '{batch.source.name}', feed '{batch.feed.name}': {names} could not be landed: "
-                        f"{cause_of(failure)}. Nothing of the batch was kept."
-                    ) from failure
-            if not lost and not _are_all(files, rows):
-                lost = miscounted(lake, [f.plan for f in files])
+            return _moved(files) or ({} if _are_all(files, rows) else miscounted(lake, [f.plan for f in files]))
+
+        return _refusing(lake, batch, plan, run, batch.files, parts, write)
+
+
+def _refusing(
+    lake: Lake,
+    batch: Batch,
+    plan: Plan,
+    run: RunLike,
+    files: Sequence[File],
+    parts: Callable[[File], list[Part]],
+    write: Callable[[Sequence[File]], dict[str, str]],
+) -> list[Record]:
+    """Write a batch without the files found wrong on the way, which are refused; returns plan rows of the others.
+
+    Args:
+        lake: Where tables are.
+        batch: The batch.
+        plan: Has its files.
+        run: Who lands it.
+        files: Those to write.
+        parts: What Spark reads for a file.
+        write: Writes files at once, or says which of them are wrong and why. It may be repeated with fewer of them.
+    """
+    while files:
+        try:
+            lost = write(files)
+        except SegmentationError:
+            raise
+        except Exception as e:
+            lost = _unreadable(lake, batch, files, run, parts)
             if not lost:
-                return [f.plan for f in files]
-            for f in files:
-                if reason := lost.get(f.plan["record_key"]):
-                    plan.close([f.plan], "refused", reason)
-            plan.store()
-            files = [f for f in files if f.plan["record_key"] not in lost]
-    return []
+                names = ", ".join(Path(f.inspection.identity.path).name for f in files[:5])
+                raise SourceError(
+                    f"source '{batch.source.name}', feed '{batch.feed.name}': {names} could not be landed: "
+                    f"{cause_of(e)}. Nothing of the batch was kept."
+                ) from e
+        if not lost:
+            break
+        for f in files:
+            if reason := lost.get(f.plan["record_key"]):
+                plan.close([f.plan], "refused", reason)
+        plan.store()
+        files = [f for f in files if f.plan["record_key"] not in lost]
+    return [f.plan for f in files]
+
+
+def _moved(files: Sequence[File]) -> dict[str, str]:
+    return {f.plan["record_key"]: CHANGED for f in files if not unchanged(f.inspection.identity)}
 
 
 def _scratch(lake: Lake, batch: Batch) -> Scratch:
@@ -167,7 +199,9 @@ def _scratch(lake: Lake, batch: Batch) -> Scratch:
     return Scratch(settings.data_dir, batch.batch_id, is_remote=settings.spark.engine != "local")
 
 
-def _unreadable(lake: Lake, batch: Batch, files: Sequence[File], run: RunLike, scratch: Scratch) -> dict[str, str]:
+def _unreadable(
+    lake: Lake, batch: Batch, files: Sequence[File], run: RunLike, parts: Callable[[File], list[Part]]
+) -> dict[str, str]:
     """Keys of the files Spark fails on, with the reason. Each is read by itself, and nothing is written.
 
     `stg_` with some files of an open batch would be taken for the whole batch after a crash.
@@ -175,8 +209,7 @@ def _unreadable(lake: Lake, batch: Batch, files: Sequence[File], run: RunLike, s
     failed: dict[str, str] = {}
     for f in files:
         try:
-            parts = scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])
-            typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
+            typed = _typed(lake, batch.source, batch.feed, parts(f), batch.batch_id, run)
             typed.write.format("noop").mode("overwrite").save()
         except Exception as e:
             failed[f.plan["record_key"]] = f"Spark cannot read it ({cause_of(e)}); nothing of it was kept."
@@ -191,8 +224,11 @@ def _are_all(files: Sequence[File], rows: int) -> bool:
 
 def miscounted(lake: Lake, files: Sequence[Record]) -> dict[str, str]:
     """Keys of the files of a staged batch of which `stg_` has more or fewer rows than they hold, with the reason."""
-    staged = _rows_of(lake, f"bronze.stg_{files[0]['subject']}", files)
-    counts = {r["file_id"]: r["count"] for r in staged.groupBy("file_id").count().collect()}
+    return _miscounted(_rows_of(lake, f"bronze.stg_{files[0]['subject']}", files), files)
+
+
+def _miscounted(rows: DataFrame, files: Sequence[Record]) -> dict[str, str]:
+    counts = {r["file_id"]: r["count"] for r in rows.groupBy("file_id").count().collect()}
     wrong = [r for r in files if r["expected_rows"] not in (None, counts.get(r["payload_hash"], 0))]
     return {
         r["record_key"]: f"it holds {r['expected_rows']:,} rows but {counts.get(r['payload_hash'], 0):,} were read; "
@@ -204,34 +240,31 @@ def miscounted(lake: Lake, files: Sequence[Record]) -> dict[str, str]:
 def _land_large(lake: Lake, batch: Batch, plan: Plan, run: RunLike) -> list[Record]:
     """Refused rows to `stg_`, the others straight to `raw_`; returns the plan rows with counts and checksums."""
     with _scratch(lake, batch) as scratch:
-        copies = [(f, scratch.copy(f.inspection)) for f in batch.files]
-        if moved := [f.plan for f, copy in copies if copy is None]:
+        copies = {f.plan["record_key"]: scratch.copy(f.inspection) for f in batch.files}
+        if moved := [f.plan for f in batch.files if copies[f.plan["record_key"]] is None]:
             plan.close(moved, "refused", CHANGED, store=True)
-        files = [f for f, copy in copies if copy is not None]
-        if not files:
-            return []
-        parts = [
-            part
-            for f, copy in copies
-            if copy is not None
-            for part in _slices(
-                replace(scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])[0], path=str(copy)),
-                f.inspection,
-                batch.feed,
+
+        def parts(f: File) -> list[Part]:
+            (part,) = scratch.parts(batch.feed, f.inspection, f.plan["delivery_seq"])
+            return _slices(replace(part, path=str(copies[f.plan["record_key"]])), f.inspection, batch.feed)
+
+        def write(files: Sequence[File]) -> dict[str, str]:
+            wanted = [part for f in files for part in parts(f)]
+            # Of columnar files Spark counts rows without reading any. Once they are appended it is too late.
+            rows = union_rows(
+                read_delivered(lake.spark, batch.feed, g).select(F.col("_file_id").alias("file_id"))
+                for g in alike(wanted)
             )
-        ]
-        # Of columnar files Spark counts rows without reading any. Once they are appended it is too late.
-        rows = union_rows(read_delivered(lake.spark, batch.feed, g).select("_file_id") for g in alike(parts)).count()
-        if not _are_all(files, rows):
-            raise SourceError(
-                f"source '{batch.source.name}', feed '{batch.feed.name}': the files say they hold "
-                f"{sum(f.inspection.rows or 0 for f in files):,} rows but {rows:,} were read; nothing of the batch was "
-                "kept."
-            )
-        typed = _typed(lake, batch.source, batch.feed, parts, batch.batch_id, run)
-        lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
-        lake.write(f"bronze.raw_{batch.feed.subject}", accepted(typed), txn=_raw_txn(files[0].plan))
-    return count_large(lake, [f.plan for f in files])
+            if not _are_all(files, rows.count()):
+                return _miscounted(rows, [f.plan for f in files])
+            typed = _typed(lake, batch.source, batch.feed, wanted, batch.batch_id, run)
+            lake.write(f"bronze.stg_{batch.feed.subject}", typed.where(F.col("parse_errors").isNotNull()))
+            lake.write(f"bronze.raw_{batch.feed.subject}", accepted(typed), txn=_raw_txn(files[0].plan))
+            return {}
+
+        files = [f for f in batch.files if copies[f.plan["record_key"]]]
+        kept = _refusing(lake, batch, plan, run, files, parts, write)
+    return count_large(lake, kept) if kept else []
 
 
 def _slices(part: Part, found: Inspection, feed: Feed) -> list[Part]:
@@ -347,5 +380,5 @@ def _rows_of(lake: Lake, name: str, files: Sequence[Record]) -> DataFrame:
 
 def all_refused(lake: Lake, files: Sequence[Record]) -> bool:
     """Whether every row of a batch was refused, so that `raw_` holds none of a batch that is in."""
-    staged = lake.read(f"bronze.stg_{files[0]['subject']}").where(F.col("batch_id") == files[0]["batch_id"])
-    return bool(staged.count() == sum(r["expected_rows"] for r in files))
+    staged = _rows_of(lake, f"bronze.stg_{files[0]['subject']}", files)
+    return staged.count() == sum(r["expected_rows"] for r in files)

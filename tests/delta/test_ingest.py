@@ -348,30 +348,58 @@ def test_large_columnar_files_land_once_without_being_staged(
     assert summed == {r["file_id"]: r["sum"] for r in hashes}
 
 
-def test_of_a_large_batch_nothing_is_kept_when_files_hold_other_rows_than_they_say(
+def damaged_parquet(folder: Path, name: str) -> Path:
+    """A file whose footer is whole and of which one page is not, with texts nobody is to be told."""
+    columns = {"id": [f"secret-{n}" for n in range(500)], "channel": ["email"] * 500, "status": ["granted"] * 500}
+    whole = pa.table(columns | {"when": [datetime(2020, 1, 1)] * 500})
+    pq.write_table(whole, folder / name, compression="none", use_dictionary=False)
+    damaged = bytearray((folder / name).read_bytes())
+    damaged[8:40] = bytes(range(200, 232))
+    (folder / name).write_bytes(damaged)
+    return folder / name
+
+
+def test_of_a_large_batch_only_files_found_damaged_or_short_are_refused(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey, "LARGE_ROWS", 1)
-    source = make_source(tmp_path / "a.parquet", format="parquet")
-    columns = {"id": ["1", "2"], "channel": ["email"] * 2, "status": ["granted"] * 2}
-    pq.write_table(pa.table(columns | {"when": [datetime(2020, 1, 1)] * 2}), tmp_path / "a.parquet")
+    source = make_source(tmp_path / "*.parquet", format="parquet")
+    columns = {"channel": ["email"] * 2, "status": ["granted"] * 2, "when": [datetime(2020, 1, 1)] * 2}
+    for name in ("short", "whole"):
+        pq.write_table(pa.table({"id": [f"{name}1", None], **columns}), tmp_path / f"{name}.parquet")
+    damaged = damaged_parquet(tmp_path, "damaged.parquet")
+    really = preflight.inspect
+
+    def wrong(path: Path, feed: Any) -> Any:
+        found = really(path, feed)
+        return replace(found, rows=9) if path.name == "short.parquet" else found
+
+    def held() -> list[str]:
+        return sorted(r[0] for r in lake.read("bronze.raw_consents").select("customer_id").collect())
+
     with monkeypatch.context() as patched:
-        patched.setattr(survey, "inspect", lambda *args: replace(preflight.inspect(*args), rows=9))
-        for _ in range(2):
-            with pytest.raises(SourceError, match="hold 9 rows but 2 were read; nothing of the batch was kept"):
-                land_source(lake, source, run=Run.begin())
-    assert lake.count("bronze.raw_consents") == 0
-    assert land_source(lake, source, run=Run.begin())[0].rows_accepted == 2
+        patched.setattr(survey, "inspect", wrong)
+        (landed,) = land_source(lake, source, run=Run.begin())
+    refused = {Path(p).name: reason for p, reason in landed.refused_files}
+    assert sorted(refused) == ["damaged.parquet", "short.parquet"]
+    assert refused["damaged.parquet"].startswith("Spark cannot read it (")
+    assert "secret" not in refused["damaged.parquet"]
+    assert refused["short.parquet"].startswith("it holds 9 rows but 2 were read; nothing of it was kept.")
+    assert (held(), errors(lake)) == (["whole1"], {("whole.parquet", "missing", 2)})
+    told = lake.read("ingest.raw_records").select("file_name", "status_id", "rows_accepted").collect()
+    assert {tuple(r) for r in told} == {
+        ("damaged.parquet", "refused", 0),
+        ("short.parquet", "refused", 0),
+        ("whole.parquet", "landed_with_rejects", 1),
+    }
+
+    (again,) = land_source(lake, source, run=Run.begin())
+    assert (again.rows_accepted, [p for p, _ in again.refused_files]) == (1, [str(damaged)])
+    assert held() == ["short1", "whole1"]
 
 
 def test_a_failure_of_spark_is_told_by_its_cause_and_without_values(lake: Lake, tmp_path: Path) -> None:
-    source = make_source(tmp_path / "a.parquet", format="parquet")
-    columns = {"id": [f"secret-{n}" for n in range(500)], "channel": ["email"] * 500, "status": ["granted"] * 500}
-    whole = pa.table(columns | {"when": [datetime(2020, 1, 1)] * 500})
-    pq.write_table(whole, tmp_path / "a.parquet", compression="none", use_dictionary=False)
-    damaged = bytearray((tmp_path / "a.parquet").read_bytes())
-    damaged[8:40] = bytes(range(200, 232))
-    (tmp_path / "a.parquet").write_bytes(damaged)
+    source = make_source(damaged_parquet(tmp_path, "a.parquet"), format="parquet")
     ((_, reason),) = land_source(lake, source, run=Run.begin())[0].refused_files
     assert re.match(r"Spark cannot read it \([\w.]+Exception \[FAILED_READ_FILE", reason)
     assert "secret" not in reason
