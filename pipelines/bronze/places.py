@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lakehouse.errors import SourceError
@@ -16,27 +18,47 @@ def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[P
     Hidden files (`.x`, `_x`), partial uploads (`.part`, `.tmp`) and folders are not files of a feed.
 
     Raises:
-        SourceError: when the location names one file or folder and it is not there, or a package is not installed.
+        SourceError: when the location names one file or folder and it is not there, a package is not installed, or it
+            cannot be looked through.
     """
-    found: set[Path] = set()
-    if feed.location and not feed.location.startswith("inbox:"):
-        try:
-            base = place_of(feed.location, conf_dir, data_dir)
-        except SourceError as e:
-            raise SourceError(f"source '{source.name}', feed '{feed.name}': {e}") from None
-        folder, pattern = split_pattern(base)
-        if pattern:
-            found |= set(folder.glob(pattern))
-        elif base.is_dir():
-            found |= set(base.iterdir())
-        elif base.is_file():
-            found.add(base)
-        elif feed.generator is None:
-            raise SourceError(
-                f"source '{source.name}', feed '{feed.name}': {base} does not exist. "
-                "Correct its location, or the variable it uses, or leave the source out of the run."
-            )
-    return sorted({*(p for p in found if p.is_file() and not is_hidden(p)), *uploaded(source, feed, data_dir)})
+    with looking_through(source, feed):
+        found = _named(feed, conf_dir, data_dir)
+        return sorted({*(p for p in found if p.is_file() and not is_hidden(p)), *uploaded(source, feed, data_dir)})
+
+
+@contextmanager
+def looking_through(source: Source, feed: Feed) -> Iterator[None]:
+    """Whatever hinders a look through a feed's location is told as a SourceError that names both.
+
+    A name may be too long, a folder closed to us, a pattern no pattern, a home nobody's, a package no package.
+    """
+    about = f"source '{source.name}', feed '{feed.name}'"
+    try:
+        yield
+    except SourceError as e:
+        raise SourceError(f"{about}: {e}") from None
+    except (ImportError, OSError, RuntimeError, ValueError) as e:
+        why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        raise SourceError(
+            f"{about}: its location '{feed.location}' cannot be looked through ({why}). Correct it, or who may read it."
+        ) from None
+
+
+def _named(feed: Feed, conf_dir: Path, data_dir: Path) -> Iterable[Path]:
+    """What the location of a feed names now."""
+    if not feed.location or feed.location.startswith("inbox:"):
+        return ()
+    base = place_of(feed.location, conf_dir, data_dir)
+    folder, pattern = split_pattern(base)
+    if pattern:
+        return folder.glob(pattern)
+    if base.is_dir():
+        return base.iterdir()
+    if base.is_file() or feed.generator:
+        return (base,)
+    raise SourceError(
+        f"{base} does not exist. Correct its location, or the variable it uses, or leave the source out of the run."
+    )
 
 
 def uploaded(source: Source, feed: Feed, data_dir: Path) -> list[Path]:

@@ -139,12 +139,12 @@ def generate(name: str, source: Source, feed: Feed, conf_dir: Path, data_dir: Pa
         SourceError: for an unknown generator, a source without the sample flag, or when the demo data are missing.
     """
     if name not in _GENERATORS:
-        raise SourceError(f"feed '{feed.name}': there is no generator '{name}'.{suggest(name, _GENERATORS)}")
+        raise SourceError(f"there is no generator '{name}'.{suggest(name, _GENERATORS)}")
     if not source.is_sample:
         raise SourceError(f"source '{source.name}' uses generator '{name}' but is not flagged is_sample.")
     origin = place_of(_TRANSACTIONS, conf_dir, data_dir)
     if not origin.is_file():
-        raise SourceError(f"feed '{feed.name}': {origin}, which the sample is made from, does not exist.")
+        raise SourceError(f"{origin}, which the sample is made from, does not exist.")
     target = place_of(feed.location, conf_dir, data_dir)
     stat = origin.stat()
     made_from = hashlib.sha256(f"{_VERSION}:{name}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()

@@ -13,14 +13,15 @@ through once, for the manifest knows what is new.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
 
-from lakehouse.errors import SegmentationError
+from lakehouse.errors import SegmentationError, SourceError
 from lakehouse.lake import Lake
 from pipelines.bronze.ingest import land_source
-from pipelines.bronze.places import inbox, literal, place_of, split_pattern
+from pipelines.bronze.places import inbox, literal, looking_through, place_of, split_pattern
 from pipelines.bronze.records import FeedResult, RunLike
 from pipelines.bronze.sources import Feed, Source
 
@@ -94,17 +95,21 @@ def can_stream(feed: Feed) -> bool:
 
 
 def _folders(lake: Lake, source: Source, feed: Feed) -> list[tuple[str, str]]:
-    """Folders of a feed that are there and the pattern of its files' names, as Spark wants both."""
+    """Folders of a feed that are there and the pattern of its files' names, as Spark wants both.
+
+    Of what cannot be looked through the landing tells.
+    """
     found: list[tuple[str, str]] = []
-    if feed.location and not feed.location.startswith("inbox:"):
-        place = place_of(feed.location, lake.settings.conf_dir, lake.settings.data_dir)
-        folder, pattern = split_pattern(place)
-        if folder.is_file():
-            found.append((literal(folder.parent), literal(folder.name)))
-        elif folder.is_dir():
-            *above, name = (pattern or "*").split("/")
-            found.append(("/".join((literal(folder), *above)), name))
-    drop = inbox(source, feed, lake.settings.data_dir)
-    if drop.is_dir():
-        found.append((literal(drop), "*"))
+    with suppress(SourceError), looking_through(source, feed):
+        if feed.location and not feed.location.startswith("inbox:"):
+            place = place_of(feed.location, lake.settings.conf_dir, lake.settings.data_dir)
+            folder, pattern = split_pattern(place)
+            if folder.is_file():
+                found.append((literal(folder.parent), literal(folder.name)))
+            elif folder.is_dir():
+                *above, name = (pattern or "*").split("/")
+                found.append(("/".join((literal(folder), *above)), name))
+        drop = inbox(source, feed, lake.settings.data_dir)
+        if drop.is_dir():
+            found.append((literal(drop), "*"))
     return found

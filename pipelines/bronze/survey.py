@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.errors import SourceError
 from lakehouse.lake import Lake
-from pipelines.bronze.places import locate, uploaded
+from pipelines.bronze.places import locate, looking_through, uploaded
 from pipelines.bronze.preflight import Identity, Inspection, identify, inspect
 from pipelines.bronze.records import (
     ACCEPTED,
@@ -300,17 +300,13 @@ def _paths(lake: Lake, found: Survey) -> list[Path]:
     source, feed, settings = found.source, found.feed, lake.settings
     paths: list[Path] = []
     try:
-        paths = uploaded(source, feed, settings.data_dir)
-        if feed.generator:
-            generate(feed.generator, source, feed, settings.conf_dir, settings.data_dir)
+        with looking_through(source, feed):
+            paths = uploaded(source, feed, settings.data_dir)
+            if feed.generator:
+                generate(feed.generator, source, feed, settings.conf_dir, settings.data_dir)
         paths = locate(source, feed, settings.conf_dir, settings.data_dir)
     except SourceError as e:
         found.refused.append((feed.location, str(e)))
-    except (OSError, ValueError) as e:
-        why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-        found.refused.append(
-            (feed.location, f"its location cannot be looked through ({why}); correct it, or who may read it")
-        )
     return paths
 
 
@@ -385,7 +381,7 @@ def waves(batches: Sequence[Batch], book: Book) -> list[list[Batch]]:
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts `file9` before `file10`."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
 
 
 def _is_text(path: Path) -> bool:

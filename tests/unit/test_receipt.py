@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -108,6 +109,12 @@ def test_a_change_makes_the_next_run_look(
 ) -> None:
     change(shop, told)
     assert _ask(shop, tmp_path)[1] is None
+
+
+def test_a_location_that_cannot_be_looked_through_is_for_the_run_to_tell(shop: Shop, tmp_path: Path) -> None:
+    conf = shop.conf / "sources" / "corner_shop.yml"
+    conf.write_text(re.sub(r"location: .*", "location: ~nobody.here/x", conf.read_text(), count=1))
+    assert receipt.inputs_seen(start_job(shop, tmp_path / "lake"))
 
 
 def test_other_settings_or_another_day_make_the_next_run_look(

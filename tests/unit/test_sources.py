@@ -91,15 +91,16 @@ def test_every_problem_of_every_file_is_reported_with_a_suggestion(tmp_path: Pat
         assert wanted in said
 
 
-@pytest.mark.parametrize("name", ["**.csv", "x" * 300 + ".csv"])
-def test_a_location_that_cannot_be_looked_through_keeps_no_other_feed_out(tmp_path: Path, name: str) -> None:
-    location = f"{tmp_path}/{name}"
+@pytest.mark.parametrize(
+    "location", ["data:**.csv", "data:" + "x" * 300 + ".csv", "~nobody.here/x", "package:no.body/x"]
+)
+def test_a_location_that_cannot_be_looked_through_keeps_no_other_feed_out(tmp_path: Path, location: str) -> None:
     source = make_source(location)
     lake = cast("Lake", SimpleNamespace(settings=SimpleNamespace(conf_dir=CONF, data_dir=tmp_path)))
     book = Book(cast("Lake", NoTables()), Run.begin(), ["shop"], [source])
     ((told, why),) = survey(lake, book, source, source.feeds[0]).refused
     assert told == location
-    assert "cannot be looked through" in why
+    assert why.startswith(f"source 'shop', feed 'people': its location '{location}' cannot be looked through (")
 
 
 @pytest.mark.parametrize(

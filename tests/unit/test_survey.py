@@ -85,6 +85,13 @@ def test_what_a_feed_delivers_under_another_name_stands_after_what_it_delivered_
     assert places(make_source(tmp_path / "source", name="crm"), other) == [5000]
 
 
+def test_names_stand_in_the_order_of_their_numbers_whatever_signs_they_hold(tmp_path: Path) -> None:
+    for name in ("①10.csv", "①9.csv", "m².csv", "٣.csv"):
+        put(tmp_path / "in", name, csv_text(name))
+    found = Kept(tmp_path).look(make_source(tmp_path / "in"))
+    assert [f.plan["file_name"] for f in found.files] == ["٣.csv", "m².csv", "①9.csv", "①10.csv"]
+
+
 def test_a_location_that_is_not_there_keeps_no_upload_out_and_withdraws_no_refused_file(tmp_path: Path) -> None:
     kept, source = Kept(tmp_path), make_source(tmp_path / "share")
     put(tmp_path / "share", "empty.csv", "")
