@@ -125,8 +125,8 @@ _MAX_AHEAD = 2 * 86_400 * 1_000_000  # microseconds
 
 
 def is_ahead(time: str) -> Column:
-    """Whether a landed time lies further ahead of the row's arrival than a wrong clock or zone explains: two days."""
-    return F.unix_micros(time) - F.unix_micros("loaded_at") > _MAX_AHEAD
+    """Whether a landed time or day lies further ahead of the row's arrival than a wrong clock explains: two days."""
+    return F.unix_micros(F.col(time).cast("timestamp")) - F.unix_micros("loaded_at") > _MAX_AHEAD
 
 
 def any_of(conditions: Iterable[Column]) -> Column:

@@ -129,6 +129,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "missing_happened_at": lambda: F.col("happened_at").isNull(),
             **_not_ahead("happened_at"),
             "login_without_customer": lambda: (_event_type() == "login") & blank_is_null("customer_id").isNull(),
+            "negative_amount": lambda: (F.col("amount") < 0) | (F.col("quantity") < 0),
         },
     ),
     "settlements": Subject(
@@ -137,8 +138,10 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "missing_settled_on": lambda: F.col("settled_on").isNull(),
             "missing_amount": lambda: F.col("gross_amount").isNull() | F.col("net_amount").isNull(),
             "missing_currency": lambda: code("currency").isNull(),
+            **_not_ahead("settled_on"),
         },
     ),
+    # Rates, as campaigns and promotions, are made known beforehand, and none counts before its day.
     "exchange_rates": Subject(
         {
             "from_currency": code_key("from_currency"),

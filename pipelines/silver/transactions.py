@@ -270,7 +270,8 @@ def _requirements(book: RuleBook, bounds: Mapping[str, Decimal]) -> dict[str, Co
         "missing_product": F.col("product_id").isNotNull() & (F.trim("product_id") != ""),
         "missing_time": F.col("sold_at").isNotNull(),
         "missing_quantity": F.col("quantity").isNotNull(),
-        "missing_amount": F.col("amount").isNotNull() | F.col("unit_price").isNotNull(),
+        # Where amounts are quantity times price, one that is delivered stands for no price.
+        "missing_amount": _is_given(book) | F.col("unit_price").isNotNull(),
         "invalid_line_id": F.col("line_id").isNull() | F.coalesce(line.between(0, _MAX_LINE), F.lit(False)),
         "time_too_early": F.col("sold_at") >= F.lit(_EARLIEST).cast("timestamp"),
         "time_in_future": ~is_ahead("sold_at"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -96,10 +97,17 @@ def test_what_lies_further_ahead_than_a_wrong_clock_explains_is_refused(spark: S
         "consents": ("changed_at", {"customer_id": "a", "channel": "ads", "status": "granted"}),
         "coupon_redemptions": ("redeemed_at", {"customer_id": "a", "coupon_id": "b", "campaign_id": "c"}),
         "visitor_events": ("happened_at", {"visitor_id": "a", "event_id": "b", "event_type": "visit"}),
+        "settlements": (
+            "settled_on",
+            {"settlement_id": "a", "gross_amount": Decimal(2), "net_amount": Decimal(1), "currency": "GBP"},
+        ),
     }
     times = (datetime(2024, 5, 1), datetime(2024, 6, 3), datetime(2024, 6, 4), datetime(3000, 1, 1))
     delivered = {
-        s: [usual | said | {column: at, "row_number": n} for n, at in enumerate(times)]
+        s: [
+            usual | said | {column: at.date() if column.endswith("_on") else at, "row_number": n}
+            for n, at in enumerate(times)
+        ]
         for s, (column, said) in usable.items()
     }
     landed = [rows(spark, f"bronze.raw_{s}", delivered.get(s, [])) for s in SUBJECTS]

@@ -170,6 +170,7 @@ def test_refuses_with_every_reason_and_loses_nothing(spark):
         "overlong_code": dict(product_id="x" * 1_000_000),
         "unknown_source": dict(source="pos2"),
         "negative_price of an amount": dict(unit_price=None, amount=Decimal(-1)),
+        "missing_amount of a feed of prices": dict(rules=WHOLESALE, unit_price=None, amount=Decimal(3)),
     }
     deliveries = [raw(n=i, **c) for i, c in enumerate(cases.values())]
     deliveries.append(raw(n=90, basket_id=None, product_id="", quantity=None))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -95,6 +96,8 @@ def test_what_cannot_be_an_event_is_refused_with_its_reason(spark: SparkSession)
         raw(3, "visit", at, " "),
         raw(4, "visit", at, happened_at=None),
         raw(5, "visit", at),
+        raw(6, "checkout", at, amount=Decimal(-1)),
+        raw(7, "cart_add", at, quantity=Decimal(-1)),
     ]
     assert [r.event_id for r in conform(spark, bad).collect()] == ["0005"]
     frames = [rows(spark, f"bronze.raw_{s}", bad if s == "visitor_events" else []) for s in SUBJECTS]
@@ -104,4 +107,6 @@ def test_what_cannot_be_an_event_is_refused_with_its_reason(spark: SparkSession)
         (2, "unknown_event"),
         (3, "missing_visitor_id"),
         (4, "missing_happened_at"),
+        (6, "negative_amount"),
+        (7, "negative_amount"),
     }
