@@ -103,6 +103,16 @@ def test_a_warning_is_recorded_and_published(lake: Lake) -> None:
     assert found["key_unique"] == ("passed", "blocking", 2, 0)
 
 
+def test_a_balance_that_does_not_hold_is_published_and_recorded(lake: Lake) -> None:
+    gate, table = quality_gate(lake), table_of("gold.audit_recon")
+    held = [{"subject": "products"}, {"subject": "transactions", "is_balanced": False}]
+    frame = rows(lake.spark, table.name, [{"is_balanced": True, **r} for r in held])
+    assert runner._publish(lake, Step("test:recon", (table,), ()), RUN, table, frame, {}, gate).rows_written == 2
+    gate.finish()
+    found = lake.read("gov.fact_data_quality").where("check_name = 'nothing_vanished'").collect()
+    assert [(r["check_status"], r["severity"], r["unexpected_count"]) for r in found] == [("failed", "warning", 1)]
+
+
 def test_rows_that_are_to_be_deleted_are_not_checked(lake: Lake) -> None:
     kept, gone = {"customer_id": "1"}, {"customer_id": "2", "channel": "fax", "_deleted": True}
     for when in ("before_publish", "while_writing"):
