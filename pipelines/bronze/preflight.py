@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -36,6 +37,8 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LINES_KEPT = 100
+_RECORDS = 200
+_MAX_DIGITS = 38
 
 _AGAIN = "Then deliver the file again with a change, such as an empty line at its end: what landed is not read anew."
 
@@ -50,9 +53,11 @@ class ReadColumn:
     Attributes:
         header: As delivered.
         declared: Name in the feed's declaration; None for an extra column.
-        stored: Spark type to read it as from a columnar file; None in text.
+        stored: Spark type to read it as from a columnar file; None in text. Of one that is left out, its own type.
         is_nanoseconds: Whether it is a Parquet timestamp in nanoseconds, which Spark reads as a whole number.
         is_instant: Whether a stored time is a point in time; otherwise it is what a wall clock showed.
+        is_left_out: Whether it is an extra column that holds no plain values (lists, bytes, times of day): it is told,
+            and not read.
     """
 
     header: str
@@ -60,6 +65,7 @@ class ReadColumn:
     stored: str | None = None
     is_nanoseconds: bool = False
     is_instant: bool = False
+    is_left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Inspection:
         largest_group: Rows of its largest row group, which Spark reads in one task.
         undecodable: How many lines are not valid in the encoding.
         undecodable_lines: The first hundred of their numbers, from 1.
-        missing: Declared columns that the file lacks.
+        missing: Declared columns that the file lacks; of JSON lines, those that no record names.
         notes: What is odd but does not stop the file, for people.
         refusal: Code and reason when the file must not be read.
     """
@@ -255,7 +261,10 @@ def _inspect_text(path: Path, feed: Feed, identity: Identity) -> Inspection:
         said = f"{len(text.scan.doubtful)} quoted cell(s) hold line breaks and as many delimiters as whole rows"
         base = replace(base, notes=(*base.notes, f"{said}, first on line {text.scan.doubtful[0]}: is a quote missing?"))
     try:
-        columns, missing = _sniff_json(feed, text.head) if feed.format == "jsonl" else _sniff_csv(feed, text.head)
+        if feed.format == "jsonl":
+            columns, missing = _sniff_json(feed, path, text)
+        else:
+            columns, missing = _sniff_csv(feed, text.head)
     except Refused as r:
         return replace(base, refusal=(r.code, r.reason))
     if text.scan.problem:
@@ -268,9 +277,11 @@ def _judge_columns(feed: Feed, found: Inspection) -> Inspection:
     if lacking and feed.missing_columns == "refuse_file":
         return replace(found, refusal=("missing_column", describe_missing(lacking, found.columns)))
     notes = list(found.notes)
+    if left_out := [f"{c.header} ({c.stored})" for c in found.columns if c.is_left_out]:
+        notes.append(f"undeclared column(s) of no plain values, which are not kept: {', '.join(left_out)}.")
     if found.missing:
         notes.append(f"{describe_missing(found.missing, found.columns)} {_AGAIN}")
-    elif extra := [c.header for c in found.columns if c.declared is None]:
+    elif extra := [c.header for c in found.columns if c.declared is None and not c.is_left_out]:
         notes.append(f"undeclared column(s) kept aside: {', '.join(extra)}.")
     return replace(found, notes=tuple(notes))
 
@@ -434,20 +445,36 @@ def _sniff_csv(feed: Feed, head: str) -> tuple[tuple[ReadColumn, ...], tuple[str
     return match_columns(feed, headers)
 
 
-def _sniff_json(feed: Feed, head: str) -> tuple[tuple[ReadColumn, ...], tuple[str, ...]]:
-    if head.lstrip("\ufeff \t\r\n").startswith("["):
+def _sniff_json(feed: Feed, path: Path, text: _Text) -> tuple[tuple[ReadColumn, ...], tuple[str, ...]]:
+    if text.head.lstrip("\ufeff \t\r\n").startswith("["):
         raise Refused("json_array", "the file is one JSON array; JSON lines hold one object per line.")
-    keys: dict[str, None] = {}
-    for line in head.lstrip("\ufeff").splitlines()[:200]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            keys |= dict.fromkeys(record)
-    # Each record may spell a name in its own way, and a key that no early record has may still come: nothing is
-    # ambiguous or missing in the file as a whole.
-    return tuple(ReadColumn(k, feed.declared_name(k)) for k in keys), ()
+    # Each record may spell a name in its own way, so that nothing is ambiguous in the file as a whole. A key that no
+    # early record has may still come: only then is the file read on.
+    columns: list[ReadColumn] = []
+    seen: set[str] = set()
+    lacking, number = set(feed.columns), 0
+    for number, record in enumerate(_json_records(path, text.encoding), start=1):
+        if number > _RECORDS and not lacking:
+            break
+        for key in [k for k in record if k not in seen]:
+            declared = feed.declared_name(key)
+            if number <= _RECORDS or declared in lacking:
+                columns.append(ReadColumn(key, declared))
+            lacking.discard(declared or "")
+            seen.add(key)
+    return tuple(columns), tuple(n for n in feed.columns if n in lacking) if number else ()
+
+
+def _json_records(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
+    opening = gzip.open if path.suffix.lower() == ".gz" else open
+    with opening(path, "rt", encoding=encoding, errors="replace") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line.lstrip("\ufeff"))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                yield record
 
 
 def _inspect_parquet(path: Path, feed: Feed) -> Inspection:
@@ -475,12 +502,10 @@ def _inspect_parquet(path: Path, feed: Feed) -> Inspection:
         columns, missing = match_columns(feed, stored.names)
         _require_told_apart(stored.names)
         typed = tuple(
-            replace(
-                c,
-                header=f.name,
-                stored=_spark_type(f.name, f.type, f.name in instants | int96, f.name in nanoseconds),
-                is_nanoseconds=f.name in nanoseconds,
-                is_instant=f.name in instants,
+            _stored(
+                replace(c, header=f.name, is_nanoseconds=f.name in nanoseconds, is_instant=f.name in instants),
+                f.type,
+                _spark_type(f.type, f.name in instants | int96, f.name in nanoseconds),
             )
             for c, f in zip(columns, stored, strict=True)
         )
@@ -495,17 +520,26 @@ def _logical(column: Any) -> str:
     return str(column.logical_type).lower().replace(" ", "")
 
 
-def _spark_type(column: str, arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str:
+def _stored(column: ReadColumn, arrow: Any, spark: str | None) -> ReadColumn:
+    if spark is None and column.declared:
+        raise Refused(
+            "unsupported_column", f"column '{column.header}' is of type {arrow}; feeds hold plain values only."
+        )
+    return replace(column, stored=spark or str(arrow), is_left_out=spark is None)
+
+
+def _spark_type(arrow: Any, is_instant: bool, is_nanoseconds: bool) -> str | None:
+    """What Spark reads a type of Arrow as; None where that is no plain value."""
     import pyarrow.types as t
 
     if is_nanoseconds:
         return "bigint"
     if t.is_timestamp(arrow):
         return "timestamp" if is_instant else "timestamp_ntz"
-    if t.is_decimal(arrow):
+    if t.is_decimal(arrow) and arrow.precision <= _MAX_DIGITS:
         return f"decimal({arrow.precision},{arrow.scale})"
     if t.is_dictionary(arrow):
-        return _spark_type(column, arrow.value_type, is_instant, is_nanoseconds)
+        return _spark_type(arrow.value_type, is_instant, is_nanoseconds)
     for is_type, spark in (
         (t.is_int8, "tinyint"),
         (t.is_int16, "smallint"),
@@ -521,11 +555,12 @@ def _spark_type(column: str, arrow: Any, is_instant: bool, is_nanoseconds: bool)
         (t.is_date, "date"),
         (t.is_string, "string"),
         (t.is_large_string, "string"),
+        (t.is_string_view, "string"),
         (t.is_null, NOTHING),
     ):
         if is_type(arrow):
             return spark
-    raise Refused("unsupported_column", f"column '{column}' is of type {arrow}; feeds hold plain values only.")
+    return None
 
 
 def _inspect_excel(path: Path, feed: Feed) -> Inspection:

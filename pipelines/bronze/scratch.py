@@ -83,7 +83,7 @@ class Scratch:
         part = Part(
             path=str(readable),
             layout=layout,
-            columns=found.columns,
+            columns=tuple(c for c in found.columns if not c.is_left_out),
             file_id=found.identity.sha256,
             file_path=found.identity.path,
             delivery=path.name,

@@ -259,7 +259,8 @@ class Feed(_Declared):
         options: How bytes are read.
         cadence: How often files are expected.
         owner: Team that answers for the feed.
-        columns: Expected columns by delivered name.
+        columns: Expected columns by delivered name. Others are kept in the row's `extra`; those of a Parquet file that
+            hold no plain values (lists, bytes, times of day) are left out, with a note.
         constants: Canonical fields with one value for every row.
         delivery: What counts as one delivery.
         key: Canonical fields that identify a record of the source; empty when nothing does. A line of a basket is
@@ -269,6 +270,7 @@ class Feed(_Declared):
         repeats: Whether rows of one delivery that are equal are real (`keep`) or copies (`drop`): equal by `key`, or
             in every cell where there is no key.
         missing_columns: `reject_rows` refuses each row of a file that lacks a required column, `refuse_file` the file.
+            JSON lines lack one that no record names.
         payload: `text` keeps each delivered row as JSON, `columns` relies on the typed columns.
         generator: Sample generator that writes the feed's file before it is read; see `pipelines.bronze.samples`.
         transactions: Rules, for subject `transactions` only.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import re
 import zipfile
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -274,6 +276,23 @@ def test_a_json_array_is_not_json_lines(tmp_path: Path) -> None:
     assert (spelled.refusal, [c.declared for c in spelled.columns]) == (None, ["id", "id"])
 
 
+def test_a_key_that_no_record_of_json_lines_has_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_RECORDS", 2)
+    early = '{"id": 1, "when": 1, "a": 1}\n' * 3
+    late = put(tmp_path, "a.jsonl.gz", early + 'broken\n[1]\n{"Chan-nel": 2, "STATUS": 3, "b": 1}\n')
+    found = look(late, format="jsonl")
+    assert (found.refusal, found.missing) == (None, ())
+    assert {c.header: c.declared for c in found.columns} == {
+        "id": "id", "when": "when", "a": None, "Chan-nel": "channel", "STATUS": "status"
+    }  # fmt: skip
+    told = look(put(tmp_path, "b.jsonl", early), format="jsonl", missing_columns="refuse_file")
+    assert (told.refusal, told.missing) == (None, ("channel", "status"))
+    assert told.notes[0].startswith("missing column(s) 'channel', 'status'.")
+    code, reason = refusal(put(tmp_path, "c.jsonl", '{"idn": 1}\n'), format="jsonl", missing_columns="refuse_file")
+    assert (code, "Was 'id' renamed to 'idn'?" in reason) == ("missing_column", True)
+    assert look(put(tmp_path, "d.jsonl", "broken\n"), format="jsonl", missing_columns="refuse_file").refusal is None
+
+
 def test_parquet_types_nanoseconds_and_truncation(tmp_path: Path) -> None:
     table = pa.table(
         {
@@ -301,6 +320,22 @@ def test_parquet_types_nanoseconds_and_truncation(tmp_path: Path) -> None:
     code, reason = refusal(path, format="parquet")
     assert code == "unsupported_column"
     assert reason.startswith("column 'id' is of type list<")
+
+
+def test_extra_columns_of_no_plain_values_are_left_out_and_told(tmp_path: Path) -> None:
+    extra = {
+        "view": pa.array(["a"], pa.string_view()),
+        "tags": pa.array([["a"]]),
+        "at": pa.array([0], pa.time64("us")),
+        "blob": pa.array([b"a"]),
+        "wide": pa.array([Decimal(1)], pa.decimal256(50, 2)),
+    }
+    parquet.write_table(pa.table({"id": ["1"], "when": [datetime(2020, 1, 1)]} | extra), tmp_path / "a.parquet")
+    found = look(tmp_path / "a.parquet", format="parquet", columns={"id": {"to": "customer_id"}})
+    assert (found.refusal, [c.header for c in found.columns if c.is_left_out]) == (None, ["tags", "at", "blob", "wide"])
+    left_out, kept = found.notes
+    assert left_out.startswith("undeclared column(s) of no plain values, which are not kept: tags (list<")
+    assert kept == "undeclared column(s) kept aside: when, view."
 
 
 def test_only_files_that_their_names_tell_apart_are_read_together() -> None:
