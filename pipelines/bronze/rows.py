@@ -40,7 +40,8 @@ _PLACE = "_place"
 _ABOUT = {"_file_id": "string", "_file_path": "string", "_delivery": "string", "_delivery_seq": "bigint"}
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 _TEXT = (None, "string", NOTHING)
-_WHITE = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+# A byte order mark stands within a text where files were joined.
+_WHITE = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\ufeff"
 _END = "end of line"
 _LEFT_OUT = r"(?U)[\s_.\-\ufeff]+"
 _DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -187,6 +188,10 @@ def type_rows(
     if part.layout == "jsonl":
         rows = _parse_lines(delivered, feed, part)
     cells = _cells(feed, part)
+    # Nobody checks the bytes of a Parquet file's texts before. Some engines call a null not valid.
+    undecodable = {
+        name: cell.isNotNull() & ~F.is_valid_utf8(cell) for name, (cell, stored) in cells.items() if stored == "string"
+    }
     trimmed = {name: _trimmed(cell) for name, (cell, stored) in cells.items() if stored in _TEXT}
     # A step of its own, so that each cell is trimmed once for all that asks for it.
     rows = rows.withColumns({f"t{i}": text for i, text in enumerate(trimmed.values())})
@@ -211,7 +216,9 @@ def type_rows(
         if may_fail:
             refusals.append((present & value.isNull(), f"mistyped:{name}"))
         if part.has_undecodable:
-            refusals.append((F.coalesce(F.contains(cell, F.lit(REPLACEMENT)), F.lit(False)), f"undecodable:{name}"))
+            undecodable[name] = F.contains(cell, F.lit(REPLACEMENT))
+        if name in undecodable:
+            refusals.append((undecodable[name], f"undecodable:{name}"))
     if feed.delivery.is_by_number and (number := _number(feed, part)) is not None:
         rows = _placed(rows.withColumn(_NUMBER, number))
         refusals.append((F.col(_NUMBER).isNotNull() & F.col(_PLACE).isNull(), f"too_many:{feed.delivery.column}"))

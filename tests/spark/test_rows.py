@@ -303,6 +303,24 @@ def test_white_space_around_a_cell_is_none_of_it(spark: SparkSession, tmp_path: 
     assert "C1\\t" in first.payload
 
 
+def test_a_mark_of_files_that_were_joined_is_no_part_of_a_cell(spark: SparkSession, tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", "\ufeffid,pieces\nC1,1\n\ufeffC2,2\n")
+    rows = typed(spark, path, subject="transactions", columns={"id": {"to": "basket_id"}, "pieces": {}})
+    assert [r.basket_id for r in rows] == ["C1", "C2"]
+
+
+def test_of_parquet_cells_of_other_bytes_are_refused_and_columns_of_no_plain_values_not_read(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    latin = pa.array([b"caf\xe9", " café ".encode(), None, b"\xff "], pa.binary()).view(pa.string())
+    columns = {"id": latin, "tags": [["a"]] * 4, "at": pa.array([0] * 4, pa.time64("us")), "n": [1, 2, 3, 4]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    rows = typed(spark, tmp_path / "a.parquet", format="parquet", columns={"id": {"to": "customer_id"}})
+    assert [r.parse_errors for r in rows] == [["undecodable:id"], None, None, ["undecodable:id"]]
+    assert [r.customer_id for r in rows[1:3]] == ["café", None]
+    assert rows[1].extra == {"n": "2"}
+
+
 def test_every_letter_a_declaration_may_use_is_read_by_spark(spark: SparkSession) -> None:
     runs = time_patterns._READABLE.pattern.split("|")
     longest = [r[0] * int(r[-2]) if r.endswith("}") else r for r in runs]
