@@ -138,7 +138,8 @@ class Lake:
         Raises:
             SettingsError: There was none, or it is not known any more.
         """
-        t = self.ensure(which)
+        # Whoever looks back holds no lock, so the table is left as it is.
+        t = table_of(which)
         after = datetime.combine(day + timedelta(days=1), datetime.min.time())
         history = self.spark.sql(f"DESCRIBE HISTORY {self.name(t)}")
         until = F.max(F.when(F.col("timestamp") < F.lit(after), F.col("version"))).alias("until")

@@ -166,6 +166,14 @@ def test_the_past_is_read_by_version_and_by_day(lake: Lake) -> None:
         print_table(job, Console(file=StringIO()), CONSENT, rows=1, version=99)
 
 
+def test_a_look_at_the_past_brings_no_table_to_its_declaration(lake: Lake) -> None:
+    declared = table_of(CONSENT)
+    written = lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)])).version
+    wider = replace(declared, columns=(*declared.columns, Column("proof", Spec("string", "Where it was given.", True))))
+    assert Lake(lake.spark, lake.settings).read(wider, day=date(2999, 1, 1)).collect()[0]["proof"] is None
+    assert lake.version(CONSENT) == written
+
+
 def test_a_past_that_is_not_kept_any_more_is_told(lake: Lake) -> None:
     first = lake.write(CONSENT, rows(lake.spark, CONSENT, [consent("1", True)])).version
     old = list(lake.path(CONSENT).glob("*.parquet"))
