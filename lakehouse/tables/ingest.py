@@ -115,7 +115,10 @@ class RefParsingErrors:
     file_id = text("SHA-256 of the file.")
     file_path = text("Where the file was.")
     delivery = text("Delivery the row came in.")
-    row_number = bigint("Position within the file (or sheet), 1 for the first data row.")
+    row_number = bigint(
+        "Record within the file (or sheet), 1 for the first after the header; in text no line number, for quoted cells "
+        "may hold line breaks."
+    )
     column_name = text("Declared column at fault; null when the whole row is.", optional=True)
     reason = text(
         "missing, mistyped, undecodable, too_many (numbers that name deliveries of a file), ragged (more or fewer "
