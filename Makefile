@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PYTHON ?=
 LOCAL_UV := .uv/bin/uv
 # Settings of whoever runs this that would put another environment, index or package source in place of the lock's.
-CLEAN_ENV := env -u VIRTUAL_ENV -u PYTHONPATH -u PYTHONHOME
+CLEAN_ENV := env -u VIRTUAL_ENV -u UV_PROJECT_ENVIRONMENT -u PYTHONPATH -u PYTHONHOME
 ARGS ?=
 
 .PHONY: help setup faster run test lint check bench models docs clean
@@ -55,6 +55,9 @@ clean: ## remove the environment and what tools leave behind; keeps the tables i
 $(VENV)/sync.stamp: uv.lock pyproject.toml
 	@set -e; \
 	uv=$$(command -v uv || true); \
+	if [ -n "$$uv" ] && ! "$$uv" sync --all-groups --help >/dev/null 2>&1; then \
+	  echo "setup: $$uv is too old and is passed over"; uv=; \
+	fi; \
 	if [ -z "$$uv" ]; then \
 	  uv=$(LOCAL_UV); \
 	  if [ ! -x "$$uv" ]; then \
