@@ -100,7 +100,7 @@ def promoted_lines(lines: DataFrame, promotions: DataFrame, calendar: DataFrame)
     Args:
         lines: From `features.purchases.history`; only valid purchases are looked at.
         promotions: From `begun_promotions`, or some of them.
-        calendar: All of them. Weeks of a merchant begin on one weekday: the one its latest week begins on.
+        calendar: All of them. Weeks of a merchant begin on one weekday, as its sources were checked to say.
 
     Returns:
         customer_key, amount (cents), is_displayed, is_in_mailer; one row per line, for a placement is unique per

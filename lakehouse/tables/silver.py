@@ -293,7 +293,7 @@ class VisitorEvent:
     "silver.promotion",
     comment="One row per product, store and week with a display or mailer placement.",
     kind=Merge(),
-    key=("merchant_id", "product_id", "store_id", "week"),
+    key=("merchant_id", "product_id", "store_id", "week_starts_on"),
     producer="pipelines.silver.promotions:conform_promotions",
     reads=("bronze.raw_promotions", changes("bronze.raw_promotions")),
     owner="marketing",
@@ -303,7 +303,7 @@ class Promotion:
     merchant_id = text("Retailer.")
     product_id = text("Product.")
     store_id = text("Store.")
-    week = integer("Week of the feed's calendar.")
+    week = integer("Number of the week in its feed, which may count every year from one.")
     week_starts_on = day("First business day of that week.")
     is_displayed = flag("On an in-store display.")
     is_in_mailer = flag("In the weekly mailer.")

@@ -111,6 +111,7 @@ def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], 
             described[m.id] = (path, m)
     problems += _money_problems(found)
     problems += _key_problems(found)
+    problems += _week_problems(found)
     resolved: list[Source] = []
     for path, source in found:
         m = source.merchant
@@ -157,6 +158,25 @@ def _key_problems(found: list[tuple[Path, Source]]) -> list[str]:
                     f"{path.name}: feed '{feed.name}': key: lines of '{source.merchant_id}' are told apart "
                     f"{'with' if own else 'without'} product_id here, but not in {where}. "
                     "Give both feeds the same key, or one of them a retailer or basket_prefix of its own."
+                )
+    return problems
+
+
+def _week_problems(found: list[tuple[Path, Source]]) -> list[str]:
+    """Purchases meet promotions by week, so the weeks of a merchant begin on one day of the week in all its feeds."""
+    problems = []
+    first: dict[str, tuple[str, str]] = {}
+    for path, source in found:
+        for feed in source.feeds:
+            if not source.merchant_id or not feed.week_one_starts_on:
+                continue
+            own = f"{feed.week_one_starts_on:%A}"
+            where, theirs = first.setdefault(source.merchant_id, (f"feed '{feed.name}' of {path.name}", own))
+            if own != theirs:
+                problems.append(
+                    f"{path.name}: feed '{feed.name}': week_one_starts_on: {feed.week_one_starts_on} is a {own}, but "
+                    f"weeks of '{source.merchant_id}' begin on a {theirs} in {where}. Name the day of both feeds on "
+                    "which the shop's week begins, or give one of them a merchant of its own."
                 )
     return problems
 

@@ -274,7 +274,8 @@ class Feed(_Declared):
         payload: `text` keeps each delivered row as JSON, `columns` relies on the typed columns.
         generator: Sample generator that writes the feed's file before it is read; see `pipelines.bronze.samples`.
         transactions: Rules, for subject `transactions` only.
-        week_one_starts_on: First day of week 1, for feeds that number weeks.
+        week_one_starts_on: First day of week 1, for subject `promotions`, where it is required. A feed that numbers its
+            weeks from one every year is declared once per year; weeks of a merchant begin on one weekday.
     """
 
     name: Identifier
@@ -344,6 +345,10 @@ class Feed(_Declared):
             problems += self._line_problems(filled)
         if self.transactions is not None and self.subject != "transactions":
             problems.append("transactions: rules are for subject transactions only.")
+        if (self.week_one_starts_on is not None) != (self.subject == "promotions"):
+            problems.append(
+                "week_one_starts_on: subject promotions needs it to tell which days a week is; no other does."
+            )
         if self.payload == "text" and self.format == "parquet":
             problems.append("payload: a Parquet file has no text; its columns are the payload.")
         scheme = re.match(r"([a-z]{2,}):(?!//)", self.location)

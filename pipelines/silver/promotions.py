@@ -8,10 +8,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.tables.silver import Promotion as P
-from pipelines.silver.rules import rule_book
+from pipelines.silver.rules import RuleBook, rule_book
 from pipelines.silver.subjects import accept, keep_latest, touched
 
-_KEY = (str(P.merchant_id), str(P.product_id), str(P.store_id), str(P.week))
+_KEY = (str(P.merchant_id), str(P.product_id), str(P.store_id), str(P.week_starts_on))
 
 
 def conform_promotions(
@@ -20,22 +20,26 @@ def conform_promotions(
     """One row per product, store and week of the weeks that changed; of all on a first run.
 
     A placement code of `0` means none. Of several rows about one product, store and week the last of the latest
-    delivery wins.
+    delivery wins. A week is known by its first day, because each feed may number its weeks from one.
     """
     book = rule_book(sources, "promotions")
-    rows = touched(
-        accept(raw, "promotions", book), accept(raw_changes, "promotions", book), previous, "merchant_id", "week"
-    )
-    latest = keep_latest(rows, *_KEY, number=str(P.week))
-    first_day = book.value(lambda r: r.week_one_starts_on, "date")
+    week = (str(P.merchant_id), str(P.week_starts_on))
+    rows = touched(_dated(raw, book), _dated(raw_changes, book), previous, *week)
+    latest = keep_latest(rows, *_KEY, day=str(P.week_starts_on))
     return latest.select(
         *_KEY,
-        F.date_add(first_day, ((F.col(P.week) - 1) * 7).cast("int")).alias(P.week_starts_on),
+        P.week,
         _placed("display_code").alias(P.is_displayed),
         _placed("mailer_code").alias(P.is_in_mailer),
         P.delivered_count,
         P.delivered_hash,
     )
+
+
+def _dated(raw: DataFrame, book: RuleBook) -> DataFrame:
+    first_day = book.value(lambda r: r.week_one_starts_on, "date")
+    starts_on = F.date_add(first_day, ((F.col(P.week) - 1) * 7).cast("int"))
+    return accept(raw, "promotions", book).withColumn(P.week_starts_on, starts_on)
 
 
 def _placed(name: str) -> Column:

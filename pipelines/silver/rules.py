@@ -41,7 +41,7 @@ class FeedRules:
         default_channel: Channel of lines that name none.
         is_priced: Whether the amount is quantity times price even when an amount is delivered.
         has_reductions: Whether the shelf price is the amount plus the reductions beside it.
-        week_one_starts_on: First day of week 1 of the feed's calendar, for feeds that give weeks.
+        week_one_starts_on: First day of week 1 of the feed's calendar; of promotions only.
     """
 
     source: str
@@ -64,7 +64,7 @@ class FeedRules:
     default_channel: str = "store"
     is_priced: bool = False
     has_reductions: bool = False
-    week_one_starts_on: date = date(1970, 1, 1)
+    week_one_starts_on: date | None = None
 
 
 @dataclass(frozen=True)
@@ -184,5 +184,5 @@ def _read(source: Any, feed: Any) -> FeedRules:
         default_channel=feed.rules.default_channel,
         is_priced=feed.rules.amount == "quantity_times_price",
         has_reductions=feed.rules.gross == "plus_reductions",
-        week_one_starts_on=feed.week_one_starts_on or date(1970, 1, 1),
+        week_one_starts_on=feed.week_one_starts_on,
     )

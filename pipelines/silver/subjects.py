@@ -174,7 +174,7 @@ def touched(rows: DataFrame, changed: DataFrame, previous: DataFrame | None, *ke
 def keep_latest(
     rows: DataFrame,
     *key: str,
-    number: str | None = None,
+    day: str | None = None,
     said_at: str | None = None,
     count: str = "delivered_count",
     hashes: str = "delivered_hash",
@@ -187,18 +187,18 @@ def keep_latest(
     Args:
         rows: Rows with `delivery_seq`, `batch_id`, `row_number` and `row_hash`.
         key: Columns that name a thing.
-        number: A whole number among them that takes few values, such as a week: what shares the rest of the key is
-            then told apart by bits, which takes a fraction of the groups.
+        day: A date among them that takes few values, such as the first days of weeks: what shares the rest of the key
+            is then told apart by bits, which takes a fraction of the groups.
         said_at: Column that tells since when a row holds. Where all rows about a thing tell it, the one that holds
             since last wins, whenever it was delivered.
         count: Name of the number of rows.
         hashes: Name of the exclusive or.
     """
-    by_hash = F.xxhash64(*[k for k in key if k != number])
-    # Numbers 64 apart share a bit. Those then look repeated and take the longer way to the same end.
+    by_hash = F.xxhash64(*[k for k in key if k != day])
+    # Days 64 apart share a bit, weeks 64 apart too. Those then look repeated and take the longer way to the same end.
     bit = (
-        F.call_function("shiftleft", F.lit(1).cast("bigint"), F.pmod(number, F.lit(64)).cast("int"))
-        if number
+        F.call_function("shiftleft", F.lit(1).cast("bigint"), F.pmod(F.unix_date(day), F.lit(64)))
+        if day
         else F.lit(1).cast("bigint")
     )
     repeated = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lakehouse.columns import Pii
@@ -16,6 +16,7 @@ from lakehouse.declare import table_of
 from lakehouse.tables.silver import SUBJECTS
 from pipelines.silver.campaigns import conform_campaigns, conform_coupon_redemptions
 from pipelines.silver.consents import conform_consents
+from pipelines.silver.promotions import conform_promotions
 from pipelines.silver.rejects import reject_subjects
 from pipelines.silver.rules import FeedRules
 from pipelines.silver.subjects import keep_latest
@@ -25,21 +26,45 @@ from tests.support.rows import rows
 pytestmark = pytest.mark.spark
 
 
-def test_a_number_told_by_bits_finds_the_same_winners(spark: SparkSession) -> None:
+def test_days_told_by_bits_find_the_same_winners(spark: SparkSession) -> None:
     drawn = random.Random(7)
     content = [
-        (drawn.choice("ab"), drawn.choice("xyz"), drawn.randrange(1, 140), 1, 1, n, drawn.getrandbits(62))
+        (drawn.choice("ab"), drawn.choice("xyz"), date(2024, 1, 1) + timedelta(weeks=drawn.randrange(140)), 1, 1, n,
+         drawn.getrandbits(62))
         for n in range(400)
-    ]
-    schema = "product string, store string, week int, delivery_seq long, batch_id long, row_number long, row_hash long"
+    ]  # fmt: skip
+    schema = "product string, store string, week date, delivery_seq long, batch_id long, row_number long, row_hash long"
     given = spark.createDataFrame(content, schema)
     key = ("product", "store", "week")
-    by_bits = keep_latest(given, *key, number="week").orderBy(*key).collect()
+    by_bits = keep_latest(given, *key, day="week").orderBy(*key).collect()
     plain = keep_latest(given, *key).orderBy(*key).collect()
     assert by_bits == plain
     assert len(plain) < len(content)
     assert sum(r.delivered_count for r in plain) == len(content)
     assert given.agg(F.bit_xor("row_hash").alias("h")).collect()[0].h == _folded(plain)
+
+
+def test_weeks_of_two_years_that_are_both_numbered_from_one_stay_apart(spark: SparkSession) -> None:
+    years = {"y2024": date(2024, 1, 1), "y2025": date(2024, 12, 30)}
+    book = [FeedRules("shop", feed, "shop", week_one_starts_on=day) for feed, day in years.items()]
+    placed = {"source": "shop", "product_id": "tea", "store_id": "s1", "display_code": "A"}
+    said = [placed | {"feed": feed, "week": week, "delivery_seq": 1} for feed in years for week in (1, 2)]
+    # Week 53 of the first year is week 1 of the second, which tells it later.
+    said.append(placed | {"feed": "y2024", "week": 53, "delivery_seq": 0, "display_code": "0"})
+    raw = rows(spark, "bronze.raw_promotions", said)
+
+    def weeks(found: DataFrame) -> dict[date, tuple[int, int, bool]]:
+        return {r.week_starts_on: (r.week, r.delivered_count, r.is_displayed) for r in found.collect()}
+
+    twice = {date(2024, 12, 30): (1, 2, True)}
+    assert weeks(conform_promotions(raw, raw, sources=book)) == twice | {
+        date(2024, 1, 1): (1, 1, True),
+        date(2024, 1, 8): (2, 1, True),
+        date(2025, 1, 6): (2, 1, True),
+    }
+    changed = raw.where("feed = 'y2025' AND week = 1")
+    held = rows(spark, "silver.promotion", [])
+    assert weeks(conform_promotions(raw, changed, sources=book, previous=held)) == twice
 
 
 def test_what_cannot_be_understood_ends_a_consent(spark: SparkSession) -> None:

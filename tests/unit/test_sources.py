@@ -116,6 +116,11 @@ def test_a_location_that_cannot_be_looked_through_keeps_no_other_feed_out(tmp_pa
         ({"delivery": {"by": "column", "column": "shet"}}, "not a declared column"),
         ({"delivery": {"by": "sheet"}}, "only excel files have sheets"),
         ({"transactions": {}}, "rules are for subject transactions only"),
+        ({"week_one_starts_on": "2024-01-01"}, "week_one_starts_on: subject promotions needs it"),
+        (
+            {"subject": "promotions", "columns": {"week": {"to": "week"}}},
+            "week_one_starts_on: subject promotions needs it",
+        ),
         ({"options": {"encoding": "utf-9"}}, "is not an encoding"),
         ({"constants": {"channel": "email"}}, "already filled by column 'channel'"),
     ],
@@ -295,6 +300,17 @@ def test_the_sales_of_one_merchant_have_one_currency_and_one_zone(tmp_path: Path
         load_sources(both, {})
     assert "currency: CHF, but sales of 'shop' are in GBP in shop.yml" in str(refused.value)
     assert "timezone: Europe/Zurich, but sales of 'shop' are in UTC in shop.yml" in str(refused.value)
+
+
+def test_the_weeks_of_one_merchant_begin_on_one_day_of_the_week(tmp_path: Path) -> None:
+    placed = GOOD.replace("consents", "promotions").replace("customer_id", "product_id")
+    monday, next_year, wednesday = (
+        f"{placed}    week_one_starts_on: {day}\n" for day in ("2024-01-01", "2024-12-30", "2025-01-01")
+    )
+    load_sources(write(tmp_path / "agree", first=monday, second=next_year), {})
+    said = "is a Wednesday, but weeks of 'shop' begin on a Monday in feed 'people' of first.yml"
+    with pytest.raises(SourceError, match=said):
+        load_sources(write(tmp_path / "differ", first=monday, second=wednesday), {})
 
 
 def test_feeds_of_a_merchant_that_deliver_one_subject_stand_in_one_order(tmp_path: Path) -> None:
