@@ -95,8 +95,13 @@ def _headline(sales: Rows, now: Rows, then: Rows) -> Headline | None:
     cents, orders = sum(r["cents"] for r in sales), sum(r["orders"] for r in sales)
     old_cents, old_orders = _sum(sales, "cents_before"), _sum(sales, "orders_before")
     known = sum(r["known_cents"] or 0 for r in sales)
+    # A slice leaves no customer out who bought: an empty one of a shop where some did was not made.
+    is_counted = bool(now) or not any(r["customers"] for r in sales)
     return Headline(
-        customers=Measure(sum(r["customers"] for r in now), sum(r["customers"] for r in then) if then else None),
+        customers=Measure(
+            sum(r["customers"] for r in now) if is_counted else None,
+            sum(r["customers"] for r in then) if then else None,
+        ),
         revenue=Measure(cents / 100, None if old_cents is None else old_cents / 100),
         orders=Measure(orders, old_orders),
         basket=Measure(_ratio(cents / 100, orders), _ratio((old_cents or 0) / 100, old_orders)),

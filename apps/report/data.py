@@ -33,7 +33,7 @@ class Headline:
     """The shop in a few numbers, over everything before `as_of`.
 
     Attributes:
-        customers: Customers known by number.
+        customers: Customers known by number; unknown where features of the day were not made.
         revenue: Net sales, guests included.
         orders: Baskets with a sale.
         basket: Mean net value of a basket.

@@ -17,14 +17,16 @@ def lead(shop: MerchantReport, as_of: date) -> Markup:
     h = shop.headline
     if h is None:
         return Markup("There are no sales before this day yet.")
+    count = h.customers.value
+    known = "known customers" if count is None else words.several(count, "known customer")
     said = Markup("Before {}, <b>{}</b> spent <b>{}</b> in {}.").format(
         words.day(as_of),
-        words.several(h.customers.value or 0, "known customer")
-        if h.known_share is None or h.known_share > 0.9995
-        else f"{words.several(h.customers.value or 0, 'known customer')} and guests",
+        known if h.known_share is None or h.known_share > 0.9995 else f"{known} and guests",
         words.money(h.revenue.value, shop.currency),
         words.several(h.orders.value or 0, "order"),
     )
+    if count is None:
+        said += " How many they are was not computed for this day: run segmentation features, then the report again."
     best = best_segment(shop.segments)
     if best is not None and best.value_share is not None:
         said += Markup(" <b>{}</b> make up {} of customers and bring <b>{}</b> of their spend.").format(

@@ -460,6 +460,16 @@ def test_months_without_a_sale_have_their_place_between_the_others() -> None:
     ET.fromstring(str(charts.sales_by_month(shop.periods, "EUR")))
 
 
+def test_customers_are_not_none_when_their_features_were_not_made() -> None:
+    sold_to_some = sold(2, date(2024, 2, 1), date(2024, 2, 29)) | {"cents": 200}
+    said = text_of(str(story.lead(asked(sales=[sold_to_some]), DAY)))
+    assert said.startswith("Before 1 January 2018, known customers and guests spent €2.00 in 1 order. How many")
+    assert "run segmentation features" in said
+
+    guests = sold_to_some | {"customers": 0, "known_cents": None}
+    assert "0 known customers and guests spent" in text_of(str(story.lead(asked(sales=[guests]), DAY)))
+
+
 def test_a_month_in_which_nobody_of_a_cohort_bought_counts_as_none_and_not_as_unknown() -> None:
     cohorts = [cohort(1, 0, 100), cohort(1, 1, 20), cohort(2, 0, 100)]
     shop = asked(cohorts=cohorts, sales=[sold(1, date(2024, 1, 1), date(2024, 3, 31))])
