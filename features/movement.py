@@ -43,7 +43,8 @@ def _pairs(customers: DataFrame, as_of: date, compared: tuple[str, ...]) -> Data
     """One row per customer in either of two neighbouring slices, of which one is that of `as_of`.
 
     Usually it is the newest, and there is one pair; a day built afterwards comes between two that are there, and what
-    was told of the later one is told anew.
+    was told of the later one is told anew. Who had bought before the earlier slice, but was delivered only after it was
+    made, did not come in between and is left out.
 
     Returns:
         `_PAIR`; the compared columns as `from_*` and `to_*`, null on the side where the customer is absent; and the
@@ -57,7 +58,7 @@ def _pairs(customers: DataFrame, as_of: date, compared: tuple[str, ...]) -> Data
     )
     # Looked up once, and they filter the scan, so other slices are not read.
     earlier, later = days.select("earlier").scalar(), days.select("later").scalar()
-    read = [_C.merchant_id, _C.customer_key, _C.as_of, _C.monetary_net, *compared]
+    read = [_C.merchant_id, _C.customer_key, _C.as_of, _C.first_purchase_on, _C.monetary_net, *compared]
     near = customers.where((day == own) | (day == earlier) | (day == later)).select(*read)
     neighbours = F.inline(
         F.filter(
@@ -73,11 +74,14 @@ def _pairs(customers: DataFrame, as_of: date, compared: tuple[str, ...]) -> Data
         F.broadcast(days.select(neighbours)), on=(day == F.col("from_as_of")) | (day == F.col("to_as_of")), how="inner"
     )
     is_after = day == F.col("to_as_of")
-    return both.groupBy(_C.merchant_id, _C.customer_key, "from_as_of", "to_as_of").agg(
+    each = both.groupBy(_C.merchant_id, _C.customer_key, "from_as_of", "to_as_of").agg(
+        F.count_if(~is_after).alias("before"),
+        F.min(_C.first_purchase_on).alias("began_on"),
         *[F.max(F.when(~is_after, F.col(c).cast("string"))).alias(f"from_{c}") for c in compared],
         *[F.max(F.when(is_after, F.col(c).cast("string"))).alias(f"to_{c}") for c in compared],
         F.sum(F.when(is_after, F.col(_C.monetary_net)).otherwise(-F.col(_C.monetary_net))).alias("spend"),
     )
+    return each.where((F.col("before") > 0) | (F.col("began_on") >= F.col("from_as_of")))
 
 
 _PAIR = ("merchant_id", "from_as_of", "to_as_of")

@@ -453,7 +453,8 @@ class RfmBoundary:
 
 @table(
     "feature.rfm_migration",
-    comment="One row per merchant, measure and pair of values: how customers moved from the slice before to this one.",
+    comment="One row per merchant, measure and pair of values: how customers moved from the slice before to this one. "
+    "Who had bought before that one, but was delivered only afterwards, is left out.",
     kind=ReplaceSlice(by=("to_as_of",)),
     key=("merchant_id", "to_as_of", "measure", "from_group", "to_group"),
     producer="features.movement:build_rfm_migration",
@@ -475,7 +476,8 @@ class RfmMigration:
 
 @table(
     "feature.lifecycle_flow",
-    comment="One row per merchant and pair of life-cycle stages: how customers moved from the slice before.",
+    comment="One row per merchant and pair of life-cycle stages: how customers moved from the slice before. Who had "
+    "bought before that one, but was delivered only afterwards, is left out.",
     kind=ReplaceSlice(by=("to_as_of",)),
     key=("merchant_id", "to_as_of", "from_stage", "to_stage"),
     producer="features.movement:build_lifecycle_flow",
@@ -486,8 +488,12 @@ class LifecycleFlow:
     from_as_of = day("Newest slice before `to_as_of`.")
     to_as_of = day("Slice moved to.")
     merchant_id = text("Retailer.")
-    from_stage = text("Stage in the earlier slice, or `absent`.", values=(*LIFECYCLE_STAGES, ABSENT))
-    to_stage = text("Stage in the later slice, or `absent`.", values=(*LIFECYCLE_STAGES, ABSENT))
+    from_stage = text(
+        "Stage in the earlier slice; `absent` when the customer had not bought yet.", values=(*LIFECYCLE_STAGES, ABSENT)
+    )
+    to_stage = text(
+        "Stage in the later slice; `absent` when the purchases are gone.", values=(*LIFECYCLE_STAGES, ABSENT)
+    )
     customers = bigint("Customers who made this move.")
     spend = money("Net value between the two days: monetary_net now less monetary_net then.")
 

@@ -370,25 +370,29 @@ def test_cohorts(spark):
 
 
 def test_movement_between_slices(spark):
-    """x stays, y moves, z appears; a slice in between is not looked at when it is not the newest earlier one."""
+    """x stays, y moves, z appears; a slice in between is not looked at when it is not the newest earlier one.
+
+    w bought before the earlier slice was made and was delivered after it: that is no move.
+    """
+    newest = date(2024, 6, 20)
+    began = {"z": newest, "w": date(2024, 6, 19)}
 
     def slice_(as_of: date, **stages: str) -> list[Row]:
         return [
             {"merchant_id": "m", "customer_key": ord(c), "as_of": as_of, "lifecycle_stage": s, "rfm_group": "loyal",
-             "r_score": 3, "monetary_net": Decimal(as_of.day)}
+             "r_score": 3, "monetary_net": Decimal(as_of.day), "first_purchase_on": began.get(c, date(2024, 1, 1))}
             for c, s in stages.items()
         ]  # fmt: skip
 
     cases = [
         *slice_(date(2024, 6, 1), x="lost", y="lost"),
         *slice_(date(2024, 6, 20), x="active", y="active"),
-        *slice_(date(2024, 6, 30), x="active", y="lapsing", z="new"),
+        *slice_(date(2024, 6, 30), x="active", y="lapsing", z="new", w="lost"),
     ]
     slices = rows(spark, "feature.customer", cases)
     flow = build_lifecycle_flow(slices, as_of=date(2024, 6, 30))
     assert flow.columns == list(table_of("feature.lifecycle_flow").column_names)
     got = {(r.from_as_of, r.from_stage, r.to_stage): (r.customers, r.spend) for r in flow.collect()}
-    newest = date(2024, 6, 20)
     assert got == {
         (newest, "active", "active"): (1, Decimal(10)),
         (newest, "active", "lapsing"): (1, Decimal(10)),
