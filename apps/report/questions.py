@@ -140,12 +140,14 @@ def rejects(lake: Lake) -> DataFrame:
 
 
 def parsing(lake: Lake) -> DataFrame:
-    """Rows that could not be read, by source, column and reason."""
-    return (
-        lake.read("ingest.ref_parsing_errors")
-        .groupBy("source", "column_name", "reason")
-        .agg(F.count(F.lit(1)).alias("rows"))
+    """Rows that could not be read, by source, column and reason, of each file when it was read last."""
+    last = lake.read("ingest.raw_records").select(
+        F.col("source_system_id").alias("source"), "feed", F.col("payload_hash").alias("file_id"), "batch_id"
     )
+    errors = lake.read("ingest.ref_parsing_errors").join(
+        last, ["source", "feed", "file_id", "batch_id"], how="left_semi"
+    )
+    return errors.groupBy("source", "column_name", "reason").agg(F.count(F.lit(1)).alias("rows"))
 
 
 def steps(lake: Lake, run_id: str) -> DataFrame:

@@ -13,7 +13,6 @@ RECONCILED = (
     "silver.transaction_line",
     "silver.transaction_reject",
     "silver.subject_reject",
-    "ingest.audit_ingest",
     "bronze.raw_products",
     "silver.product",
     "bronze.raw_customers",

@@ -59,7 +59,8 @@ def reconcile_deliveries(*frames: DataFrame, sources: Any) -> DataFrame:
         ]
         rejects = tables["silver.subject_reject"].where(F.col("subject") == F.lit(subject))
         parts.append(_rejected(rejects, subject, sources))
-    unparsed = tables["ingest.audit_ingest"].where(F.col("rows_rejected") > 0)
+    # A file that was rejected whole and read anew counts as it was read last.
+    unparsed = _manifest(tables).where(F.col("rows_rejected") > 0)
     for subject in ("transactions", *_ACCOUNTED):
         book = rule_book(sources, subject)
         of_it = unparsed.where((F.col("subject") == F.lit(subject)) & book.known())
@@ -121,10 +122,14 @@ def _transactions(tables: dict[str, DataFrame], sources: Any) -> DataFrame:
     )
 
 
+def _manifest(tables: dict[str, DataFrame]) -> DataFrame:
+    return tables["ingest.raw_records"].withColumnRenamed("source_system_id", "source")
+
+
 def _landed(tables: dict[str, DataFrame], sources: Any) -> list[DataFrame]:
     """Delivered lines, which may have left: as counted when they landed, and hashed when they were first read."""
     of_it = (F.col("subject") == F.lit("transactions")) & (F.col("rows_accepted") > 0)
-    counted = tables["ingest.raw_records"].where(of_it).withColumnRenamed("source_system_id", "source")
+    counted = _manifest(tables).where(of_it)
     each = ["source", "feed"]
     parts = [
         counted.groupBy(*each).agg(F.sum("rows_accepted").alias("delivered")),

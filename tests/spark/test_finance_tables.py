@@ -141,11 +141,14 @@ def test_every_row_is_accepted_refused_with_a_reason_or_a_duplicate(spark: Spark
         "silver.subject_reject": [r.asDict() for r in rejects],
         "silver.stage_settlements": [r.asDict() for r in staged],
         "gold.ref_exchange_rates": [r.asDict() for r in rates],
+        "ingest.raw_records": [
+            {"source_system_id": "bank", "feed": "settled", "subject": "settlements", "rows_rejected": 7}
+        ],
     }
     frames = [rows(spark, name, content.get(name, ())) for name in RECONCILED]
     told = reconcile_deliveries(*frames, sources=rules).collect()
-    counts = ("delivered_rows", "accepted_rows", "duplicate_rows", "rejected_rows", "is_balanced")
+    counts = ("delivered_rows", "accepted_rows", "duplicate_rows", "rejected_rows", "is_balanced", "unparsed_rows")
     assert {(r["subject"], r["merchant_id"]): tuple(r[c] for c in counts) for r in told} == {
-        ("settlements", "shop"): (6, 2, 1, 3, True),
-        ("exchange_rates", "all"): (5, 2, 1, 2, True),
+        ("settlements", "shop"): (6, 2, 1, 3, True, 7),
+        ("exchange_rates", "all"): (5, 2, 1, 2, True, 0),
     }

@@ -173,7 +173,11 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         {"source": "s", "reasons": ["quantity_zero"]},
     ],
     "silver.subject_reject": [{"subject": "consents", "source": "s", "reasons": ["unknown_choice"]}],
-    "ingest.ref_parsing_errors": [{"source": "s", "column_name": "sold_at", "reason": "mistyped"}],
+    "ingest.raw_records": [{"source_system_id": "s", "feed": "f", "payload_hash": "one", "batch_id": 2}],
+    "ingest.ref_parsing_errors": [
+        {"source": "s", "feed": "f", "file_id": "one", "batch_id": batch, "column_name": column, "reason": "mistyped"}
+        for batch, column in ((1, "sold_at"), (1, "amount"), (2, "sold_at"))  # read anew with a mended declaration
+    ],
     "gold.dim_merchant": [{"merchant_id": "a", "merchant_name": "A Shop", "currency": "EUR"}],
     "gold.audit_recon": [
         {
