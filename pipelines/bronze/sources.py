@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from lakehouse.declare import table_of, tables
 from lakehouse.errors import SourceDeclarationError, suggest
@@ -226,7 +226,7 @@ class TransactionRules(_Declared):
             quantity is refused.
         return_types: Values of the field `line_type` that mean a return as well, in any letter case.
         cancellation_types: Values of the field `line_type` that mean a cancelled sale.
-        default_channel: Channel of lines that name none.
+        default_channel: Channel of lines that name none, in lower case, as channels of lines are read.
         guest: Which lines belong to no known customer: `customer_missing`, or `none` when every line must name one.
         amount: `given`, or `quantity_times_price` when the feed delivers prices only.
         gross: `plus_reductions` when the amount is net and reductions are beside it, `same_as_amount` when there are
@@ -240,7 +240,7 @@ class TransactionRules(_Declared):
     returns: Literal["negative_quantity", "none"] = "negative_quantity"
     return_types: tuple[str, ...] = ()
     cancellation_types: tuple[str, ...] = ()
-    default_channel: str = "store"
+    default_channel: Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1)] = "store"
     guest: Literal["customer_missing", "none"] = "customer_missing"
     amount: Literal["given", "quantity_times_price"] = "given"
     gross: Literal["plus_reductions", "same_as_amount"] = "same_as_amount"

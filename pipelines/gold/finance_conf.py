@@ -9,13 +9,23 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.settings import read_mapping
 
 LIMITS = dict.fromkeys(("line_amount", "line_quantity", "settlement_difference"), 10**12)
 """The bounds that checks use, and the most each may be: lines hold 18 digits, of which sums need some as well."""
+
+STATUSES = {
+    "transaction": ("posted", "returned", "cancelled", "adjusted"),
+    "settlement": ("matched", "short", "over", "unsettled", "unsold"),
+    "account": ("open",),
+}
+"""The states that facts are in, by domain; each is described."""
+
+ChannelCode = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1)]
+"""A channel as lines and settlements name it: they are read in lower case."""
 
 
 class _Declared(BaseModel):
@@ -25,7 +35,7 @@ class _Declared(BaseModel):
 class Channel(_Declared):
     """A way of selling. Lines of a channel not listed keep its code; it then has the code as its name."""
 
-    id: str
+    id: ChannelCode
     name: str
     is_online: bool
 
@@ -43,7 +53,7 @@ class Status(_Declared):
 class Fee(_Declared):
     """What an acquirer keeps of settled sales: `rate` of the amount and a fixed sum per settlement."""
 
-    channel: str
+    channel: ChannelCode
     valid_from: date
     valid_to: date | None = None
     rate: Annotated[Decimal, Field(ge=0, lt=1)]
@@ -98,9 +108,14 @@ class Finance(_Declared):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if problems := [*self._fee_problems(), *self._limit_problems()]:
+        if problems := [*self._status_problems(), *self._fee_problems(), *self._limit_problems()]:
             raise ValueError("; ".join(problems))
         return self
+
+    def _status_problems(self) -> Iterator[str]:
+        found = [(s.domain, s.id) for s in self.statuses]
+        for domain, ids in STATUSES.items():
+            yield from (f"statuses: '{i}' of domain {domain} is missing" for i in ids if (domain, i) not in found)
 
     def _fee_problems(self) -> Iterator[str]:
         """A settlement is priced once, so a day of a channel and currency has one fee at most."""

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError
 from lakehouse.settings import read_mapping
-from pipelines.gold.finance_conf import Finance, load_finance
+from pipelines.gold.finance_conf import STATUSES, Finance, load_finance
+from pipelines.gold.transactions import _STATUS as WRITTEN
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -39,6 +41,21 @@ def test_a_fee_may_follow_another_on_the_day_that_one_ends(tmp_path: Path) -> No
     assert len(load(tmp_path, lambda said: said.update(fees=follow)).fees) == 2
 
 
+def test_channels_are_in_lower_case_as_those_of_lines_are(tmp_path: Path) -> None:
+    def add(said: dict[str, Any]) -> None:
+        said["channels"].append({"id": " Web", "name": "Web shop", "is_online": True})
+        said["fees"].append(fee(channel="WEB"))
+
+    found = load(tmp_path, add)
+    assert (found.channels[-1].id, found.fees[-1].channel) == ("web", "web")
+
+
+def test_every_state_of_a_fact_is_described() -> None:
+    assert set(STATUSES["transaction"]) == set(WRITTEN.values())
+    assert STATUSES["settlement"] == table_of("silver.stage_reconciliations").column("status_id").spec.values
+    assert {s.id for s in load_finance(CONF).statuses} == {i for ids in STATUSES.values() for i in ids}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -47,6 +64,11 @@ def test_a_fee_may_follow_another_on_the_day_that_one_ends(tmp_path: Path) -> No
         (lambda said: said["fees"].append(fee(rate=1.5)), "less than 1"),
         (lambda said: said["fees"].append(fee(valid_to=date(1999, 1, 1))), "valid_to 1999-01-01"),
         (lambda said: said["fees"].append(fee(currency="eur")), "currency"),
+        (
+            lambda said: said["channels"].append({"id": "Store", "name": "S", "is_online": False}),
+            "store is there twice",
+        ),
+        (lambda said: said["statuses"].pop(0), "statuses: 'posted' of domain transaction is missing"),
         (lambda said: said["limits"].pop(), "limits: 'settlement_difference' is missing"),
         (lambda said: said["limits"][0].update(id="line_amont"), "Did you mean 'line_amount'?"),
         (lambda said: said["limits"][0].update(maximum="1e18"), "1,000,000,000,000,000,000; it can be 1,000,000,000,0"),

@@ -294,6 +294,11 @@ def test_what_would_be_declared_in_vain_is_refused(tmp_path: Path, text: str, sa
         load_sources(write(tmp_path, shop=text), {})
 
 
+def test_the_channel_of_lines_that_name_none_is_in_lower_case_as_others_are(tmp_path: Path) -> None:
+    sources = load_sources(write(tmp_path, shop=sales(rules="default_channel: Online")), {})
+    assert sources.source("shop").feeds[0].rules.default_channel == "online"
+
+
 def test_the_sales_of_one_merchant_have_one_currency_and_one_zone(tmp_path: Path) -> None:
     both = write(tmp_path, shop=sales(), web=sales(currency="CHF", zone="Europe/Zurich"))
     with pytest.raises(SourceError) as refused:
