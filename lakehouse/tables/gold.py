@@ -48,7 +48,11 @@ class FactTransactions:
     discount_amount = money("Shop's reduction, in `currency`; has the sign of the amount.")
     coupon_amount = money("Coupon reduction, in `currency`; has the sign of the amount.")
     currency = text("ISO 4217 code.")
-    base_amount = money("Net, in the base currency of the settings at the day's rate.", optional=True)
+    base_amount = money(
+        "Net, in the base currency of the settings at the day's rate, or divided by the rate the other way where only "
+        "that is delivered, rounded once; null where neither holds on the day.",
+        optional=True,
+    )
     original_basket_id = text("Basket that a line which is no sale takes back, when delivered.", optional=True)
     is_valid_purchase = flag("Customer known, a sale, quantity and price above zero.")
 

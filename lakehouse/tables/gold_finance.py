@@ -140,8 +140,12 @@ class RefExchangeRates:
     from_currency = text("ISO 4217 code.")
     to_currency = text("ISO 4217 code.")
     valid_from = day("First day the rate holds.")
-    valid_to = day("Day after the last; null while it is the newest.", optional=True)
+    valid_to = day(
+        "Day after the last; null while it is the newest, the first day of a sample that a real rate goes before.",
+        optional=True,
+    )
     rate = column("decimal(18,8)", "Units of `to_currency` for one of `from_currency`.", check="rate > 0")
+    is_sample = flag("True for a made-up rate.", optional=True)
     delivered_count = bigint("Delivered rows this row stands for.", optional=True)
     delivered_hash = bigint("Exclusive or of their `row_hash`.", optional=True)
 

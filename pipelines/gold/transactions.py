@@ -34,7 +34,9 @@ def build_fact_transactions(
         previous: Present content of `gold.fact_transactions`, None on a first run.
 
     Returns:
-        `gold.fact_transactions` rows plus `_deleted`. `base_amount` is null where no rate holds on the day.
+        `gold.fact_transactions` rows plus `_deleted`. `base_amount` is the amount times the rate in force, or divided
+        by that of the base currency to the line's, rounded once and half away from zero; null where neither holds on
+        the day. A real rate goes before a sample, then one to the base currency before the other way.
     """
     of_currency = F.broadcast(_rates_of(rates, base_currency))
     priced = line_changes.join(of_currency, on="currency", how="left")
@@ -67,7 +69,8 @@ def build_fact_transactions(
     )
     if previous is None:
         return made
-    currencies = rate_changes.select(F.col(R.from_currency).alias("currency"))
+    either = rate_changes.select(F.explode(F.array(R.from_currency, R.to_currency)).alias("currency"))
+    currencies = either.where(F.col("currency") != F.lit(base_currency))
     maybe = previous.join(F.broadcast(currencies), on="currency", how="left_semi")
     again = maybe.join(of_currency, on="currency", how="left").select(
         *previous.columns, _in_base(base_currency, T.business_date).alias("_base")
@@ -81,15 +84,19 @@ def build_fact_transactions(
 
 
 def _rates_of(rates: DataFrame, base: str) -> DataFrame:
-    """One row per currency with its rates to the base currency as an array, newest first."""
-    to_base = rates.where(F.col(R.to_currency) == F.lit(base))
-    return to_base.groupBy(F.col(R.from_currency).alias("currency")).agg(
-        F.sort_array(F.collect_list(F.struct(R.valid_from, R.rate)), asc=False).alias("_rates")
+    """One row per currency with its rates to and from the base currency as an array, those to be taken first first."""
+    is_to_base = F.col(R.to_currency) == F.lit(base)
+    currency = F.when(is_to_base, F.col(R.from_currency)).otherwise(F.col(R.to_currency))
+    is_real = ~F.coalesce(R.is_sample, F.lit(False))
+    told = F.struct(is_real.alias("is_real"), is_to_base.alias("is_to_base"), R.valid_from, R.rate)
+    of_base = rates.where(is_to_base | (F.col(R.from_currency) == F.lit(base)))
+    return of_base.groupBy(currency.alias("currency")).agg(
+        F.sort_array(F.collect_list(told), asc=False).alias("_rates")
     )
 
 
 def _in_base(base: str, day: str) -> Column:
     in_force = F.get(F.filter("_rates", lambda r: r[str(R.valid_from)] <= F.col(day)), F.lit(0))
-    rate = in_force[str(R.rate)]
-    converted = F.round(F.col(T.amount) * rate, 2).cast("decimal(18,2)")
-    return F.when(F.col(T.currency) == F.lit(base), F.col(T.amount)).otherwise(converted)
+    amount, rate = F.col(T.amount), in_force[str(R.rate)]
+    converted = F.when(in_force["is_to_base"], F.round(amount * rate, 2)).otherwise(F.round(amount / rate, 2))
+    return F.when(F.col(T.currency) == F.lit(base), amount).otherwise(converted.cast("decimal(18,2)"))

@@ -96,6 +96,21 @@ def test_the_later_delivery_of_a_rate_wins_and_holds_until_the_next(spark: Spark
     ]
 
 
+def test_a_real_rate_goes_before_a_sample_of_its_day_and_of_later_ones(spark: SparkSession) -> None:
+    made_up = FeedRules("made_up", "rates", None, is_sample=True)
+    named = {"source": made_up.source, "feed": made_up.feed}
+    samples = [rate(n, 9, "2", day=n) | named for n in (1, 3, 5)]
+    real = [rate(n, 1, "1", day=n) for n in (3, 4)]
+    made = build_exchange_rates(rows(spark, RAW_RATE, [*samples, *real]), sources=[DESK, made_up])
+    columns = ("is_sample", "valid_to", "delivered_count")
+    assert {r["valid_from"].day: tuple(r[c] for c in columns) for r in made.collect()} == {
+        1: (True, date(2024, 5, 3), 1),
+        3: (False, date(2024, 5, 4), 2),
+        4: (False, None, 1),
+        5: (True, date(2024, 5, 5), 1),
+    }
+
+
 def test_a_channel_that_is_sold_on_but_not_configured_is_there(spark: SparkSession) -> None:
     finance = load_finance(Path(__file__).parents[2] / "conf")
     sales = rows(spark, "gold.fact_daily_sales", [{"channel_id": c} for c in ("app", "store", "app")])

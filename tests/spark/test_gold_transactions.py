@@ -37,8 +37,9 @@ def line(n: int, day: int, currency: str = "NZD", **more: Any) -> dict[str, Any]
     return usual | more
 
 
-def rate(day: int, value: str, to: str = "EUR") -> dict[str, Any]:
-    return {"from_currency": "NZD", "to_currency": to, "valid_from": date(2024, 1, day), "rate": Decimal(value)}
+def rate(day: int, value: str, pair: str = "NZD-EUR", **more: Any) -> dict[str, Any]:
+    one, other = pair.split("-")
+    return {"from_currency": one, "to_currency": other, "valid_from": date(2024, 1, day), "rate": Decimal(value)} | more
 
 
 def build(
@@ -74,6 +75,23 @@ def test_the_rate_in_force_on_the_business_day_counts(spark: SparkSession) -> No
         5: Decimal("10.01"),
         6: None,
     }
+
+
+def test_a_pair_that_is_told_the_other_way_only_is_divided_by(spark: SparkSession) -> None:
+    both = [rate(1, "0.5"), rate(2, "4", "EUR-NZD"), rate(3, "0.1", is_sample=True)]
+    lines = [line(1, 4), line(2, 4, "USD"), line(3, 6, "USD"), line(4, 4, "EUR"), line(5, 4, "GBP")]
+    held = build(spark, lines, [*both, rate(4, "2", "EUR-USD")])
+    told = {
+        1: Decimal("5.01"),  # neither by the way back nor by a sample, though both are newer
+        2: Decimal("5.01"),  # 5.005, half away from zero
+        3: Decimal("5.01"),
+        4: Decimal("10.01"),
+        5: None,
+    }
+    assert amounts(held) == told
+    late = rate(5, "1.6", "EUR-USD")
+    made = build(spark, [], [*both, rate(4, "2", "EUR-USD"), late], held, changed=[late])
+    assert amounts(made) == {3: Decimal("6.26")}  # 6.25625
 
 
 def test_a_rate_that_comes_late_or_is_corrected_reaches_lines_that_stay(spark: SparkSession) -> None:
