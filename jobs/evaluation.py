@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +63,12 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
     for job in jobs:
         goals = load_goals(job.settings.conf_dir)
         wanted |= goals.keys()
-        last = job.as_of()
-        facts = job.lake.read("gold.fact_transactions")
-        is_known = F.col(T.customer_key).isNotNull()
-        for row in facts.where(is_known).select(T.merchant_id).distinct().orderBy(T.merchant_id).collect():
-            merchant_id = row[0]
+        as_of = job.as_of()
+        known = job.lake.read("gold.fact_transactions").where(F.col(T.customer_key).isNotNull())
+        newest = known.groupBy(T.merchant_id).agg(F.max(T.business_date)).orderBy(T.merchant_id)
+        for merchant_id, newest_day in newest.collect():
+            # Of days after a retailer's newest sale nobody knows what customers did.
+            last = min(as_of, newest_day + timedelta(days=1))
             met.add(merchant_id)
             console.print(f"\n[bold]{merchant_id}[/] before {last}", highlight=False)
             days = read_purchase_days(job.lake, merchant_id, last, MAX_CUSTOMERS)

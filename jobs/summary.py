@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pipelines.bronze.records import FeedResult
 
 
+ENDED_DAYS = 60
+"""Days without a sale from which a retailer's data have ended, as far as the other retailers' day goes."""
+
+
 @dataclass(frozen=True)
 class Told:
     """What a run tells at its end, as plain values.
@@ -39,6 +43,7 @@ class Told:
         report: Path of the report page.
         exports: Folders written to.
         tables: Folder of the tables.
+        ended: Days since the newest sale of retailers who have sold nothing for more than `ENDED_DAYS`.
     """
 
     as_of: str
@@ -48,6 +53,7 @@ class Told:
     report: str | None
     exports: list[str]
     tables: str
+    ended: dict[str, int] = field(default_factory=dict)
 
 
 def tell(job: Job, outcome: Outcome) -> Told:
@@ -61,6 +67,7 @@ def tell(job: Job, outcome: Outcome) -> Told:
         report=str(outcome.report) if outcome.report else None,
         exports=[str(path) for path in outcome.exports],
         tables=str(job.settings.data_dir.resolve()),
+        ended={} if outcome.as_of is None else ended_retailers(job, outcome.as_of),
     )
 
 
@@ -72,6 +79,12 @@ def print_summary(told: Told, console: Console, seconds: float, *, nothing_new: 
     print_segments(told.sizes, console)
     _print_balance(told.subjects, told.unbalanced, console)
     console.print(f"\n  as of    {told.as_of} (sales before that day count)", highlight=False)
+    for merchant_id, days in told.ended.items():
+        console.print(
+            f"  [yellow]note[/] the newest sale of {escape(merchant_id)} lies {days:,} days before that, so hardly "
+            "anyone there is active. Retailers whose data end at other times want a folder each: --data-dir.",
+            highlight=False,
+        )
     if told.report:
         console.print(f"  report   {escape(told.report)}", highlight=False, soft_wrap=True)
     if told.exports:
@@ -119,6 +132,13 @@ def segment_sizes(job: Job) -> list[dict[str, Any]]:
     amount = F.col("net_amount").cast("double").alias("net_amount")
     told = ("website_id", "currency", "customers", "name", "members", "share", amount, "value_share", "members_before")
     return [r.asDict() for r in latest.select(*told).collect()]
+
+
+def ended_retailers(job: Job, as_of: date) -> dict[str, int]:
+    """Days from the newest sale to `as_of`, of retailers for whom these are more than `ENDED_DAYS`."""
+    sales = job.lake.for_rows(0).read("gold.fact_daily_sales").where(F.col("business_date") < F.lit(as_of))
+    since = sales.groupBy("merchant_id").agg(F.datediff(F.lit(as_of), F.max("business_date")).alias("days"))
+    return dict(since.where(F.col("days") > F.lit(ENDED_DAYS)).orderBy("merchant_id").collect())  # type: ignore[arg-type]
 
 
 def print_segments(sizes: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -17,7 +17,7 @@ from apps.report.collect import collect
 from apps.report.data import Flow, Overlap, Period, Reconciliation, ReportData, SampleNote, SegmentMove
 from apps.report.render import render
 from apps.report.story import about_segments
-from jobs.summary import print_segments, segment_sizes
+from jobs.summary import Told, ended_retailers, print_segments, print_summary, segment_sizes
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
@@ -278,6 +278,17 @@ def test_a_segment_that_was_switched_off_is_not_compared_with_a_day_before_that(
     console = Console(file=StringIO(), record=True, width=120)
     print_segments(sizes, console)
     assert "customers, value in EUR" in console.export_text()
+
+
+def test_a_run_names_retailers_whose_data_ended_long_before_its_day(spark: SparkSession) -> None:
+    sold = {"ended": [date(2023, 12, 31), date(2023, 6, 1)], "lately": [date(2024, 1, 1)], "later": [date(2024, 3, 5)]}
+    days = [{"merchant_id": m, "business_date": d} for m, found in sold.items() for d in found]
+    lake = SimpleNamespace(for_rows=lambda _: Frames(spark, {"gold.fact_daily_sales": days}))
+    ended = ended_retailers(SimpleNamespace(lake=lake), DAY)  # type: ignore[arg-type]
+    assert ended == {"ended": 61}
+    console = Console(file=StringIO(), record=True, width=120)
+    print_summary(Told(str(DAY), [], 0, 0, None, [], "", ended), console, 0, nothing_new=False)
+    assert "note the newest sale of ended lies 61 days before that" in console.export_text()
 
 
 def test_segments_come_with_their_past_their_overlap_and_who_moved_between_them(report: ReportData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -101,16 +102,46 @@ def test_goals_of_a_merchant_that_cannot_be_measured_are_missed(
     monkeypatch.setattr(evaluation, "evaluate_merchant", too_few)
     job = MagicMock()
     job.settings.conf_dir = tmp_path
-    merchants = job.lake.read().where().select().distinct().orderBy().collect
+    job.as_of.return_value = LAST
+    merchants = job.lake.read().where().groupBy().agg().orderBy().collect
     console = Console(record=True)
 
-    merchants.return_value = [("shop",)]
+    merchants.return_value = [("shop", LAST)]
     assert not evaluation.evaluate([job], console)
     said = console.export_text()
     assert "missed activity_auc nan (not measured)" in said
     assert "elsewhere has goals and no customers here" in said
-    merchants.return_value = [("another",)]
+    merchants.return_value = [("another", LAST)]
     assert evaluation.evaluate([job], console)
+
+
+def test_each_retailer_is_judged_up_to_the_day_after_its_newest_sale_and_no_later_than_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, date] = {}
+
+    def judge(days: str, lines: object, last: date, *_: object) -> tuple[int, list[Any]]:
+        asked[days] = last
+        return 90, []
+
+    monkeypatch.setattr(evaluation, "F", MagicMock())
+    monkeypatch.setattr(evaluation, "read_purchase_days", lambda _, merchant_id, *__: merchant_id)
+    monkeypatch.setattr(evaluation, "read_purchase_lines", MagicMock())
+    monkeypatch.setattr(evaluation, "read_campaigns", MagicMock())
+    monkeypatch.setattr(evaluation, "evaluate_merchant", judge)
+    monkeypatch.setattr(evaluation, "_print", MagicMock())
+    job = MagicMock()
+    job.settings.conf_dir = tmp_path
+    job.as_of.return_value = date(2018, 1, 1)
+    job.lake.read().where().groupBy().agg().orderBy().collect.return_value = [
+        ("ended", date(2011, 12, 9)),
+        ("newest", date(2017, 12, 31)),
+        ("newer", date(2018, 3, 1)),
+    ]
+
+    evaluation.evaluate([job], Console(record=True))
+
+    assert asked == {"ended": date(2011, 12, 10), "newest": date(2018, 1, 1), "newer": date(2018, 1, 1)}
 
 
 def test_goals_are_read_and_mistakes_told_together(tmp_path: Path) -> None:
