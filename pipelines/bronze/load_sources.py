@@ -33,7 +33,8 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     Args:
         conf_dir: Folder that holds `sources/`.
         variables: Values for `${name}` in locations; the environment is asked for names not in it. A feed whose
-            variable is nowhere defined gets an empty location: it is declared but not configured here.
+            variable is nowhere defined gets an empty location: it is declared but not configured here, and a run that
+            names its source is refused.
 
     Raises:
         SourceDeclarationError: listing every problem of every file.
@@ -42,6 +43,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     problems: list[str] = []
     found: list[tuple[Path, Source]] = []
     asked: set[str] = set()
+    unset: dict[str, tuple[str, ...]] = {}
     for path in sorted(folder.glob("*.yml")):
         try:
             content = read_yaml(path)
@@ -52,7 +54,10 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
             problems.append(f"{path.name}: a source is a mapping with name, currency, feeds, ...")
             continue
         content.setdefault("name", path.stem)
-        asked |= _substitute(content, {**os.environ, **(variables or {})})
+        names, without = _substitute(content, {**os.environ, **(variables or {})})
+        asked |= names
+        if without:
+            unset[path.stem] = tuple(sorted(without))
         try:
             source = Source.model_validate(content)
         except ValidationError as e:
@@ -63,12 +68,12 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
         found.append((path, source))
     resolved, disagreements = _resolve_merchants(found)
     problems += disagreements
-    names = [s.name for s in resolved]
+    declared = [s.name for s in resolved]
     for path, source in found:
         problems += [
-            f"{path.name}: accompanies: '{n}' is not a source.{suggest(n, names)}"
+            f"{path.name}: accompanies: '{n}' is not a source.{suggest(n, declared)}"
             for n in source.accompanies
-            if n != "*" and n not in names and not problems
+            if n != "*" and n not in declared and not problems
         ]
     known = sorted({name.lower() for name in asked})
     problems += [
@@ -81,12 +86,13 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     if problems:
         listed = "\n  ".join(problems)
         raise SourceDeclarationError(f"{len(problems)} problem(s) in the sources under {folder}:\n  {listed}")
-    return Sources(conf_dir=conf_dir, sources=tuple(resolved))
+    return Sources(conf_dir=conf_dir, sources=tuple(resolved), unset=unset)
 
 
-def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> set[str]:
-    """Put values into locations; returns the names that were asked for."""
+def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> tuple[set[str], set[str]]:
+    """Put values into locations; returns the names that were asked for, and those of them without a value."""
     asked: set[str] = set()
+    unset: set[str] = set()
     for feed in content.get("feeds") or ():
         if isinstance(feed, dict) and isinstance(feed.get("location"), str):
             location = feed["location"]
@@ -95,8 +101,10 @@ def _substitute(content: dict[str, Any], values: Mapping[str, str]) -> set[str]:
             for name in names:
                 value = values.get(name) or values.get(name.upper())
                 location = location.replace(f"${{{name}}}", value) if value else ""
+                if not value:
+                    unset.add(name)
             feed["location"] = location
-    return asked
+    return asked, unset
 
 
 def _resolve_merchants(found: list[tuple[Path, Source]]) -> tuple[list[Source], list[str]]:

@@ -18,8 +18,8 @@ def locate(source: Source, feed: Feed, conf_dir: Path, data_dir: Path) -> list[P
     Hidden files (`.x`, `_x`), partial uploads (`.part`, `.tmp`) and folders are not files of a feed.
 
     Raises:
-        SourceError: when the location names one file or folder and it is not there, a package is not installed, or it
-            cannot be looked through.
+        SourceError: when the file or folder the location names, or the folder its pattern is for, is not there, a
+            package is not installed, or it cannot be looked through.
     """
     with looking_through(source, feed):
         found = _named(feed, conf_dir, data_dir)
@@ -50,14 +50,14 @@ def _named(feed: Feed, conf_dir: Path, data_dir: Path) -> Iterable[Path]:
         return ()
     base = place_of(feed.location, conf_dir, data_dir)
     folder, pattern = split_pattern(base)
-    if pattern:
+    if pattern and folder.is_dir():
         return folder.glob(pattern)
     if base.is_dir():
         return base.iterdir()
     if base.is_file() or feed.generator:
         return (base,)
     raise SourceError(
-        f"{base} does not exist. Correct its location, or the variable it uses, or leave the source out of the run."
+        f"{folder} does not exist. Correct its location, or the variable it uses, or leave the source out of the run."
     )
 
 

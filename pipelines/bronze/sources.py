@@ -254,7 +254,8 @@ class Feed(_Declared):
         subject: What it is about; decides the landing tables and the canonical fields.
         location: File, folder or glob. `package:<package>/<path>` lies inside an installed Python package,
             `conf:<path>` under the conf folder, `data:<path>` under the data directory, `inbox:` is where uploads go.
-            `${name}` takes a variable of the settings. Empty after a variable is unknown: the feed is not configured.
+            `${name}` takes a variable of the settings. Empty where that has no value: the feed is not configured, and a
+            run that names its source is refused.
         format: `csv`, `jsonl`, `parquet` or `excel`; text may be gzipped.
         options: How bytes are read.
         cadence: How often files are expected.
@@ -473,12 +474,19 @@ class Source(_Declared):
 
 
 class Sources(BaseModel):
-    """Every declared source, with look-ups. Iterates over sources in the order of their names."""
+    """Every declared source, with look-ups. Iterates over sources in the order of their names.
+
+    Attributes:
+        conf_dir: The `conf` folder they are from.
+        sources: They themselves.
+        unset: Variables of locations that have no value here, by source.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     conf_dir: Path
     sources: tuple[Source, ...]
+    unset: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Source]:  # type: ignore[override]
         return iter(self.sources)
@@ -522,11 +530,16 @@ class Sources(BaseModel):
         """Return the named sources and those that accompany them; all when no name is given.
 
         Raises:
-            SourceDeclarationError: for an unknown name.
+            SourceDeclarationError: for an unknown name, or a named source of which a location has no value.
         """
         wanted = {self.source(n).name for n in names}
         if not wanted:
             return self.sources
+        for name in sorted(wanted & self.unset.keys()):
+            raise SourceDeclarationError(
+                f"Source '{name}': nobody said where its files are. Say "
+                f"{' '.join(f'--var {v}=FOLDER' for v in self.unset[name])}, or set variables in conf/settings."
+            )
         return tuple(s for s in self.sources if s.name in wanted or "*" in s.accompanies or wanted & set(s.accompanies))
 
 

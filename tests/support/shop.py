@@ -142,6 +142,7 @@ def open_shop(folder: Path, months: int = 3) -> Shop:
     (conf / "sources").mkdir()
     (conf / "sources" / "corner_shop.yml").write_text(yaml.safe_dump(SOURCE, sort_keys=False), encoding="utf-8")
     shop = Shop(folder / "delivered", conf)
+    (shop.folder / "sales").mkdir(parents=True)
     for month in range(months):
         shop.deliver(month)
     write_csv(shop.folder / "products.csv", ["sku", "name", "category", "brand"], [p[:4] for p in PRODUCTS])

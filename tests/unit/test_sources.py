@@ -195,6 +195,20 @@ def test_a_variable_moves_a_location_and_its_absence_leaves_the_feed_unconfigure
     assert locate(absent, absent.feeds[0], conf, tmp_path) == []
 
 
+def test_a_source_asked_for_by_name_without_its_variable_is_refused_and_one_that_goes_along_is_not(
+    tmp_path: Path,
+) -> None:
+    along = GOOD.replace("${drop}", "${more}") + "accompanies: ['*']\n"
+    conf = write(tmp_path, shop=GOOD, bank=GOOD.replace("${drop}/*", "b"), along=along)
+    sources = load_sources(conf)
+    with pytest.raises(SourceError, match=r"'shop': nobody said .* --var drop=FOLDER") as refused:
+        sources.select(["bank", "shop"])
+    assert refused.value.exit_code == 2
+    assert [s.name for s in sources.select(["bank"])] == ["along", "bank"]
+    assert len(sources.select()) == 3
+    assert [s.name for s in load_sources(conf, {"drop": "x"}).select(["shop"])] == ["along", "shop"]
+
+
 def test_files_of_the_inbox_belong_to_every_feed(tmp_path: Path) -> None:
     source = make_source("inbox:")
     put(tmp_path / "inbox" / "shop" / "people", "up.csv", "x")
@@ -202,7 +216,11 @@ def test_files_of_the_inbox_belong_to_every_feed(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_missing_package_say_what_to_do(tmp_path: Path) -> None:
-    for location, said in ((tmp_path / "no.csv", "does not exist"), ("package:nobody_has_this/x.csv", "not installed")):
+    for location, said in (
+        (tmp_path / "no.csv", "no.csv does not exist"),
+        (tmp_path / "mistyped" / "*.csv", "mistyped does not exist"),
+        ("package:nobody_has_this/x.csv", "not installed"),
+    ):
         source = make_source(location)
         with pytest.raises(SourceError, match=said):
             locate(source, source.feeds[0], tmp_path, tmp_path)
