@@ -227,6 +227,7 @@ def suppress(
 
     Raises:
         SettingsError: The retailer, the reason or the destination is not known.
+        SourceError: The retailer has no customers here, and what conf/sources says of it cannot be told.
     """
     from connectors.suppression import suppress as record
     from lakehouse.tables.activation import Suppression
@@ -236,16 +237,16 @@ def suppress(
         raise SettingsError(f"A reason is one of {', '.join(allowed)}, not '{reason}'.")
     if destination != "*":
         _known(job, destination)
-    if website_id not in job.websites:
-        there = ", ".join(job.websites) or "none"
-        raise SettingsError(
-            f"No retailer is called '{website_id}'; there are {there}.{suggest(website_id, job.websites)}"
-        )
     asked = set(customer_ids)
     lake = job.lake
-    own = (
-        lake.read("gold.dim_customer").where(F.col("merchant_id") == F.lit(website_id)).select("customer_id").distinct()
-    )
+    customers = lake.read("gold.dim_customer")
+    # Customers outlive the declaration of their retailer.
+    here = {r[0] for r in customers.select("merchant_id").distinct().collect()}
+    if website_id not in here and website_id not in (there := sorted(here | {m.id for m in job.sources.merchants})):
+        raise SettingsError(
+            f"No retailer is called '{website_id}'; there are {', '.join(there) or 'none'}.{suggest(website_id, there)}"
+        )
+    own = customers.where(F.col("merchant_id") == F.lit(website_id)).select("customer_id").distinct()
     named = frame_of(lake.spark, _NUMBERS, [{"customer_id": c} for c in sorted(asked)])
     known = named.join(own, on="customer_id", how="left_semi").count()
     written = record(

@@ -587,7 +587,8 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
     def job(run_id: str) -> Any:
         run = SimpleNamespace(run_id=run_id, started_at=AT)
         settings = SimpleNamespace(conf_dir=tmp_path / "conf", as_of="latest")
-        made: Any = SimpleNamespace(lake=shop, settings=settings, run=run, websites=("shop",))
+        sources = SimpleNamespace(merchants=[SimpleNamespace(id="new")])
+        made: Any = SimpleNamespace(lake=shop, settings=settings, run=run, sources=sources)
         made.as_of, made.segments_are_of = lambda: date(2026, 1, 2), lambda: None
         return made
 
@@ -607,8 +608,9 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
         assert (size.eligible, size.reached_low, size.reached_high) == (4, 7, 7)
 
         assert commands.suppress(job("say"), "shop", ["bob", "Bob"], reason="asked", destination="ads") == (2, 1)
-        with pytest.raises(SettingsError, match="No retailer is called 'shp'; there are shop"):
+        with pytest.raises(SettingsError, match="No retailer is called 'shp'; there are new, shop"):
             commands.suppress(job("say"), "shp", ["bob"], reason="asked", destination="ads")
+        assert commands.suppress(job("say"), "new", ["zoe"], reason="asked", destination="ads") == (1, 1)
         with pytest.raises(SettingsError, match="A reason is one of asked, complaint"):
             commands.suppress(job("say"), "shop", ["bob"], reason="why not", destination="ads")
         with pytest.raises(SettingsError, match="No destination is called 'adds'"):
