@@ -357,9 +357,10 @@ def report(
 ) -> None:
     """Write the report page of the present state."""
     from jobs.publish import report as write
+    from jobs.segments import published_day
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, progress):
-        path = write(job, progress, job.as_of(), force=True)
+        path = write(job, progress, published_day(job), force=True)
         console.print(plain(path), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -73,6 +73,7 @@ def results_seen(job: Job, told: Told) -> str:
     lines = [f"{name} {newest_version(base / t.schema / t.short)}" for name, t in tables().items()]
     lines += _files(job, made_here=True)
     left = [*(base / "mlflow").glob("*"), *(p for folder in told.exports for p in Path(folder).glob("*"))]
+    left.append(base / "_reports" / "latest.html")
     if told.report:
         left.append(Path(told.report))
     for path in sorted(left):

@@ -282,6 +282,15 @@ def test_without_transactions_there_is_no_day_to_follow(tmp_path: Path, monkeypa
     assert said.value.exit_code == 2
 
 
+def test_a_page_of_a_day_that_members_are_not_of_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "segments_are_of", lambda _: date(2018, 1, 1))
+    monkeypatch.setattr("jobs.publish.report", lambda *_, **__: pytest.fail("a page was written"))
+    asked = ["report", "--as-of", "2017-10-01", "--data-dir", str(tmp_path)]
+    said = CliRunner().invoke(app, asked, env={"COLUMNS": "400"})
+    assert said.exit_code == 2, said.output
+    assert "members here are those of 2018-01-01" in said.output
+
+
 def test_an_audience_of_a_past_day_is_refused_before_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

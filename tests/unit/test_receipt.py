@@ -31,9 +31,10 @@ def told(shop: Shop, tmp_path: Path) -> Told:
     """What a run would have left: a table of one version, a report and an export."""
     log = tmp_path / "lake" / "gold" / "dim_customer" / "_delta_log"
     report, export = tmp_path / "lake" / "report.html", tmp_path / "lake" / "export"
-    for folder in (log, export, tmp_path / "lake" / "mlflow"):
+    page, models = tmp_path / "lake" / "_reports" / "latest.html", tmp_path / "lake" / "mlflow" / "mlflow.db"
+    for folder in (log, export, page.parent, models.parent):
         folder.mkdir(parents=True)
-    for path in (log / f"{0:020}.json", report, export / "members.csv", tmp_path / "lake" / "mlflow" / "mlflow.db"):
+    for path in (log / f"{0:020}.json", report, export / "members.csv", page, models):
         path.write_text("first", encoding="utf-8")
     job = start_job(shop, tmp_path / "lake")
     said = Told("2024-04-01", [{"name": "Loyal", "members": 2}], 3, 0, str(report), [str(export)], "lake")
@@ -70,6 +71,10 @@ def _lose_the_report(shop: Shop, told: Told) -> None:
     Path(str(told.report)).unlink()
 
 
+def _write_another_page(shop: Shop, told: Told) -> None:
+    (Path(str(told.report)).parent / "_reports" / "latest.html").write_text("of another day", encoding="utf-8")
+
+
 def _cut_an_export(shop: Shop, told: Told) -> None:
     (Path(told.exports[0]) / "members.csv").write_text("", encoding="utf-8")
 
@@ -85,6 +90,7 @@ CHANGES = [
     _write_a_table,
     _make_a_table,
     _lose_the_report,
+    _write_another_page,
     _cut_an_export,
     _register_a_model,
 ]
