@@ -226,8 +226,8 @@ def published_day(job: Job) -> date:
     newest, said = job.segments_are_of(), job.settings.as_of
     if newest is not None and isinstance(said, date) and said != newest:
         raise SettingsError(
-            f"--as-of {said}: members here are those of {newest}, and there are no others to send or show. Leave the "
-            "option out; `segmentation segments --as-of` makes those of a later day, --data-dir a folder for a past one."
+            f"--as-of {said}: members here are those of {newest}, and there are no others to send or show. Leave it out; "
+            "`segmentation segments --as-of` makes those of a later day, --data-dir a folder for a past one."
         )
     return newest or job.as_of()
 

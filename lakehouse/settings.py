@@ -75,10 +75,16 @@ class Settings(BaseModel):
     @field_validator("data_dir", "exports_dir", "reports_dir")
     @classmethod
     def _is_a_folder(cls, value: Path | None) -> Path | None:
-        there = next((p for p in (value, *value.parents) if p.exists()), value) if value else None
-        if there and there.exists() and not there.is_dir():
+        if value is None:
+            return None
+        try:
+            folder = value.expanduser()
+        except RuntimeError:
+            raise ValueError(f"{value} begins with nobody's home") from None
+        there = next((p for p in (folder, *folder.parents) if p.exists()), None)
+        if there and not there.is_dir():
             raise ValueError(f"{there} is not a folder")
-        return value
+        return folder
 
 
 def find_conf() -> Path:

@@ -87,6 +87,15 @@ def test_a_data_directory_that_is_a_file_is_a_wrong_setting(tmp_path: Path, belo
     assert load_settings(data_dir=tmp_path / "new").data_dir == tmp_path / "new"
 
 
+def test_folders_of_settings_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SEGMENTATION_EXPORTS_DIR", "~/exports")
+    found = load_settings(data_dir=Path("~/lake"))
+    assert (found.data_dir, found.exports_dir) == (tmp_path / "lake", tmp_path / "exports")
+    with pytest.raises(SettingsError, match="data_dir: .*nobody's home"):
+        load_settings(data_dir=Path("~no-such-user/lake"))
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [(["--feed", "sales"], "give the file"), (["a.csv", "--stream"], "leave it out"), (["a.csv"], "one --source")],
