@@ -28,7 +28,7 @@ from segments.evaluate import add_cuts, join_features
 from segments.evaluation import evaluate_changed
 from segments.events import EVENTS, SOURCES, VISITS
 from segments.guests import build_visitors, preview_guests
-from segments.inspect import answer_customers, preview_segment
+from segments.inspect import answer_customers, beaten_segments, flows_between, overlap_segments, preview_segment
 from segments.language import Segment, ask_for
 from segments.lists import read_lists
 from segments.load import DefinitionError, as_read, load_segments, parse_segments, segment_of_row
@@ -118,11 +118,17 @@ class Published:
     is_held: bool = False
 
 
-def published(job: Job, segment_id: str) -> Published | None:
-    """The definition as it was last published, None when it never was."""
+def published(job: Job, segment_id: str) -> Published:
+    """The definition as it was last published.
+
+    Raises:
+        SettingsError: It never was.
+    """
     rows = _published_rows(job)
     if segment_id not in rows:
-        return None
+        raise SettingsError(
+            f"'{segment_id}' was never published; `segments preview` shows it alone.{suggest(segment_id, rows)}"
+        )
     known = _as_published(job, rows)
     try:
         rules = with_referenced([known[segment_id]], known.values())
@@ -226,8 +232,8 @@ def published_day(job: Job) -> date:
     newest, said = job.segments_are_of(), job.settings.as_of
     if newest is not None and isinstance(said, date) and said != newest:
         raise SettingsError(
-            f"--as-of {said}: members here are those of {newest}, and there are no others to send or show. Leave it out; "
-            "`segmentation segments --as-of` makes those of a later day, --data-dir a folder for a past one."
+            f"--as-of {said}: members here are those of {newest}, and there are no others to send or show. Leave it "
+            "out; `segmentation segments --as-of` makes those of a later day, --data-dir a folder for a past one."
         )
     return newest or job.as_of()
 
@@ -302,6 +308,33 @@ def diff(job: Job, now: Segment, then: Published) -> list[dict[str, Any]]:
         F.count_if(is_now & was_then).alias("staying"),
     )
     return [r.asDict() for r in counted.orderBy("website_id").collect()]
+
+
+def overlap(job: Job) -> list[dict[str, Any]]:
+    """Pairs of segments with members in common, the most alike first; see `segments.inspect.overlap_segments`."""
+    alike = overlap_segments(job.lake.read("gold.customer_membership"))
+    ordered = alike.orderBy(F.desc("jaccard"), "website_id", "segment_a", "segment_b")
+    return [r.asDict() for r in ordered.collect()]
+
+
+def beaten(job: Job) -> list[dict[str, Any]]:
+    """Which segment is the primary one of members of which, the most first; see `segments.inspect.beaten_segments`."""
+    lost = beaten_segments(job.lake.read("gold.customer_membership"))
+    ordered = lost.orderBy(F.desc("members"), "website_id", "segment_id", "primary_segment_id")
+    return [r.asDict() for r in ordered.collect()]
+
+
+def flows(job: Job, day: date | None = None) -> list[dict[str, Any]]:
+    """Customers who left one segment and entered another on the same day, over all days or on one, the most first.
+
+    Returns:
+        website_id, left, entered, customers; see `segments.inspect.flows_between`.
+    """
+    moves = flows_between(job.lake.read("gold.customer_segment_history"))
+    if day is not None:
+        moves = moves.where(F.col("day") == F.lit(day))
+    summed = moves.groupBy("website_id", "left", "entered").agg(F.sum("customers").alias("customers"))
+    return [r.asDict() for r in summed.orderBy(F.desc("customers"), "website_id", "left", "entered").collect()]
 
 
 def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: str | None = None) -> Finding:

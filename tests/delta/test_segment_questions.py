@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from jobs import segments
 from jobs.cli import app
 from jobs.context import Job
 from jobs.segment_status import FAILED_RUN
 from jobs.segments import published_definitions, published_versions
+from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
 from segments.evaluation import Plan
@@ -331,6 +333,26 @@ def test_the_largest_losses_by_priority_come_first(shelf: Shelf, ask: Ask) -> No
         row["is_present"] = True
     shelf.lake.write("gold.customer_membership", rows(shelf.lake.spark, "gold.customer_membership", members))
     assert ask("overlap", "--primary", "--rows", "1").endswith("shop a itself 9")
+
+
+def test_who_moved_is_told_over_all_days_or_of_one(shelf: Shelf, ask: Ask, job: Job) -> None:
+    def moved(customer: int, day: date) -> list[dict[str, Any]]:
+        base = {"website_id": "shop", "customer_key": customer, "customer_id": f"{customer}"}
+        left = {"segment_id": "a", "entered_on": date(2017, 1, 1), "exited_on": day}
+        return [base | left, base | {"segment_id": "b", "entered_on": day}]
+
+    stays = [*moved(1, DAY), *moved(2, DAY), *moved(3, date(2018, 1, 2))]
+    frame = rows(shelf.lake.spark, "gold.customer_segment_history", stays)
+    shelf.lake.write("gold.customer_segment_history", frame)
+    assert ask("flows").endswith("shop a b 3")
+    assert ask("flows", "--day", "2018-01-01").endswith("shop a b 2")
+    assert segments.flows(job, DAY) == [{"website_id": "shop", "left": "a", "entered": "b", "customers": 2}]
+
+
+def test_what_was_never_published_is_told_before_it_is_compared(shelf: Shelf, job: Job) -> None:
+    shelf.publish(OFTEN)
+    with pytest.raises(SettingsError, match=r"'oftn' was never published; .* Did you mean 'often'"):
+        segments.diff(job, segments.find(job, "often"), segments.published(job, "oftn"))
 
 
 @pytest.mark.parametrize("question", ["history", "events"])

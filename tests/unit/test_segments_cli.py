@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from jobs import segments
 from jobs.cli import app
 from jobs.segments import pin
 from lakehouse.errors import SettingsError
@@ -44,6 +48,7 @@ def test_an_option_before_a_question_is_refused_and_not_lost() -> None:
 @pytest.mark.parametrize("arguments", [[], ["champions", "--file", "x.yml"]])
 def test_a_preview_is_of_one_definition(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "x.yml").touch()
+    (tmp_path / "gold").mkdir()
     given = [str(tmp_path / a) if a == "x.yml" else a for a in arguments]
     asked = CliRunner().invoke(app, ["segments", "preview", *given, "--data-dir", str(tmp_path)])
     assert asked.exit_code == 2
@@ -68,6 +73,7 @@ def test_what_cannot_be_is_refused_before_anything_is_read(arguments: list[str],
 
 def test_a_difference_is_of_the_segment_that_the_file_defines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = SimpleNamespace(settings=Settings(data_dir=tmp_path, conf_dir=tmp_path / "conf"), websites=())
+    (tmp_path / "gold").mkdir()
     monkeypatch.setattr("jobs.context.Job.start", lambda *_, **__: job)
     file = tmp_path / "x.yml"
     file.write_text(
@@ -76,6 +82,18 @@ def test_a_difference_is_of_the_segment_that_the_file_defines(tmp_path: Path, mo
     asked = CliRunner().invoke(app, ["segments", "diff", "champions", "--file", str(file)], env={"COLUMNS": "400"})
     assert asked.exit_code == 2
     assert "x.yml defines 'foo', not 'champions'" in " ".join(asked.output.split())
+
+
+def test_each_question_has_a_call_in_the_readme_that_can_be_made() -> None:
+    readme = Path("README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| command | calls |") :].split("\n\n")[0]
+    assert [q for q in QUESTIONS if f"`{q}`" not in table] == []
+    code = [ast.parse(text) for text in re.findall(r"`(segments\..*?\))`", table)]
+    for call in [c for tree in code for c in ast.walk(tree) if isinstance(c, ast.Call)]:
+        if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "segments":
+            asked = inspect.signature(getattr(segments, call.func.attr))
+            asked.bind(*call.args, **{str(k.arg): k.value for k in call.keywords})
+    assert len(code) >= len(QUESTIONS)
 
 
 @pytest.mark.parametrize("note", ["\x1b[31mred", "two\nlines", "one\u2028two", "back\u202ewards"])
