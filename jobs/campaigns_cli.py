@@ -18,7 +18,7 @@ def list_campaigns(target: Target = "local", data_dir: DataDir = None, verbose: 
     """Every campaign: segment, destination, holdout, and whether it is due today."""
     from jobs.campaigns import print_campaigns
 
-    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+    with job_of(target, data_dir, None, verbose, writes=False, needs_lakehouse=False) as (job, _):
         print_campaigns(job, console)
 
 

@@ -316,8 +316,8 @@ def switch(
     """The kill switch: stops a destination at once, a run that is under way between two batches."""
     from jobs.activate import switch as work
 
-    # Not locked: it must work while a run is writing.
-    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+    # Not locked: it must work while a run is writing, and before the first one.
+    with job_of(target, data_dir, None, verbose, writes=False, needs_lakehouse=False) as (job, _):
         work(job, destination, is_stopped=stop, reason=reason)
         console.print(f"{destination}: {'stopped' if stop else 'may send'}", highlight=False, markup=False)
 
@@ -384,7 +384,7 @@ def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose 
     """What ran last, what failed, how fresh each layer is, and which files wait for a retry."""
     from jobs.summary import print_status
 
-    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+    with job_of(target, data_dir, None, verbose, writes=False, needs_lakehouse=False) as (job, _):
         print_status(job, console)
 
 
@@ -442,7 +442,7 @@ def tables_show(
         raise typer.BadParameter("--version and --day say which rows to show; say how many with --rows")
     if version is not None and day is not None:
         raise typer.BadParameter("--version and --day each say which rows to show; leave one out")
-    with job_of(target, data_dir, writes=False) as (job, _):
+    with job_of(target, data_dir, writes=False, needs_lakehouse=rows > 0) as (job, _):
         print_table(job, console, name, rows, version, day.date() if day else None)
 
 
@@ -497,11 +497,13 @@ def models_evaluate(
 
     Ends with 1 when a goal of conf/evaluation.yml is missed.
     """
-    from jobs.context import Job
+    from jobs.context import Job, require_lakehouse
     from jobs.evaluation import evaluate
 
     with _errors():
-        jobs = [Job.start(target, folder, None, verbose) for folder in data_dir or [None]]
+        jobs = [Job.start(target, folder, None, verbose, writes=False) for folder in data_dir or [None]]
+        for job in jobs:
+            require_lakehouse(job.settings)
         if not evaluate(jobs, console, [c.date() for c in cut_off or []], cdnow):
             raise typer.Exit(1)
 
@@ -509,12 +511,15 @@ def models_evaluate(
 @models_app.command("list")
 def models_list(target: Target = "local", data_dir: DataDir = None) -> None:
     """Every registered version: what it has learnt up to, whether it may score, and what its gate said."""
+    from jobs.context import require_lakehouse
     from lakehouse.settings import load_settings
     from models.store import ModelStore, all_versions
 
     with _errors():
+        settings = load_settings(target, data_dir=data_dir)
+        require_lakehouse(settings)
         grid = Grid("version", "learnt before", "status", "gate", box=None, pad_edge=False)
-        for v in all_versions(ModelStore.of(load_settings(target, data_dir=data_dir))):
+        for v in all_versions(ModelStore.of(settings)):
             grid.add_row(v.label, v.as_of, v.status, v.reason)
         console.print(grid)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from lakehouse.declare import SCHEMAS
 from lakehouse.errors import RunLocked, SettingsError, SourceError
 from lakehouse.lake import Lake
 from lakehouse.lease import lease
@@ -43,6 +44,21 @@ def open_lake(target: str = "local", data_dir: str | Path | None = None, **overr
     return lake
 
 
+def is_there(settings: Settings) -> bool:
+    """Whether there is a lakehouse; one of a catalog is taken to be there."""
+    return bool(settings.catalog) or any((settings.data_dir / schema).is_dir() for schema in SCHEMAS)
+
+
+def require_lakehouse(settings: Settings) -> None:
+    """Refuse to read a lakehouse that is not there, which would be read as one where nobody is in anything.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    if not is_there(settings):
+        raise SettingsError(f"There is no lakehouse in {settings.data_dir}; start with: segmentation run")
+
+
 @dataclass
 class Job:
     """One command's context. The session starts when something first needs it."""
@@ -57,12 +73,14 @@ class Job:
         data_dir: Path | None = None,
         as_of: date | None = None,
         verbose: bool = False,
+        writes: bool = True,
         **overrides: Any,
     ) -> Job:
-        """Load settings and set up logs."""
+        """Load settings and set up logs, which only a job that `writes` keeps where there is no lakehouse."""
         settings = load_settings(target, data_dir=data_dir, as_of=as_of, **overrides)
         job = cls(settings)
-        configure_logs(settings.data_dir if not settings.catalog else None, verbose=verbose, run_id=job.run.run_id)
+        has_folder = not settings.catalog and (writes or is_there(settings))
+        configure_logs(settings.data_dir if has_folder else None, verbose=verbose, run_id=job.run.run_id)
         return job
 
     @cached_property

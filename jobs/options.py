@@ -44,9 +44,10 @@ def job_of(
     source: list[str] | None = None,
     var: list[str] | None = None,
     writes: bool = True,
+    needs_lakehouse: bool = True,
 ) -> Iterator[tuple[Any, Any]]:
-    """Open a job; turn our errors into one message and their exit code."""
-    from jobs.context import Job
+    """Open a job; turn our errors into one message and their exit code. One that only reads needs a lakehouse."""
+    from jobs.context import Job, require_lakehouse
     from jobs.progress import Progress
 
     try:
@@ -57,10 +58,13 @@ def job_of(
             data_dir,
             as_of.date() if as_of else None,
             verbose,
+            writes,
             lock_wait_seconds=wait,
             sources=tuple(source) if source else None,
             variables=variables,
         )
+        if needs_lakehouse and not writes:
+            require_lakehouse(job.settings)
         progress = Progress(console)
         if not writes:
             yield job, progress

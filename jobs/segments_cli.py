@@ -172,8 +172,6 @@ def diff(
         if now.segment_id != segment_id:
             raise SettingsError(f"{file} defines '{now.segment_id}', not '{segment_id}'; name the one it defines.")
         then = work.published(job, segment_id)
-        if then is None:
-            raise SettingsError(f"'{segment_id}' was never published; `segments preview` shows it alone.")
         console.print(f"{then.version} -> {now.version}", highlight=False)
         if then.is_held:
             console.print(
@@ -203,26 +201,19 @@ def overlap(
     verbose: Verbose = False,
 ) -> None:
     """How many customers are in two segments at once, and how alike these are."""
-    from pyspark.sql import functions as F
-
-    from segments.inspect import beaten_segments, overlap_segments
+    from jobs import segments as work
 
     if primary and plot is not None:
         raise typer.BadParameter("--plot draws how alike segments are; leave --primary out, or --plot")
     with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
-        membership = job.lake.read("gold.customer_membership")
         if primary:
             grid = _grid("website", "segment", "primary segment instead", "members")
-            beaten = beaten_segments(membership).orderBy(
-                F.desc("members"), "website_id", "segment_id", "primary_segment_id"
-            )
-            for r in beaten.limit(rows).collect():
+            for r in work.beaten(job)[:rows]:
                 won = "itself" if r["segment_id"] == r["primary_segment_id"] else r["primary_segment_id"]
                 grid.add_row(r["website_id"], r["segment_id"], won, f"{r['members']:,}")
             console.print(grid)
             return
-        alike = overlap_segments(membership)
-        pairs = alike.orderBy(F.desc("jaccard"), "website_id", "segment_a", "segment_b").collect()
+        pairs = work.overlap(job)
         grid = _grid("website", "segment", "and", "both", "jaccard")
         for r in pairs[:rows]:
             grid.add_row(r["website_id"], r["segment_a"], r["segment_b"], f"{r['both']:,}", f"{r['jaccard']:.2f}")
@@ -276,16 +267,10 @@ def flows(
     verbose: Verbose = False,
 ) -> None:
     """Between which segments customers moved: who left one and entered another on the same day."""
-    from pyspark.sql import functions as F
-
-    from segments.inspect import flows_between
+    from jobs import segments as work
 
     with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
-        moves = flows_between(job.lake.read("gold.customer_segment_history"))
-        if day is not None:
-            moves = moves.where(F.col("day") == F.lit(day.date()))
-        summed = moves.groupBy("website_id", "left", "entered").agg(F.sum("customers").alias("customers"))
-        found = summed.orderBy(F.desc("customers"), "left", "entered").limit(rows).collect()
+        found = work.flows(job, day.date() if day else None)[:rows]
         grid = _grid("website", "from", "to", "customers")
         for r in found:
             grid.add_row(r["website_id"], r["left"], r["entered"], f"{r['customers']:,}")

@@ -92,7 +92,7 @@ def test_folders_of_settings_may_begin_at_home(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("SEGMENTATION_EXPORTS_DIR", "~/exports")
     found = load_settings(data_dir=Path("~/lake"))
     assert (found.data_dir, found.exports_dir) == (tmp_path / "lake", tmp_path / "exports")
-    with pytest.raises(SettingsError, match="data_dir: .*nobody's home"):
+    with pytest.raises(SettingsError, match=r"data_dir: .*nobody's home"):
         load_settings(data_dir=Path("~no-such-user/lake"))
 
 
@@ -177,6 +177,36 @@ def test_variables_of_a_file_that_are_no_names_and_values_are_a_sentence(tmp_pat
     (tmp_path / "settings" / "local.yml").write_text("variables: [1]", encoding="utf-8")
     with pytest.raises(SettingsError, match="variables: Input should be a valid dictionary"):
         load_settings("local", tmp_path, variables={"a": "b"})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["segments", "list"],
+        ["segments", "overlap"],
+        ["segments", "events"],
+        ["segments", "history", "champions"],
+        ["models", "list"],
+        ["models", "evaluate"],
+        ["activate", "--queue"],
+        ["reconcile"],
+        ["report"],
+        ["tables", "show", "gold.dim_customer", "--rows", "1"],
+    ],
+    ids=" ".join,
+)
+def test_a_lakehouse_that_is_not_there_is_no_empty_one_and_is_not_made(tmp_path: Path, asked: list[str]) -> None:
+    folder = tmp_path / "mistyped"
+    said = CliRunner().invoke(app, [*asked, "--data-dir", str(folder)], env={"COLUMNS": "400"})
+    assert said.exit_code == 2, said.output
+    assert f"There is no lakehouse in {folder}; start with: segmentation run" in said.output
+    assert not folder.exists()
+
+
+def test_a_declaration_can_be_read_where_there_is_no_lakehouse(tmp_path: Path) -> None:
+    asked = ["tables", "show", "gold.dim_customer", "--data-dir", str(tmp_path / "none")]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_error_before_logs_are_set_up_is_told_once() -> None:
@@ -294,6 +324,7 @@ def test_without_transactions_there_is_no_day_to_follow(tmp_path: Path, monkeypa
 def test_a_page_of_a_day_that_members_are_not_of_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Job, "segments_are_of", lambda _: date(2018, 1, 1))
     monkeypatch.setattr("jobs.publish.report", lambda *_, **__: pytest.fail("a page was written"))
+    (tmp_path / "gold").mkdir()
     asked = ["report", "--as-of", "2017-10-01", "--data-dir", str(tmp_path)]
     said = CliRunner().invoke(app, asked, env={"COLUMNS": "400"})
     assert said.exit_code == 2, said.output
