@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,18 +12,33 @@ import typer
 from rich.table import Table as Grid
 
 from jobs.campaigns_cli import app as campaigns_app
-from jobs.options import AsOf, DataDir, Force, Source, Target, Var, Verbose, Wait, console, errors, job_of, tell
+from jobs.options import (
+    AsOf,
+    DataDir,
+    Force,
+    Source,
+    Target,
+    Var,
+    Verbose,
+    Wait,
+    console,
+    errors,
+    job_of,
+    tell,
+    told_errors,
+)
 from jobs.segments_cli import app as segments_app
 from jobs.terminal import plain
-from lakehouse.errors import SegmentationError
+from lakehouse.errors import SegmentationError, SettingsError, suggest
 from lakehouse.extras import need_extra
 
 app = typer.Typer(
     name="segmentation",
     help="Customer segmentation for retail: raw files to trusted facts, features, segments, exports and a report.\n\n"
     "Start with `segmentation run`. Exit codes: 0 done, 1 unexpected, 2 wrong declaration or settings, 3 something "
-    "missing on the machine, 4 a source or file was refused, 5 migration refused, 6 quality stopped a publish, "
-    "7 a step failed, 8 another run is writing, 9 a model cannot be made, 10 an activation was held back or halted.",
+    "missing on the machine, 4 a source or file was refused, 5 migration refused, 6 quality stopped a publish or "
+    "segments drifted, 7 a step failed, 8 another run is writing, 9 a model cannot be made, 10 an activation was held "
+    "back, or ledger and destination differ, 11 a model missed a goal.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -166,8 +179,10 @@ def build(
     """Build facts and dimensions (silver, gold) from what has landed, or the layers named."""
     from jobs import flow
 
+    chosen = [x.value for x in layer] if layer else list(flow.FACT_LAYERS)
+    if as_of is not None and set(chosen) <= set(flow.FACT_LAYERS):
+        raise typer.BadParameter("--as-of is the day of features, models and segments; facts are of every day")
     with job_of(target, data_dir, as_of, verbose, wait, None, var) as (job, progress):
-        chosen = [x.value for x in layer] if layer else list(flow.FACT_LAYERS)
         if facts := [x for x in chosen if x in flow.FACT_LAYERS]:
             flow.build_facts(job, progress, facts, force=force)
         if "features" in chosen:
@@ -280,6 +295,10 @@ def activate(
 
     if validate and not dry_run:
         raise typer.BadParameter("--validate goes with --dry-run; without it everything would be sent")
+    if dry_run and (confirm or force):
+        raise typer.BadParameter("--confirm and --force say what to send, and --dry-run sends nothing; leave it out")
+    if queue and (as_of or destination or dry_run or confirm or force):
+        raise typer.BadParameter("--queue shows the whole queue and sends nothing; ask for it alone")
     with job_of(target, data_dir, as_of, verbose, wait, writes=not (dry_run or queue)) as (job, progress):
         if queue:
             work.print_queue(job, console)
@@ -397,7 +416,7 @@ def docs() -> None:
     from pipelines.bronze.catalogue import write_sources
 
     pages = Path("docs")
-    with _errors():
+    with told_errors():
         # First what is made of files that people edit: of a wrong one nothing has been written yet.
         written = [*write_jobs(Path("resources"))]
         written += [*write_dictionary(pages), write_catalogue(pages), write_sources(pages)]
@@ -457,14 +476,16 @@ def tables_ddl(
             help="`delta` for plain Delta, `unity` for Unity Catalog with grants, tags, masks and filters.",
         ),
     ] = "delta",
-    catalog: Annotated[str, typer.Option("--catalog", help="Catalog name for unity.")] = "main",
+    catalog: Annotated[str | None, typer.Option("--catalog", help="Catalog name for unity (default: main).")] = None,
 ) -> None:
     """Print the SQL that creates tables."""
-    with _errors():
+    if catalog is not None and target != "unity":
+        raise typer.BadParameter("--catalog is for --target unity; names of plain Delta have no catalog")
+    with told_errors():
         if target == "unity":
             from lakehouse.unity import render
 
-            print(render(names or None, catalog=catalog))
+            print(render(names or None, catalog=catalog or "main"))
             return
         if target != "delta":
             raise typer.BadParameter(f"'{target}' is neither delta nor unity", param_hint="--target")
@@ -495,17 +516,17 @@ def models_evaluate(
 ) -> None:
     """Train every model at several past days and judge it by what followed, beside baselines; writes nothing.
 
-    Ends with 1 when a goal of conf/evaluation.yml is missed.
+    Ends with 11 when a goal of conf/evaluation.yml is missed.
     """
     from jobs.context import Job, require_lakehouse
     from jobs.evaluation import evaluate
 
-    with _errors():
+    with told_errors(verbose):
         jobs = [Job.start(target, folder, None, verbose, writes=False) for folder in data_dir or [None]]
         for job in jobs:
             require_lakehouse(job.settings)
         if not evaluate(jobs, console, [c.date() for c in cut_off or []], cdnow):
-            raise typer.Exit(1)
+            raise typer.Exit(11)
 
 
 @models_app.command("list")
@@ -515,7 +536,7 @@ def models_list(target: Target = "local", data_dir: DataDir = None) -> None:
     from lakehouse.settings import load_settings
     from models.store import ModelStore, all_versions
 
-    with _errors():
+    with told_errors():
         settings = load_settings(target, data_dir=data_dir)
         require_lakehouse(settings)
         grid = Grid("version", "learnt before", "status", "gate", box=None, pad_edge=False)
@@ -534,20 +555,17 @@ def models_rollback(
     verbose: Verbose = False,
 ) -> None:
     """Withdraw the champion and put the version before it back; the next run scores with that one."""
-    from models.store import ModelStore, roll_back
+    from models.store import ModelStore, all_versions, roll_back
 
     with job_of(target, data_dir, None, verbose, wait) as (job, _):
-        withdrawn, back = roll_back(ModelStore.of(job.settings), kind, merchant)
+        store = ModelStore.of(job.settings)
+        named, known = store.model_name(kind, merchant), sorted({v.name for v in all_versions(store)})
+        if named not in known:
+            raise SettingsError(
+                f"There is no model {named}; there are {', '.join(known) or 'none'}.{suggest(named, known)}"
+            )
+        withdrawn, back = roll_back(store, kind, merchant)
         console.print(f"withdrawn {withdrawn.label}, champion {back.label}", highlight=False)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except SegmentationError as e:
-        tell(e)
-        raise typer.Exit(e.exit_code) from None
 
 
 def _refused(files: list[tuple[str, str]], held: SegmentationError | None = None) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from jobs.context import Job
-from lakehouse.errors import ModelError
+from lakehouse.errors import ModelError, SettingsError, suggest
 from lakehouse.tables.gold import FactTransactions as T
 from models.evaluation import Measured, evaluate_merchant, load_goals, reproduce_cdnow
 from models.sampling import read_campaigns, read_purchase_days, read_purchase_lines
@@ -56,12 +56,15 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
         console: Where to print.
         cut_offs: Days to judge at; by default the newest three that leave the whole horizon.
         cdnow: The CDNOW sample file, to reproduce the published estimates on.
+
+    Raises:
+        SettingsError: `conf/evaluation.yml` is wrong, or names a goal that is none.
     """
+    goals_of = [_known_goals(job) for job in jobs]
     is_good = _cdnow(cdnow, console) if cdnow else True
     wanted: set[str] = set()
     met: set[str] = set()
-    for job in jobs:
-        goals = load_goals(job.settings.conf_dir)
+    for job, goals in zip(jobs, goals_of, strict=True):
         wanted |= goals.keys()
         as_of = job.as_of()
         known = job.lake.read("gold.fact_transactions").where(F.col(T.customer_key).isNotNull())
@@ -86,6 +89,16 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
     for merchant_id in sorted(wanted - met):
         console.print(f"\n{merchant_id} has goals and no customers here", highlight=False, markup=False)
     return is_good
+
+
+def _known_goals(job: Job) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+    goals = load_goals(job.settings.conf_dir)
+    if wrong := sorted({name for of in goals.values() for name in of} - _GOAL_OF.keys()):
+        raise SettingsError(
+            f"conf/evaluation.yml: {', '.join(wrong)}: no such goal; goals are {', '.join(_GOAL_OF)}."
+            f"{suggest(wrong[0], _GOAL_OF)}"
+        )
+    return goals
 
 
 def _print(found: Sequence[Measured], horizon: int, console: Console) -> None:
@@ -127,8 +140,6 @@ def _cell(values: pd.Series, metric: str) -> str:
 def _goals(found: Sequence[Measured], goals: dict[str, tuple[float | None, float | None]], console: Console) -> bool:
     is_good = True
     for name, (least, most) in goals.items():
-        if name not in _GOAL_OF:
-            raise ModelError(f"conf/evaluation.yml: '{name}' is no goal; goals are {', '.join(_GOAL_OF)}.")
         task, way, metric = _GOAL_OF[name]
         values = [m.value for m in found if (m.task, m.way, m.metric) == (task, way, metric)]
         mean = float(np.mean(values)) if values else float("nan")

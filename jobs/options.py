@@ -46,12 +46,11 @@ def job_of(
     writes: bool = True,
     needs_lakehouse: bool = True,
 ) -> Iterator[tuple[Any, Any]]:
-    """Open a job; turn our errors into one message and their exit code. One that only reads needs a lakehouse."""
+    """Open a job; one that only reads needs a lakehouse. Errors are told as `told_errors` does."""
     from jobs.context import Job, require_lakehouse
     from jobs.progress import Progress
 
-    try:
-        configure_logs(verbose=verbose)  # the settings say where the file is, and may be wrong
+    with told_errors(verbose):
         variables = dict(_pair(v) for v in var or [])
         job = Job.start(
             target,
@@ -71,10 +70,20 @@ def job_of(
             return
         with job.locked(), progress.live():
             yield job, progress
+
+
+@contextmanager
+def told_errors(verbose: bool = False) -> Iterator[None]:
+    """Tell our errors, and the engine's, in a message and end with their exit code."""
+    configure_logs(verbose=verbose)  # the settings say where the file is, and may be wrong
+    try:
+        yield
     except SegmentationError as e:
         log.error("command failed", extra={"told": True, "error": type(e).__name__, "reason": str(e)})
         tell(e)
         raise typer.Exit(e.exit_code) from None
+    except ModuleNotFoundError:
+        raise  # perhaps the engine's own, which the entry point tells
     except Exception as e:
         from lakehouse.causes import cause_of, file_of, is_of_engine
 

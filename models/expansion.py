@@ -97,13 +97,12 @@ def expand_seed(
         The row of `gold.lookalike_audience` that was written.
 
     Raises:
-        ModelError: for an unknown, empty or all-embracing seed, or too little history.
+        SettingsError: for a retailer or segment that is not there, naming those that are.
+        ModelError: for an empty or all-embracing seed, or too little history.
     """
-    members = lake.read("gold.customer_segment_customer").where(F.col(C.website_id) == F.lit(merchant_id))
-    known = {r[0]: r[1] for r in members.groupBy(C.segment_id).count().collect()}
-    for name in (seed_id, *left_out):
-        if name not in known:
-            raise ModelError(f"Segment '{name}' has no members at {merchant_id}.{suggest(name, known)}")
+    members = lake.read("gold.customer_segment_customer")
+    known = _members_at(lake, members, merchant_id, (seed_id, *left_out))
+    members = members.where(F.col(C.website_id) == F.lit(merchant_id))
     lines = read_purchase_lines(lake, merchant_id, as_of, TRAINING_CUSTOMERS)
     of_seed = members.where(F.col(C.segment_id) == F.lit(seed_id)).select(C.customer_key)
     sampled = keys_frame(lake, lines["customer_key"].to_numpy(np.int64))
@@ -164,6 +163,28 @@ def expand_seed(
     }
     append_rows(lake, "gold.lookalike_audience", [{str(k): v for k, v in row.items()}])
     return {str(k): v for k, v in row.items()}
+
+
+def _members_at(lake: Lake, members: DataFrame, merchant_id: str, named: Sequence[str]) -> dict[str, int]:
+    """How many members each segment of a retailer has, those named among them."""
+    counted = members.groupBy(C.website_id, C.segment_id).count().collect()
+    retailers = sorted({r[0] for r in counted})
+    if merchant_id not in retailers:
+        raise SettingsError(
+            f"No segment has members at '{merchant_id}'; retailers with members are {', '.join(retailers) or 'none'}."
+            f"{suggest(merchant_id, retailers)}"
+        )
+    found = {r[1]: r[2] for r in counted if r[0] == merchant_id}
+    known = found.keys() | {r[0] for r in lake.read("gold.customer_segment").select("segment_id").collect()}
+    for name in named:
+        if name not in known:
+            raise SettingsError(
+                f"There is no segment '{name}'; those with members at {merchant_id} are {', '.join(sorted(found))}."
+                f"{suggest(name, known)}"
+            )
+        if name not in found:
+            raise ModelError(f"Segment '{name}' has no members at {merchant_id}.")
+    return found
 
 
 def score_audience(facts: DataFrame, products: DataFrame, *, model: AudienceModel, as_of: date) -> DataFrame:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -93,8 +95,29 @@ def test_an_audience_resembles_its_seed_leaves_out_whom_it_must_and_is_a_segment
     assert (segment.segment_id, segment.website_ids) == ("like_even", ("shop",))
     own = Segment("like_even", "Mine", feature("recency_days").at_least(1))
     assert audience_segments(lake, [own]) == ()
-    with pytest.raises(ModelError, match=r"Segment 'evn' has no members at shop. Did you mean 'even'"):
-        make(Size(share=0.1), seed_id="evn")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "said"),
+    [
+        ({"merchant_id": "shp"}, SettingsError, "retailers with members are inn, shop. Did you mean 'shop'?"),
+        ({"seed_id": "evn"}, SettingsError, "those with members at shop are even. Did you mean 'even'?"),
+        ({"left_out": ["hld"]}, SettingsError, "There is no segment 'hld'"),
+        ({"seed_id": "held"}, ModelError, "Segment 'held' has no members at shop."),
+    ],
+)
+def test_a_wrong_name_is_told_from_a_segment_that_is_empty(
+    spark: SparkSession, tmp_path: Path, asked: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    settings = Settings(data_dir=tmp_path, parallel_steps=1)
+    lake = Lake(spark, settings)
+    members = [{"segment_id": "even", "website_id": w, "customer_key": 1, "customer_id": "1"} for w in ("shop", "inn")]
+    lake.write("gold.customer_segment_customer", rows(spark, "gold.customer_segment_customer", members))
+    segments = [{"segment_id": s, "name": s, "version": "1"} for s in ("even", "held")]
+    lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", segments))
+    usual: dict[str, Any] = {"merchant_id": "shop", "seed_id": "even", "size": Size(share=0.1)}
+    with pytest.raises(error, match=re.escape(said)):
+        expand_seed(lake, settings, **usual | asked, as_of=AS_OF, started_at=NOW)
 
 
 def test_features_name_the_audiences_made_until_the_day(spark: SparkSession) -> None:

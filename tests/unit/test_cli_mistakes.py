@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -43,6 +44,12 @@ def test_an_unknown_schema_names_the_known_ones() -> None:
     ("asked", "said"),
     [
         (["activate", "--validate"], "goes with --dry-run"),
+        (["activate", "--dry-run", "--confirm"], "--dry-run sends nothing"),
+        (["activate", "--dry-run", "--force"], "--dry-run sends nothing"),
+        *((["activate", "--queue", *more], "ask for it alone") for more in (["-d", "x"], ["--confirm"], ["--dry-run"])),
+        (["build", "--as-of", "2018-01-01"], "facts are of every day"),
+        (["build", "--as-of", "2018-01-01", "--layer", "gold"], "facts are of every day"),
+        (["tables", "ddl", "--catalog", "retail"], "--catalog is for --target unity"),
         (["tables", "show", "gold.dim_customer", "--version", "1"], "say how many with --rows"),
         (["tables", "show", "gold.dim_customer", "--day", "2018-01-01"], "say how many with --rows"),
         (
@@ -201,6 +208,31 @@ def test_a_lakehouse_that_is_not_there_is_no_empty_one_and_is_not_made(tmp_path:
     assert said.exit_code == 2, said.output
     assert f"There is no lakehouse in {folder}; start with: segmentation run" in said.output
     assert not folder.exists()
+
+
+def test_models_that_miss_a_goal_and_an_engine_that_fails_end_differently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyspark.errors import PySparkRuntimeError
+
+    evaluated = Mock(side_effect=[False, PySparkRuntimeError("a page of Java")])
+    monkeypatch.setattr("jobs.evaluation.evaluate", evaluated)
+    (tmp_path / "gold").mkdir()
+    for code, told in ((11, ""), (1, "The engine failed: PySparkRuntimeError.")):
+        said = CliRunner().invoke(app, ["models", "evaluate", "--data-dir", str(tmp_path)], env={"COLUMNS": "200"})
+        assert said.exit_code == code, said.output
+        assert told in said.output
+        assert "Java" not in said.output
+
+
+def test_a_champion_of_nobody_is_a_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [SimpleNamespace(name="local.feature.customer_outlook_shop")]
+    monkeypatch.setattr("models.store.all_versions", lambda _: known)
+    asked = ["models", "rollback", "shp", "--data-dir", str(tmp_path)]
+    said = CliRunner().invoke(app, asked, env={"COLUMNS": "400"})
+    assert said.exit_code == 2, said.output
+    assert "There is no model local.feature.customer_outlook_shp; there are" in said.output
+    assert "Did you mean 'local.feature.customer_outlook_shop'?" in said.output
 
 
 def test_a_declaration_can_be_read_where_there_is_no_lakehouse(tmp_path: Path) -> None:

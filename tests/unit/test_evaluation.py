@@ -144,6 +144,16 @@ def test_each_retailer_is_judged_up_to_the_day_after_its_newest_sale_and_no_late
     assert asked == {"ended": date(2011, 12, 10), "newest": date(2018, 1, 1), "newer": date(2018, 1, 1)}
 
 
+def test_a_goal_that_is_none_is_told_before_any_work(tmp_path: Path) -> None:
+    said = "goals: {shop: {activity_auc: {at_least: 0.8}, activty_brier: {at_most: 0.1}}}"
+    (tmp_path / "evaluation.yml").write_text(said, encoding="utf-8")
+    job = MagicMock()
+    job.settings.conf_dir = tmp_path
+    with pytest.raises(SettingsError, match=r"activty_brier: no such goal; .* Did you mean 'activity_brier'\?"):
+        evaluation.evaluate([job], Console())
+    job.as_of.assert_not_called()
+
+
 def test_goals_are_read_and_mistakes_told_together(tmp_path: Path) -> None:
     assert load_goals(tmp_path) == {}
     file = tmp_path / "evaluation.yml"
