@@ -14,12 +14,12 @@ from rich.console import Console
 from connectors.activation import Activation, ActivationHeld, activation_queue
 from connectors.activation import open_activation as open_for
 from connectors.campaigns import NOT_DUE
-from jobs.context import Job
+from jobs.context import Job, require_retailer
 from jobs.grids import grid_of
 from jobs.progress import Progress
 from jobs.segments import published_day
 from jobs.terminal import escape, plain
-from lakehouse.errors import SettingsError, suggest
+from lakehouse.errors import SettingsError
 from lakehouse.frames import frame_of
 from lakehouse.logs import get_logger
 
@@ -237,16 +237,12 @@ def suppress(
         raise SettingsError(f"A reason is one of {', '.join(allowed)}, not '{reason}'.")
     if destination != "*":
         _known(job, destination)
+    require_retailer(job, website_id)
     asked = set(customer_ids)
     lake = job.lake
-    customers = lake.read("gold.dim_customer")
-    # Customers outlive the declaration of their retailer.
-    here = {r[0] for r in customers.select("merchant_id").distinct().collect()}
-    if website_id not in here and website_id not in (there := sorted(here | {m.id for m in job.sources.merchants})):
-        raise SettingsError(
-            f"No retailer is called '{website_id}'; there are {', '.join(there) or 'none'}.{suggest(website_id, there)}"
-        )
-    own = customers.where(F.col("merchant_id") == F.lit(website_id)).select("customer_id").distinct()
+    own = (
+        lake.read("gold.dim_customer").where(F.col("merchant_id") == F.lit(website_id)).select("customer_id").distinct()
+    )
     named = frame_of(lake.spark, _NUMBERS, [{"customer_id": c} for c in sorted(asked)])
     known = named.join(own, on="customer_id", how="left_semi").count()
     written = record(

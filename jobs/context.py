@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from lakehouse.declare import SCHEMAS
-from lakehouse.errors import RunLocked, SettingsError, SourceError
+from lakehouse.errors import RunLocked, SettingsError, SourceError, suggest
 from lakehouse.lake import Lake
 from lakehouse.lease import lease
 from lakehouse.logs import configure_logs, get_logger
@@ -198,6 +198,21 @@ class Job:
         days = self.lake.read("gold.customer_segment_size").agg(F.max("as_of").alias("day"))
         days = days.unionAll(self.lake.read("gold.customer_segment_refresh").agg(F.max("as_of")))
         return days.agg(F.max("day")).collect()[0][0]
+
+
+def require_retailer(job: Job, merchant_id: str) -> None:
+    """Refuse a retailer that is neither declared nor has customers here, for these outlive its declaration.
+
+    Raises:
+        SettingsError: There is no such retailer, with those there are.
+        SourceError: It has no customers here, and what `conf/sources` says of it cannot be told.
+    """
+    known = {r[0] for r in job.lake.read("gold.dim_customer").select("merchant_id").distinct().collect()}
+    if merchant_id not in known:
+        known |= {m.id for m in job.sources.merchants}
+    if merchant_id not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise SettingsError(f"No retailer is called '{merchant_id}'; there are {there}.{suggest(merchant_id, known)}")
 
 
 def _describe(holder: Path) -> str:

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs.audiences import audience_segments
-from jobs.context import Job
+from jobs.context import Job, require_retailer
 from jobs.segment_status import FAILED_RUN
 from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError, suggest
@@ -369,16 +369,19 @@ def explain_customer(job: Job, customer_id: str, segment: Segment, website_id: s
 def membership_of(job: Job, customer_id: str, segment: Segment, website_id: str | None = None) -> Membership:
     """What is published of a customer in a segment, which may differ from what the rule says of them.
 
+    Customers are in a segment of guests as visitors who logged in, whatever their features.
+
     Raises:
         SettingsError: As of `explain_customer`.
     """
-    _of_customers(segment)
-    lake, customer = job.lake.for_rows(0), _known(job, customer_id, website_id)
+    is_guest = segment.entity == "guest"
+    lake, customer = job.lake.for_rows(0), _known(job, customer_id, website_id, of_guests=is_guest)
     of_segment = F.col("segment_id") == F.lit(segment.segment_id)
     mine = of_segment & (F.col("customer_key") == F.lit(customer["customer_key"]))
     here = of_segment & (F.col("website_id") == F.lit(customer["merchant_id"]))
     stays = lake.read("gold.customer_segment_customer").where(mine).select("added_on").collect()
     pins = lake.read("gold.customer_segment_pin").where(mine).select("is_in", "pinned_at", "note").collect()
+    visitors = lake.read("gold.customer_segment_promotion").where(mine).count() if is_guest else None
     refreshes = lake.read("gold.customer_segment_refresh").where(here).orderBy(F.desc("as_of")).limit(1).collect()
     return Membership(
         since=stays[0]["added_on"] if stays else None,
@@ -387,24 +390,37 @@ def membership_of(job: Job, customer_id: str, segment: Segment, website_id: str 
         note=pins[0]["note"] if pins else None,
         refreshed_for=refreshes[0]["as_of"] if refreshes else None,
         held=refreshes[0]["message"] if refreshes else None,
+        visitors=visitors,
     )
 
 
-def _known(job: Job, customer_id: str, website_id: str | None) -> Row:
-    """merchant_id and customer_key of a customer who has features on the job's day."""
-    as_of = newest_day(job)
-    wanted = (F.col("as_of") == F.lit(as_of)) & (F.col("customer_id") == F.lit(customer_id))
+def _known(job: Job, customer_id: str, website_id: str | None, *, of_guests: bool = False) -> Row:
+    """merchant_id and customer_key of a customer who has features on the job's day, or of guests may have none."""
+    if of_guests:
+        known = job.lake.read("gold.customer_membership").withColumnRenamed("website_id", "merchant_id")
+        lacks = "was never evaluated; segmentation segments does"
+    else:
+        as_of = newest_day(job)
+        known = job.lake.read("feature.customer").where(F.col("as_of") == F.lit(as_of))
+        lacks = f"has no features on {as_of}; days kept are those of feature.customer"
+
+    def of_number(frame: DataFrame) -> list[Row]:
+        wanted = F.col("customer_id") == F.lit(customer_id)
+        if website_id is not None:
+            wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
+        return frame.where(wanted).select("merchant_id", "customer_key").distinct().limit(2).collect()
+
+    found = of_number(known)
+    if len(found) > 1:
+        raise SettingsError("Several websites know this customer number; say which with --website.")
+    if found:
+        return found[0]
     if website_id is not None:
-        wanted = wanted & (F.col("merchant_id") == F.lit(website_id))
-    found = job.lake.read("feature.customer").where(wanted).select("merchant_id", "customer_key").limit(2).collect()
-    if len(found) != 1:
-        whose = "The customer" if website_id is None else f"'{website_id}' has no such customer, or the customer"
-        raise SettingsError(
-            f"{whose} has no features on {as_of}; days kept are those of feature.customer."
-            if not found
-            else "Several websites know this customer number; say which with --website."
-        )
-    return found[0]
+        require_retailer(job, website_id)
+    if of_number(job.lake.read("gold.dim_customer")):
+        raise SettingsError(f"The customer {lacks}.")
+    where = f" at '{website_id}'" if website_id is not None else ""
+    raise SettingsError(f"No customer has this number{where}, as written, capitals included.")
 
 
 def states(job: Job, now: datetime) -> list[dict[str, Any]]:

@@ -139,18 +139,26 @@ def explain(
     as_of: AsOf = None,
     verbose: Verbose = False,
 ) -> None:
-    """Why a customer is in a segment or not: the rule with the answer and the value at each node; what is published."""
+    """Why a customer is in a segment or not: the rule with the answer and the value at each node; what is published.
+
+    A segment of guests asks visitors; who logged in as the customer, and is in by the rule, brings the customer in.
+    """
     from jobs import segments as work
     from segments.tell import lines_of, lines_of_membership
 
     with job_of(target, data_dir, as_of, verbose, writes=False) as (job, _):
         segment = work.find(job, segment_id)
-        found = work.explain_customer(job, customer_id, segment, website)
-        console.print(f"{escape(segment.name)} as of {work.newest_day(job)}", highlight=False)
-        colours = {"true": "green", "false": "red", "unknown": "yellow"}
-        for depth, answer, said, observed in lines_of(found):
-            value = f"  [dim]{escape(observed)}[/]" if observed else ""
-            console.print(f"{'  ' * depth}[{colours[answer]}]{answer:7}[/] {escape(said)}{value}", highlight=False)
+        if segment.entity == "guest":
+            if as_of is not None:
+                raise SettingsError(f"'{segment_id}' is made of guests, who are told of now only; leave --as-of out.")
+            console.print(f"{escape(segment.name)} is made of guests, and its rule is about visitors", highlight=False)
+        else:
+            found = work.explain_customer(job, customer_id, segment, website)
+            console.print(f"{escape(segment.name)} as of {work.newest_day(job)}", highlight=False)
+            colours = {"true": "green", "false": "red", "unknown": "yellow"}
+            for depth, answer, said, observed in lines_of(found):
+                value = f"  [dim]{escape(observed)}[/]" if observed else ""
+                console.print(f"{'  ' * depth}[{colours[answer]}]{answer:7}[/] {escape(said)}{value}", highlight=False)
         for line in lines_of_membership(segment, work.membership_of(job, customer_id, segment, website)):
             console.print(escape(line), highlight=False)
 

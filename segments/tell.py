@@ -56,6 +56,7 @@ class Membership:
         note: Its reason.
         refreshed_for: `as_of` of the last refresh of the segment on the customer's website; None before any.
         held: Why that refresh was held back; None where it was not.
+        visitors: Of a segment of guests: those who logged in as the customer, and of whom the rule is true.
     """
 
     since: date | None = None
@@ -64,11 +65,14 @@ class Membership:
     note: str | None = None
     refreshed_for: date | None = None
     held: str | None = None
+    visitors: int | None = None
 
 
 def lines_of_membership(segment: Segment, found: Membership) -> Iterator[str]:
     """Yields what is published of a customer, and why that may differ from what the rule says."""
     yield "published: " + (f"a member since {found.since}" if found.since else "not a member")
+    if found.visitors is not None:
+        yield f"of visitors who logged in as this customer the rule is true of {found.visitors:,}"
     if found.is_pinned_in is not None:
         way = "in" if found.is_pinned_in else "out"
         why = f": {found.note}" if found.note else ""

@@ -179,6 +179,40 @@ def test_an_explanation_tells_what_is_published_and_why_it_may_differ(shelf: She
     )
 
 
+def test_what_cannot_be_explained_says_whether_customer_day_or_retailer_is_missing(
+    shelf: Shelf, ask: Ask, tmp_path: Path
+) -> None:
+    shelf.publish(OFTEN)
+    (tmp_path / "conf" / "sources").mkdir()
+    silent = {"merchant_id": "shop", "customer_id": "77", "customer_key": 77, "valid_from": datetime(2017, 1, 1)}
+    person = rows(shelf.lake.spark, "gold.dim_customer", [silent]).drop("customer_sk", "valid_to", "is_current")
+    shelf.lake.write("gold.dim_customer", person)
+    assert "The customer has no features on 2018-01-01" in ask("explain", "77", "often", exit_code=2)
+    assert "No customer has this number, as written" in ask("explain", "78", "often", exit_code=2)
+    asked = ("explain", "78", "often", "--website")
+    assert "No customer has this number at 'shop'" in ask(*asked, "shop", exit_code=2)
+    assert "No retailer is called 'shp'; there are shop. Did you mean 'shop'?" in ask(*asked, "shp", exit_code=2)
+
+
+def test_who_logged_in_is_in_a_segment_of_guests(shelf: Shelf, ask: Ask) -> None:
+    spark = shelf.lake.spark
+    shelf.publish("{segment_id: big, name: Big, entity: guest, rule: {feature: net_amount, op: at_least, value: 9}}")
+    known = [{"website_id": "shop", "customer_key": n, "customer_id": str(n), "segment_ids": []} for n in (1, 2)]
+    shelf.lake.write("gold.customer_membership", rows(spark, "gold.customer_membership", known))
+    one = {"segment_id": "big", "website_id": "shop", "customer_key": 1, "customer_id": "1"}
+    promoted = rows(spark, "gold.customer_segment_promotion", [one | {"visitor_id": "a"}])
+    shelf.lake.write("gold.customer_segment_promotion", promoted)
+    member = rows(spark, "gold.customer_segment_customer", [one | {"added_on": date(2017, 12, 24)}])
+    shelf.lake.write("gold.customer_segment_customer", member)
+    assert ask("explain", "1", "big").endswith(
+        "published: a member since 2017-12-24 of visitors who logged in as this customer the rule is true of 1"
+    )
+    assert ask("explain", "2", "big").endswith(
+        "published: not a member of visitors who logged in as this customer the rule is true of 0"
+    )
+    assert "leave --as-of out" in ask("explain", "1", "big", "--as-of", "2018-01-01", exit_code=2)
+
+
 def test_pairs_equally_alike_stand_in_the_order_of_their_names(shelf: Shelf, ask: Ask) -> None:
     ids = ["a", "b", "c", "d", "e"]
     members = [{"website_id": w, "customer_key": 1, "segment_ids": ids, "is_present": True} for w in ("shop", "inn")]
