@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.yaml_file import GivenTwice, NotRead, read_yaml
+from lakehouse.yaml_file import GivenTwice, NotRead, read_yaml, yaml_files
 
 Declared = TypeVar("Declared", bound=BaseModel)
 
@@ -18,7 +18,7 @@ Declared = TypeVar("Declared", bound=BaseModel)
 def load_declared(
     folder: Path, what: str, kind_of: Callable[[Mapping[str, Any]], type[Declared]]
 ) -> dict[str, Declared]:
-    """Returns what the `*.yml` files of a folder declare, by name, in order. An absent folder holds nothing.
+    """Returns what the YAML files of a folder declare, by name, in order. An absent folder holds nothing.
 
     Args:
         folder: Where the files are; the stem of each is the name of what it declares.
@@ -30,7 +30,7 @@ def load_declared(
     """
     found: dict[str, Declared] = {}
     problems: list[str] = []
-    for path in sorted([*folder.glob("*.yml"), *folder.glob("*.yaml")]):
+    for path in yaml_files(folder):
         try:
             content: Any = read_yaml(path)
             said = {"name": path.stem, **(content or {})}

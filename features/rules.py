@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.settings import read_mapping
+from lakehouse.yaml_file import yaml_named
 
 RfmMeasure = Literal["recency_days", "frequency", "monetary_net"]
 RFM_MEASURES: tuple[RfmMeasure, ...] = ("recency_days", "frequency", "monetary_net")
@@ -125,7 +126,7 @@ def load_feature_rules(conf_dir: Path, merchants: Collection[str] = ()) -> Featu
     Raises:
         SettingsError: naming every unknown or bad value at once.
     """
-    path = conf_dir / "features.yml"
+    path = yaml_named(conf_dir, "features")
     values = read_mapping(path) if path.is_file() else {}
     try:
         rules = FeatureRules.model_validate(values)

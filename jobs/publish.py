@@ -11,6 +11,7 @@ from pathlib import Path
 from jobs.context import Job
 from jobs.progress import Progress
 from lakehouse.fingerprints import code_fingerprint
+from lakehouse.yaml_file import yaml_files
 
 _EXPORT = "connectors.delivery:export_segments"
 
@@ -72,7 +73,7 @@ def _mark(job: Job, as_of: date) -> str:
     said = hashlib.sha256(as_of.isoformat().encode())
     said.update(code_fingerprint("connectors.delivery").encode())
     for folder in ("destinations", "campaigns"):
-        for path in sorted((job.settings.conf_dir / folder).glob("*.y*ml")):
+        for path in yaml_files(job.settings.conf_dir / folder):
             said.update(path.name.encode() + path.read_bytes())
     today = job.run.started_at.date()
     for campaign in campaigns:

@@ -11,7 +11,7 @@ from lakehouse.declare import Append, Merge, Scd1, Scd2, Table, tables
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.quality_checks import AGGREGATES, ARGUMENTS, OPTIONAL, columns_in, configured, suite_of
 from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
-from lakehouse.yaml_file import read_yaml
+from lakehouse.yaml_file import read_yaml, yaml_files
 
 
 class _RuleFile(BaseModel):
@@ -21,7 +21,7 @@ class _RuleFile(BaseModel):
 
 
 def load_rules(conf_dir: Path) -> QualityRules:
-    """Read `quality/*.yml`, one file per schema.
+    """Read the YAML files of `quality`, one per schema.
 
     Raises:
         SettingsError: listing every problem of every file.
@@ -29,7 +29,7 @@ def load_rules(conf_dir: Path) -> QualityRules:
     found: dict[str, TableRules] = {}
     problems: list[str] = []
     known = tables()
-    for path in sorted((conf_dir / "quality").glob("*.yml")):
+    for path in yaml_files(conf_dir / "quality"):
         try:
             said = _RuleFile.model_validate(read_yaml(path) or {})
         except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as e:
@@ -43,6 +43,8 @@ def load_rules(conf_dir: Path) -> QualityRules:
                 problems.append(f"{where} belongs in {name.split('.')[0]}.yml")
             else:
                 problems += [f"{where}: {p}" for p in _problems_of(known[name], rules)]
+                if name in found:
+                    problems.append(f"{where} is in another file of the schema, too")
                 found[name] = rules
     if problems:
         raise SettingsError(f"conf/quality has {len(problems)} problem(s): " + "; ".join(problems))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.session import SparkSettings
-from lakehouse.yaml_file import NotRead, parse_value, read_yaml
+from lakehouse.yaml_file import NotRead, parse_value, read_yaml, yaml_files, yaml_named
 
 if TYPE_CHECKING:
     from lakehouse.declare import Table
@@ -123,9 +123,9 @@ def load_settings(target: str = "local", conf_dir: Path | None = None, **overrid
         SettingsError: naming every unknown, missing or bad value at once, and the targets there are.
     """
     conf = conf_dir or find_conf()
-    path = conf / "settings" / f"{target}.yml"
+    path = yaml_named(conf / "settings", target)
     if not path.is_file():
-        known = sorted(p.stem for p in (conf / "settings").glob("*.yml"))
+        known = [p.stem for p in yaml_files(conf / "settings")]
         raise SettingsError(
             f"There is no target '{target}': {path} does not exist. Targets are {', '.join(known) or 'none'}."
             f"{suggest(target, known)}"

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from lakehouse.errors import SettingsError
+
 
 class GivenTwice(yaml.constructor.ConstructorError):
     """A key stands twice in one mapping; its `problem` names the key and no value."""
@@ -15,6 +17,23 @@ class GivenTwice(yaml.constructor.ConstructorError):
 
 class NotRead(yaml.YAMLError):
     """A file is not there, is a folder, or may not be read."""
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """Returns the `.yml` and `.yaml` files of a folder, also those in capitals, in order; an absent one holds none."""
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".yml", ".yaml"))
+
+
+def yaml_named(folder: Path, name: str) -> Path:
+    """Returns the YAML file of a name in a folder; `name.yml`, which is not there, where there is none.
+
+    Raises:
+        SettingsError: There are two.
+    """
+    found = [p for p in yaml_files(folder) if p.stem == name]
+    if len(found) > 1:
+        raise SettingsError(f"{folder} holds {' and '.join(p.name for p in found)}; keep one of them.")
+    return found[0] if found else folder / f"{name}.yml"
 
 
 def read_yaml(path: Path) -> Any:

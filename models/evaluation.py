@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lakehouse.errors import ModelError, SettingsError
 from lakehouse.settings import read_mapping
+from lakehouse.yaml_file import yaml_named
 from models.adoption import CATEGORIES, judge_adoption
 from models.bgnbd import fit_bgnbd
 from models.gammagamma import fit_gammagamma
@@ -64,7 +65,7 @@ def load_goals(conf_dir: Path) -> dict[str, dict[str, tuple[float | None, float 
     Raises:
         SettingsError: listing every problem of the file.
     """
-    path = conf_dir / "evaluation.yml"
+    path = yaml_named(conf_dir, "evaluation")
     if not path.is_file():
         return {}
     try:

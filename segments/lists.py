@@ -32,16 +32,11 @@ def read_lists(folder: Path, complain: Callable[[str, Place], None]) -> Mapping[
         complain: Told of everything wrong, with its place; a list that is wrong is still named, and empty.
     """
     lists: dict[str, frozenset[str]] = {}
-    for path in files_of(folder, ".csv"):
+    for path in sorted(p for p in folder.glob("*") if p.suffix.lower() == ".csv"):
         if path.stem in lists:
             complain("there is a list of this name already", Place(f"lists/{path.name}", 1, 1))
         lists[path.stem] = _read(path, lambda m, line, file=path.name: complain(m, Place(f"lists/{file}", line, 1)))  # type: ignore[misc]
     return lists
-
-
-def files_of(folder: Path, *endings: str) -> list[Path]:
-    """Returns what a folder holds with one of some endings, in capitals or not, in order; absent folders hold none."""
-    return sorted(p for p in folder.glob("*") if p.name.lower().endswith(endings))
 
 
 def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:

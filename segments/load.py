@@ -13,10 +13,11 @@ from typing import Any, Final
 import yaml
 
 from lakehouse.errors import suggest
+from lakehouse.yaml_file import yaml_files
 from segments.catalogue import GUEST_TABLES, Feature, declared_features
 from segments.conditions import ConditionReader
 from segments.language import Segment
-from segments.lists import files_of, read_lists
+from segments.lists import read_lists
 from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, as_seen, short
 from segments.references import circles
 from segments.rules import InList, InSegment, Place, Rule, leaves_of, segments_in
@@ -62,7 +63,7 @@ def load_segments(
     known = declared_features() if features is None else features
     reader = _Reader(features=known, websites=websites)
     reader.lists = read_lists(folder / "lists", reader.complain)
-    for path in files_of(folder, ".yml", ".yaml"):
+    for path in yaml_files(folder):
         try:
             size = path.stat().st_size
             content = path.read_bytes() if size <= MAX_BYTES else b""

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from lakehouse.errors import SourceDeclarationError, suggest
-from lakehouse.yaml_file import read_yaml
+from lakehouse.yaml_file import read_yaml, yaml_files
 from pipelines.bronze.sources import (
     Delivery,
     Feed,
@@ -28,7 +28,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> Sources:
-    """Read and check every `conf/sources/*.yml`.
+    """Read and check every YAML file of `conf/sources`.
 
     Args:
         conf_dir: Folder that holds `sources/`.
@@ -44,7 +44,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
     found: list[tuple[Path, Source]] = []
     asked: set[str] = set()
     unset: dict[str, tuple[str, ...]] = {}
-    for path in sorted(folder.glob("*.yml")):
+    for path in yaml_files(folder):
         try:
             content = read_yaml(path)
         except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -65,6 +65,8 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
             continue
         if source.name != path.stem:
             problems.append(f"{path.name}: name is '{source.name}', but a source is named after its file.")
+        if twin := next((p.name for p, s in found if s.name == source.name), None):
+            problems.append(f"{path.name}: '{source.name}' is declared in {twin}, too; keep one of them.")
         found.append((path, source))
     resolved, disagreements = _resolve_merchants(found)
     problems += disagreements

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.settings import read_mapping
+from lakehouse.yaml_file import yaml_named
 
 LIMITS = dict.fromkeys(("line_amount", "line_quantity", "settlement_difference"), 10**12)
 """The bounds that checks use, and the most each may be: lines hold 18 digits, of which sums need some as well."""
@@ -150,7 +151,7 @@ def load_finance(conf_dir: Path) -> Finance:
     Raises:
         SettingsError: naming every problem of the file.
     """
-    path = conf_dir / "finance.yml"
+    path = yaml_named(conf_dir, "finance")
     try:
         return Finance.model_validate(read_mapping(path))
     except OSError as e:

@@ -17,6 +17,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from connectors.activation import ActivationHeld
+from features.rules import load_feature_rules
 from jobs.activate import read_numbers
 from jobs.audiences import expand
 from jobs.cli import app, main
@@ -27,8 +28,10 @@ from jobs.summary import Told
 from jobs.terminal import escape, plain
 from lakehouse.errors import SegmentationError, SettingsError, SourceError
 from lakehouse.logs import configure_logs
+from lakehouse.quality_load import load_rules
 from lakehouse.settings import load_settings
 from lakehouse.yaml_file import parse_yaml
+from models.evaluation import load_goals
 from pipelines.bronze.records import FeedResult
 
 
@@ -393,6 +396,29 @@ def test_a_mistake_in_a_yaml_file_has_its_place(text: str, said: str, monkeypatc
     monkeypatch.setenv("SEGMENTATION_VARIABLES", text)
     with pytest.raises(SettingsError, match="SEGMENTATION_VARIABLES is not YAML"):
         load_settings()
+
+
+def test_a_file_people_edit_may_end_in_yaml_and_none_is_passed_over(tmp_path: Path) -> None:
+    rules = "tables: {gold.dim_customr: {}}"
+    for name, text in (
+        ("settings/dev.yaml", "base_currency: EUR"),
+        ("quality/gold.yaml", rules),
+        ("features.yaml", "nonsense: 1"),
+        ("evaluation.YAML", "nonsense: 1"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert load_settings("dev", tmp_path).base_currency == "EUR"
+    for read, said in (
+        (load_rules, "gold.yaml: gold.dim_customr is not a declared table"),
+        (load_feature_rules, "features.yaml: 1 problem"),
+        (load_goals, "evaluation.YAML: 1 problem"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            read(tmp_path)
+    (tmp_path / "settings" / "dev.yml").touch()
+    with pytest.raises(SettingsError, match=r"settings holds dev.yaml and dev.yml; keep one of them"):
+        load_settings("dev", tmp_path)
 
 
 def test_keys_merged_from_an_anchor_may_be_given_again() -> None:

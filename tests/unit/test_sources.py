@@ -209,6 +209,14 @@ def test_a_source_asked_for_by_name_without_its_variable_is_refused_and_one_that
     assert [s.name for s in load_sources(conf, {"drop": "x"}).select(["shop"])] == ["along", "shop"]
 
 
+def test_a_source_may_end_in_yaml_and_is_declared_once(tmp_path: Path) -> None:
+    put(tmp_path / "sources", "shop.yaml", GOOD)
+    assert load_sources(tmp_path).names == ("shop",)
+    put(tmp_path / "sources", "shop.yml", GOOD)
+    with pytest.raises(SourceError, match=r"shop.yml: 'shop' is declared in shop.yaml, too"):
+        load_sources(tmp_path)
+
+
 def test_files_of_the_inbox_belong_to_every_feed(tmp_path: Path) -> None:
     source = make_source("inbox:")
     put(tmp_path / "inbox" / "shop" / "people", "up.csv", "x")
