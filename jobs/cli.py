@@ -409,7 +409,8 @@ def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose 
 
 @app.command(hidden=True)
 def docs() -> None:
-    """Write the generated pages: data dictionary, feature catalogue, keys of sources, bundle jobs."""
+    """Write the generated pages: data dictionary, feature catalogue, keys of sources and destinations, bundle jobs."""
+    from connectors.catalogue import write_destinations
     from features.catalogue import write_catalogue
     from lakehouse.bundle import write_jobs
     from lakehouse.dictionary import write_dictionary
@@ -419,7 +420,7 @@ def docs() -> None:
     with told_errors():
         # First what is made of files that people edit: of a wrong one nothing has been written yet.
         written = [*write_jobs(Path("resources"))]
-        written += [*write_dictionary(pages), write_catalogue(pages), write_sources(pages)]
+        written += [*write_dictionary(pages), write_catalogue(pages), write_sources(pages), write_destinations(pages)]
     for path in written:
         console.print(str(path))
 

@@ -33,7 +33,7 @@ class SftpDestination(BatchDestination):
         host: Server.
         port: Port.
         user: Account.
-        password: Password, or
+        password: Password, where there is no key.
         private_key: Private key in OpenSSH's form: Ed25519, RSA or ECDSA, without a passphrase.
         host_key: The server's public key as in known_hosts, such as `ssh-ed25519 AAAA...`; no other server is trusted.
         folder: Where files go.

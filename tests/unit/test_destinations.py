@@ -20,6 +20,7 @@ from rich.console import Console
 from connectors.activation import ActivationHeld, Reconciliation, open_activation
 from connectors.audiences import flagged_audiences
 from connectors.brakes import Brakes, PlacePlan, flagged_words
+from connectors.catalogue import render_destinations, sample_of
 from connectors.destinations import kinds, load_destinations
 from connectors.destinations.google import GoogleDestination
 from connectors.destinations.webhook import sign
@@ -903,3 +904,18 @@ def test_no_more_than_a_window_of_rows_is_held_whatever_the_audience() -> None:
         report = run_once(ledger, destination, clock, rows=10)
     assert report.ok == 1_000
     assert most <= 3 * 20  # windows of two batches of ten: the one being sent, and its neighbours
+
+
+def test_the_page_of_keys_is_up_to_date_and_tells_each_with_its_meaning() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "destinations.md").read_text(encoding="utf-8")
+    assert page == render_destinations(), "run `segmentation docs`"
+    keys = [line for line in page.splitlines() if line.startswith("| `")]
+    assert all(len(line.split(" | ")[-1]) > 5 for line in keys)
+
+
+def test_the_sample_of_each_kind_is_a_destination(tmp_path: Path) -> None:
+    for kind in kinds():
+        (tmp_path / f"{kind}.yml").write_text(sample_of(kind), encoding="utf-8")
+    found = load_destinations(tmp_path)
+    assert [d.name for d in found] == list(kinds())
+    assert all("champions" in {*d.segments, *getattr(d, "audiences", ())} for d in found)
