@@ -39,7 +39,7 @@ class Settings(BaseModel):
         base_currency: ISO 4217 code that amounts are converted to.
         as_of: Day up to which events count, exclusive. `latest` is the day after the newest business day delivered,
             and no earlier than the day segments are of; `today` is the run's UTC day.
-        sources: Names of sources a run ingests; empty means every source whose files are there.
+        sources: Names of sources a run ingests; empty means every one that says where its files are.
         variables: Values for `${name}` in `conf/sources`, such as where a feed's files are.
         parallel_steps: Steps that may run at once in one session.
         deletion_vectors: Whether merges mark rows instead of rewriting files. Off locally, so that every Delta reader
