@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from jobs.context import Job
-from lakehouse.errors import ModelError, SettingsError, suggest
+from lakehouse.errors import ModelError
 from lakehouse.tables.gold import FactTransactions as T
-from models.evaluation import Measured, evaluate_merchant, load_goals, reproduce_cdnow
+from models.evaluation import GOALS, Goal, Measured, evaluate_merchant, load_goals, reproduce_cdnow
 from models.sampling import read_campaigns, read_purchase_days, read_purchase_lines
 
 MAX_CUSTOMERS = 20_000
@@ -35,15 +35,6 @@ _SHOWN = {
     "lookalike": ("auc", "auc_sd", "gain", "gain_se", "lift_5", "lift_10", "predicted_to_actual", "categories"),
     "coupons": ("auc", "lift_5", "lift_10", "positives", "candidates"),
 }
-_GOAL_OF = {
-    "activity_auc": ("activity", "life-cycle model", "auc"),
-    "activity_brier": ("activity", "life-cycle model", "brier"),
-    "top_decile_share": ("activity", "life-cycle model", "top_decile_share"),
-    "cluster_ari": ("clusters", "k-means, log", "ari"),
-    "cluster_spend_r2": ("clusters", "k-means, log", "spend_r2"),
-    "adoption_auc": ("lookalike", "pooled", "auc"),
-}
-"""What each goal of `conf/evaluation.yml` is about."""
 
 
 def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (), cdnow: Path | None = None) -> bool:
@@ -60,11 +51,12 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
     Raises:
         SettingsError: `conf/evaluation.yml` is wrong, or names a goal that is none.
     """
-    goals_of = [_known_goals(job) for job in jobs]
+    # Before anything is trained, so that a misspelt goal costs no minutes.
+    goals_of = [(job, load_goals(job.settings.conf_dir)) for job in jobs]
     is_good = _cdnow(cdnow, console) if cdnow else True
     wanted: set[str] = set()
     met: set[str] = set()
-    for job, goals in zip(jobs, goals_of, strict=True):
+    for job, goals in goals_of:
         wanted |= goals.keys()
         as_of = job.as_of()
         known = job.lake.read("gold.fact_transactions").where(F.col(T.customer_key).isNotNull())
@@ -89,16 +81,6 @@ def evaluate(jobs: Sequence[Job], console: Console, cut_offs: Sequence[date] = (
     for merchant_id in sorted(wanted - met):
         console.print(f"\n{merchant_id} has goals and no customers here", highlight=False, markup=False)
     return is_good
-
-
-def _known_goals(job: Job) -> dict[str, dict[str, tuple[float | None, float | None]]]:
-    goals = load_goals(job.settings.conf_dir)
-    if wrong := sorted({name for of in goals.values() for name in of} - _GOAL_OF.keys()):
-        raise SettingsError(
-            f"conf/evaluation.yml: {', '.join(wrong)}: no such goal; goals are {', '.join(_GOAL_OF)}."
-            f"{suggest(wrong[0], _GOAL_OF)}"
-        )
-    return goals
 
 
 def _print(found: Sequence[Measured], horizon: int, console: Console) -> None:
@@ -137,17 +119,15 @@ def _cell(values: pd.Series, metric: str) -> str:
     return f"{values.mean():.4f}{spread}" if metric in ("gain", "gain_se") else f"{values.mean():.3f}{spread}"
 
 
-def _goals(found: Sequence[Measured], goals: dict[str, tuple[float | None, float | None]], console: Console) -> bool:
+def _goals(found: Sequence[Measured], goals: dict[str, Goal], console: Console) -> bool:
     is_good = True
-    for name, (least, most) in goals.items():
-        task, way, metric = _GOAL_OF[name]
-        values = [m.value for m in found if (m.task, m.way, m.metric) == (task, way, metric)]
+    for name, goal in goals.items():
+        values = [m.value for m in found if (m.task, m.way, m.metric) == GOALS[name]]
         mean = float(np.mean(values)) if values else float("nan")
-        reached = bool((least is None or mean >= least) and (most is None or mean <= most))
-        wanted = f"at least {least}" if least is not None else f"at most {most}"
+        reached = goal.is_reached(mean)
         best = f"{min(values):.3f} to {max(values):.3f}" if values else "not measured"
         mark = "[green]reached[/]" if reached else "[red]missed[/]"
-        console.print(f"  {mark} {name} {mean:.3f} ({best}), {wanted}", highlight=False)
+        console.print(f"  {mark} {name} {mean:.3f} ({best}), {goal}", highlight=False)
         is_good &= reached
     return is_good
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from lakehouse.errors import ModelError, SettingsError
+from lakehouse.errors import ModelError, SettingsError, suggest
 from lakehouse.settings import read_mapping
 from lakehouse.yaml_file import yaml_named
 from models.adoption import CATEGORIES, judge_adoption
@@ -26,18 +27,44 @@ from models.segmentation_test import HORIZON, judge_groupings
 
 Told = Callable[[str], None]
 
+GOALS = {
+    "activity_auc": ("activity", "life-cycle model", "auc"),
+    "activity_brier": ("activity", "life-cycle model", "brier"),
+    "top_decile_share": ("activity", "life-cycle model", "top_decile_share"),
+    "cluster_ari": ("clusters", "k-means, log", "ari"),
+    "cluster_spend_r2": ("clusters", "k-means, log", "spend_r2"),
+    "adoption_auc": ("lookalike", "pooled", "auc"),
+}
+"""Task, way and metric that each goal of `conf/evaluation.yml` is about."""
 
-class _Goal(BaseModel):
+
+class Goal(BaseModel):
+    """What a number should be: at least, at most, or between the two."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     at_least: float | None = None
     at_most: float | None = None
 
+    @model_validator(mode="after")
+    def _can_be_missed(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a goal says at_least, at_most or both")
+        return self
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.at_least, "at most": self.at_most}
+        return " and ".join(f"{how} {bound}" for how, bound in bounds.items() if bound is not None)
+
+    def is_reached(self, value: float) -> bool:
+        """Whether a number is within the bounds; one that was not measured (NaN) is not."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
 
 class _Goals(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    goals: dict[str, dict[str, _Goal]] = {}
+    goals: dict[str, dict[str, Goal]] = {}
 
 
 @dataclass(frozen=True)
@@ -59,8 +86,8 @@ class Measured:
     value: float
 
 
-def load_goals(conf_dir: Path) -> dict[str, dict[str, tuple[float | None, float | None]]]:
-    """Returns per merchant and metric the least and the most it should be, from `evaluation.yml`.
+def load_goals(conf_dir: Path) -> dict[str, dict[str, Goal]]:
+    """Returns the goals of each merchant by their names in `GOALS`, from `evaluation.yml`.
 
     Raises:
         SettingsError: listing every problem of the file.
@@ -72,8 +99,17 @@ def load_goals(conf_dir: Path) -> dict[str, dict[str, tuple[float | None, float 
         read = _Goals.model_validate(read_mapping(path))
     except ValidationError as e:
         problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
-        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None
-    return {m: {k: (g.at_least, g.at_most) for k, g in of.items()} for m, of in read.goals.items()}
+    else:
+        there_are = f" Goals are {', '.join(GOALS)}."
+        problems = [
+            f"goals.{merchant_id}: '{name}' is no goal.{suggest(name, GOALS) or there_are}"
+            for merchant_id, goals in read.goals.items()
+            for name in goals
+            if name not in GOALS
+        ]
+    if problems:
+        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}")
+    return read.goals
 
 
 def cut_offs_before(last: date, horizon: int, first: date, wanted: int = 3, step: int = 30) -> list[date]:

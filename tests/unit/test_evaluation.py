@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from jobs import evaluation
 from lakehouse.errors import ModelError, SettingsError
-from models.evaluation import cut_offs_before, evaluate_merchant, load_goals
+from models.evaluation import Goal, cut_offs_before, evaluate_merchant, load_goals
 from models.histories import EPOCH
 from models.redemption import judge_redemption
 from tests.unit.test_lifecycle_model import shop
@@ -144,21 +145,36 @@ def test_each_retailer_is_judged_up_to_the_day_after_its_newest_sale_and_no_late
     assert asked == {"ended": date(2011, 12, 10), "newest": date(2018, 1, 1), "newer": date(2018, 1, 1)}
 
 
-def test_a_goal_that_is_none_is_told_before_any_work(tmp_path: Path) -> None:
-    said = "goals: {shop: {activity_auc: {at_least: 0.8}, activty_brier: {at_most: 0.1}}}"
-    (tmp_path / "evaluation.yml").write_text(said, encoding="utf-8")
-    job = MagicMock()
-    job.settings.conf_dir = tmp_path
-    with pytest.raises(SettingsError, match=r"activty_brier: no such goal; .* Did you mean 'activity_brier'\?"):
-        evaluation.evaluate([job], Console())
-    job.as_of.assert_not_called()
-
-
 def test_goals_are_read_and_mistakes_told_together(tmp_path: Path) -> None:
     assert load_goals(tmp_path) == {}
     file = tmp_path / "evaluation.yml"
     file.write_text("goals: {shop: {activity_auc: {at_least: 0.8}}}", encoding="utf-8")
-    assert load_goals(tmp_path) == {"shop": {"activity_auc": (0.8, None)}}
+    assert load_goals(tmp_path) == {"shop": {"activity_auc": Goal(at_least=0.8)}}
     file.write_text("goals: {shop: {activity_auc: {at_leest: 0.8}, x: {at_most: a}}}", encoding="utf-8")
     with pytest.raises(SettingsError, match="2 problem"):
         load_goals(tmp_path)
+
+
+def test_a_goal_that_nothing_could_miss_or_measure_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, job = tmp_path / "evaluation.yml", MagicMock()
+    job.settings.conf_dir = tmp_path
+    monkeypatch.setattr(evaluation, "reproduce_cdnow", lambda _: pytest.fail("something was trained"))
+    for goals, said in (
+        ("{activity_auc: {}}", "a goal says at_least, at_most or both"),
+        ("{activity_acu: {at_least: 0.8}}", "'activity_acu' is no goal. Did you mean 'activity_auc'?"),
+        ("{x: {at_least: 0.8}}", "'x' is no goal. Goals are activity_auc, "),
+    ):
+        file.write_text(f"goals: {{shop: {goals}}}", encoding="utf-8")
+        with pytest.raises(SettingsError, match=re.escape(said)):
+            evaluation.evaluate([job], Console(), cdnow=tmp_path)
+    job.as_of.assert_not_called()
+
+
+def test_a_goal_is_kept_within_both_its_bounds() -> None:
+    between = Goal(at_least=0.2, at_most=0.4)
+
+    assert str(between) == "at least 0.2 and at most 0.4"
+    assert [between.is_reached(x) for x in (0.1, 0.2, 0.4, 0.5, float("nan"))] == [False, True, True, False, False]
+    assert Goal(at_most=0).is_reached(0)
