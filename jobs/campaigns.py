@@ -53,13 +53,12 @@ def prepare(job: Job, progress: Progress, console: Console, names: Collection[st
 
 def print_campaigns(job: Job, console: Console) -> None:
     """Show every campaign: where it goes, what is held out, and whether it is due today."""
-    grid = grid_of("campaign", "active", "segment", "destination", "held out", "days", "today")
+    grid = grid_of("campaign", "active", "segment", "destination", "held out", "days", "today", "what for")
     for c in load_campaigns(job.settings.conf_dir).values():
         due = c.schedule.why_not(job.run.started_at.date()) or "due"
         share = f"{c.holdout.share:.0%}"
-        grid.add_row(
-            c.name, "yes" if c.is_active else "no", c.segment_id, c.destination, share, str(c.outcome_days), due
-        )
+        days, active = str(c.outcome_days), "yes" if c.is_active else "no"
+        grid.add_row(c.name, active, c.segment_id, c.destination, share, days, due, c.description)
     console.print(grid)
 
 

@@ -400,7 +400,7 @@ def maintain(
 
 @app.command()
 def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose = False) -> None:
-    """What ran last, what failed, how fresh each layer is, and which files wait for a retry."""
+    """What ran last, what failed, how fresh each layer is, which files wait for a retry, and which feeds are late."""
     from jobs.summary import print_status
 
     with job_of(target, data_dir, None, verbose, writes=False, needs_lakehouse=False) as (job, _):

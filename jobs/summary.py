@@ -19,7 +19,7 @@ from jobs.grids import grid_of
 from jobs.terminal import escape, plain
 from lakehouse.causes import is_not_kept
 from lakehouse.declare import Changes, table_of, tables
-from lakehouse.errors import SettingsError
+from lakehouse.errors import SettingsError, SourceError
 from lakehouse.lake import Lake
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Told:
         exports: Folders written to.
         tables: Folder of the tables.
         ended: Days since the newest sale of retailers who have sold nothing for more than `ENDED_DAYS`.
+        late: Feeds that have brought no file for longer than they are declared to.
     """
 
     as_of: str
@@ -54,6 +55,7 @@ class Told:
     exports: list[str]
     tables: str
     ended: dict[str, int] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)
 
 
 def tell(job: Job, outcome: Outcome) -> Told:
@@ -68,6 +70,7 @@ def tell(job: Job, outcome: Outcome) -> Told:
         exports=[str(path) for path in outcome.exports],
         tables=str(job.settings.data_dir.resolve()),
         ended={} if outcome.as_of is None else ended_retailers(job, outcome.as_of),
+        late=_late(job),
     )
 
 
@@ -78,6 +81,7 @@ def print_summary(told: Told, console: Console, seconds: float, *, nothing_new: 
         console.print("[bold]Nothing new:[/] no new files, every step is up to date.")
     print_segments(told.sizes, console)
     _print_balance(told.subjects, told.unbalanced, console)
+    _print_late(told.late, console)
     console.print(f"\n  as of    {told.as_of} (sales before that day count)", highlight=False)
     for merchant_id, days in told.ended.items():
         console.print(
@@ -171,7 +175,7 @@ def print_segments(sizes: Sequence[Mapping[str, Any]], console: Console) -> None
 
 
 def print_status(job: Job, console: Console) -> None:
-    """Last run per step, failures, freshness, files waiting for a retry."""
+    """Last run per step, failures, freshness, files waiting for a retry, feeds that are late."""
     lake = job.lake.for_rows(0)
     newest = Window.partitionBy("step", "table_name").orderBy(F.col("ended_at").desc())
     rows = (
@@ -186,6 +190,7 @@ def print_status(job: Job, console: Console) -> None:
         # Files may have landed, or been refused, by `segmentation ingest`, which is not a step.
         console.print("Nothing has been built yet. Start with: segmentation run")
         _print_waiting(lake, console)
+        _print_late(_late(job), console)
         return
     now = datetime.now(UTC).replace(tzinfo=None)
     grid = Grid(box=None, pad_edge=False, header_style="bold")
@@ -212,6 +217,7 @@ def print_status(job: Job, console: Console) -> None:
         if r["status"] == "failed":
             console.print(f"[red]{escape(r['step'])}[/]: {escape(r['message'])}", highlight=False)
     _print_waiting(lake, console)
+    _print_late(_late(job), console)
     _print_balance(*_balance(job), console)
 
 
@@ -223,6 +229,27 @@ def _print_waiting(lake: Lake, console: Console) -> None:
         console.print(
             f"\n{waiting} refused file(s) wait for a retry: segmentation tables show ingest.stage_retries --rows 20"
         )
+
+
+def _late(job: Job) -> list[str]:
+    """Feeds that have brought no file for too long; none where sources cannot be told, as commands that read say."""
+    from pipelines.bronze.records import MANIFEST
+    from pipelines.bronze.sources import LATE_AFTER, late_feeds
+
+    try:
+        sources = job.sources
+    except SourceError:
+        return []
+    if not any(f.cadence in LATE_AFTER for s in sources for f in s.feeds) or not job.lake.exists(MANIFEST):
+        return []
+    readable = job.lake.for_rows(0).read(MANIFEST).where("status_id <> 'refused'")
+    newest = readable.groupBy("source_system_id", "feed").agg(F.max("recorded_at")).collect()
+    return late_feeds(sources, {(source, feed): at for source, feed, at in newest}, job.run.started_at)
+
+
+def _print_late(late: Sequence[str], console: Console) -> None:
+    for feed in late:
+        console.print(f"  [yellow]late[/] {escape(feed)}", highlight=False)
 
 
 def print_table(

@@ -71,6 +71,7 @@ class DimMerchant:
     category = text("What it sells.", optional=True)
     currency = text("ISO 4217 code it sells in.")
     time_zone = text("Zone its business days are in.")
+    opened_on = day("First business day known.", optional=True)
     is_sample = flag("Whether all of its data are made up.")
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
-from datetime import date
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -22,6 +22,9 @@ from pipelines.bronze.time_patterns import pattern_problems
 
 Format = Literal["csv", "jsonl", "parquet", "excel"]
 Cadence = Literal["once", "daily", "weekly", "monthly", "on_demand"]
+
+LATE_AFTER = {"daily": 2, "weekly": 10, "monthly": 40}
+"""Days without a file after which a feed is late: its cadence, and some for a day without trade or a slow partner."""
 
 ORIGIN: tuple[str, ...] = (
     "source",
@@ -78,14 +81,14 @@ class Merchant(_Declared):
         name: Name people read.
         country: ISO 3166 alpha-2 code of the country it trades in.
         category: What it sells, such as Grocery.
-        opened_on: First business day known, ISO date; unknown when left out.
+        opened_on: First business day known; unknown when left out.
     """
 
     id: Identifier
     name: str | None = None
     country: str | None = Field(default=None, pattern="^[A-Z]{2}$")
     category: str | None = None
-    opened_on: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+    opened_on: date | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -258,7 +261,8 @@ class Feed(_Declared):
             run that names its source is refused.
         format: `csv`, `jsonl`, `parquet` or `excel`; text may be gzipped.
         options: How bytes are read.
-        cadence: How often files are expected.
+        cadence: How often files are expected. `segmentation run` and `status` tell of a feed that has brought none for
+            2 days (daily), 10 (weekly) or 40 (monthly).
         owner: Team that answers for the feed.
         columns: Expected columns by delivered name. Others are kept in the row's `extra`; those of a Parquet file that
             hold no plain values (lists, bytes, times of day) are left out, with a note.
@@ -541,6 +545,26 @@ class Sources(BaseModel):
                 f"{' '.join(f'--var {v}=FOLDER' for v in self.unset[name])}, or set variables in conf/settings."
             )
         return tuple(s for s in self.sources if s.name in wanted or "*" in s.accompanies or wanted & set(s.accompanies))
+
+
+def late_feeds(sources: Iterable[Source], last_files: Mapping[tuple[str, str], datetime], now: datetime) -> list[str]:
+    """Tell of each feed that has brought no file for longer than its cadence allows, in declared order.
+
+    A feed that never brought one is not waited for: not every source that is declared is used everywhere.
+
+    Args:
+        sources: The declarations.
+        last_files: When source and feed last brought a file that can be read.
+        now: As `last_files`, UTC.
+    """
+    waited = [
+        (s, f, now - last_files[s.name, f.name]) for s in sources for f in s.feeds if (s.name, f.name) in last_files
+    ]
+    return [
+        f"{source.name}.{feed.name} is declared {feed.cadence} and has brought no file for {since.days} days"
+        for source, feed, since in waited
+        if feed.cadence in LATE_AFTER and since > timedelta(days=LATE_AFTER[feed.cadence])
+    ]
 
 
 def normal_name(header: str) -> str:

@@ -89,7 +89,6 @@ class Finance(_Declared):
     """Everything `conf/finance.yml` says."""
 
     is_sample: bool
-    label: str | None = None
     channels: tuple[Channel, ...]
     statuses: tuple[Status, ...]
     fees: tuple[Fee, ...]

@@ -118,6 +118,7 @@ def _merchants(sources: Sources) -> list[dict[str, Any]]:
                 # Of what it sells: whoever settles its sales may count in another currency.
                 "currency": of_it[0].currency,
                 "time_zone": of_it[0].timezone,
+                "opened_on": merchant.opened_on,
                 "is_sample": all(s.is_sample for s in of_it),
             }
         )

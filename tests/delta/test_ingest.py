@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
@@ -610,3 +610,19 @@ def test_status_tells_of_refused_files_before_anything_is_built(lake: Lake, shop
 
     assert "Nothing has been built yet" in said.getvalue()
     assert "1 refused file(s) wait for a retry" in said.getvalue()
+
+
+def test_status_tells_of_a_daily_feed_that_is_late_and_that_refused_files_are_none(lake: Lake, shop: Shop) -> None:
+    place = shop.conf / "sources" / "corner_shop.yml"
+    place.write_text(place.read_text().replace("name: sales\n", "name: sales\n  cadence: daily\n"))
+    job, said = Job(lake.settings.model_copy(update={"conf_dir": shop.conf})), StringIO()
+    job.lake = lake
+    put(shop.folder / "sales", "day-1.csv", text(line("A")))
+    days_ago = replace(job.run, started_at=job.run.started_at - timedelta(days=3))
+    land_source(lake, sources_of(shop).source("corner_shop"), ["sales"], run=days_ago)
+    put(shop.folder / "sales", "day-2.csv", "")
+    assert land(lake, shop).refused_files
+
+    print_status(job, Console(file=said, width=120))
+
+    assert "late corner_shop.sales is declared daily and has brought no file for 3 days" in said.getvalue()

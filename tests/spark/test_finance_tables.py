@@ -12,11 +12,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse.tables.gold_finance import RECONCILED
 from lakehouse.tables.silver import SUBJECTS
+from pipelines.bronze.load_sources import load_sources
 from pipelines.gold.daily import build_calendar
 from pipelines.gold.finance_conf import load_finance
 from pipelines.gold.rates import build_exchange_rates
 from pipelines.gold.recon import reconcile_deliveries
-from pipelines.gold.registers import build_channels
+from pipelines.gold.registers import build_channels, build_registers
 from pipelines.gold.settlements import conform_settlements
 from pipelines.silver.rejects import reject_subjects
 from pipelines.silver.rules import FeedRules
@@ -24,6 +25,7 @@ from tests.support.rows import rows
 
 pytestmark = pytest.mark.spark
 
+CONF = Path(__file__).parents[2] / "conf"
 BANK = FeedRules("bank", "settled", "shop")
 DESK = FeedRules("desk", "rates", None)
 RAW_SETTLEMENT, RAW_RATE = "bronze.raw_settlements", "bronze.raw_exchange_rates"
@@ -112,7 +114,7 @@ def test_a_real_rate_goes_before_a_sample_of_its_day_and_of_later_ones(spark: Sp
 
 
 def test_a_channel_that_is_sold_on_but_not_configured_is_there(spark: SparkSession) -> None:
-    finance = load_finance(Path(__file__).parents[2] / "conf")
+    finance = load_finance(CONF)
     sales = rows(spark, "gold.fact_daily_sales", [{"channel_id": c} for c in ("app", "store", "app")])
     settlements = rows(spark, "silver.stage_settlements", [{"channel_id": "kiosk"}])
     made = {
@@ -123,6 +125,14 @@ def test_a_channel_that_is_sold_on_but_not_configured_is_there(spark: SparkSessi
         "app": ("app", None),
         "kiosk": ("kiosk", None),
     }
+
+
+def test_retailers_are_told_as_their_sources_describe_them(spark: SparkSession) -> None:
+    sources = load_sources(CONF, {})
+    made = build_registers(rows(spark, "ingest.raw_records", []), sources=sources, finance=load_finance(CONF))
+    found = {r["merchant_id"]: r for r in made["gold.dim_merchant"].collect()}
+    shop = found["complete_journey"]
+    assert (shop["merchant_name"], shop["opened_on"]) == ("The Complete Journey", date(2017, 1, 1))
 
 
 def test_days_around_new_year_tell_the_year_of_their_week(spark: SparkSession) -> None:

@@ -13,8 +13,10 @@ from connectors.brakes import Brakes, PlacePlan
 from connectors.campaigns import Campaign, Schedule, apply_campaigns, load_activation, load_campaigns, not_due
 from connectors.destinations import kinds
 from connectors.exchange import Place, Row, cut_batches, event_id
-from jobs.campaigns import judge, print_results
+from jobs.campaigns import judge, print_campaigns, print_results
+from jobs.context import Job
 from lakehouse.errors import SettingsError
+from lakehouse.settings import load_settings
 from segments.load import load_segments
 from tests.support.activation import PLACE, WORLDS, Person
 from tests.support.clock import FakeClock
@@ -49,6 +51,15 @@ def test_the_sample_campaigns_are_whole_once_they_are_made_active() -> None:
         assert made.holdouts[c.segment_id] == c.holdout
         assert c.segment_id in made.audiences  # type: ignore[attr-defined]
         assert (c.lookalike.seed if c.lookalike else c.segment_id) in segments
+
+
+def test_the_list_of_campaigns_says_what_each_is_for() -> None:
+    said = Console(file=io.StringIO(), record=True, width=200)
+    job = Job(load_settings("local", CONF))
+
+    print_campaigns(job, said)
+
+    assert "Let the best customers in a day early." in said.export_text()
 
 
 def test_a_campaign_says_its_holdout_and_content_for_its_destination() -> None:

@@ -315,7 +315,7 @@ def test_a_refused_file_does_not_hide_what_was_held(tmp_path: Path, monkeypatch:
         out.feeds = [FeedResult("shop", "sales", refused_files=(("\x1b[2Ja.csv", "has no \x9bheader [/red]"),))]
         out.held = ActivationHeld("meta vip: removes_40%_of_present")
 
-    told = Told("2018-01-01", [], 0, 0, str(tmp_path / "shop [test]" / "latest.html"), [], "tables [/]")
+    told = Told("2018-01-01", [], 0, 0, str(tmp_path / "shop [test]" / "latest.html"), [], "tables [/]", [])
     monkeypatch.setattr("jobs.flow.run_all", run)
     monkeypatch.setattr("jobs.summary.tell", lambda *_: told)
     said = CliRunner().invoke(app, ["run", "--data-dir", str(tmp_path)], env={"COLUMNS": "200"})

@@ -37,7 +37,7 @@ def told(shop: Shop, tmp_path: Path) -> Told:
     for path in (log / f"{0:020}.json", report, export / "members.csv", page, models):
         path.write_text("first", encoding="utf-8")
     job = start_job(shop, tmp_path / "lake")
-    said = Told("2024-04-01", [{"name": "Loyal", "members": 2}], 3, 0, str(report), [str(export)], "lake")
+    said = Told("2024-04-01", [{"name": "Loyal", "members": 2}], 3, 0, str(report), [str(export)], "lake", [])
     receipt.keep(job, receipt.inputs_seen(job), said)
     return said
 
@@ -150,7 +150,7 @@ def test_samples_a_run_makes_itself_are_no_news_until_someone_else_changes_them(
     made = place_of(str(feed.location), job().settings.conf_dir, tmp_path / "lake")
     made.parent.mkdir(parents=True)
     made.write_text("made by the run", encoding="utf-8")
-    said = Told("2018-01-01", [], 1, 0, None, [], "lake")
+    said = Told("2018-01-01", [], 1, 0, None, [], "lake", [])
     receipt.keep(job(), inputs, said)
     assert still_true() == said
     made.write_text("changed by hand", encoding="utf-8")
@@ -164,7 +164,7 @@ def test_samples_a_run_makes_itself_are_no_news_until_someone_else_changes_them(
 
 def test_where_tables_are_not_folders_nothing_is_written_down(tmp_path: Path) -> None:
     job = Job.start(data_dir=tmp_path / "nowhere", catalog="retail", sources=("complete_journey_samples",))
-    said = Told("2018-01-01", [], 1, 0, None, [], "retail")
+    said = Told("2018-01-01", [], 1, 0, None, [], "retail", [])
     receipt.keep(job, "inputs", said)
     assert not (tmp_path / "nowhere").exists()
     assert receipt.still_true(job, "inputs") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -15,6 +16,7 @@ from pipelines.bronze.catalogue import render_sources
 from pipelines.bronze.load_sources import load_sources
 from pipelines.bronze.places import locate
 from pipelines.bronze.samples import GENERATORS
+from pipelines.bronze.sources import late_feeds
 from pipelines.bronze.survey import Book, survey
 from pipelines.bronze.time_patterns import pattern_problems
 from tests.support.feeds import make_source, put
@@ -246,6 +248,25 @@ def test_the_fingerprint_follows_what_decides_how_rows_are_typed() -> None:
     feed = make_source("x").feeds[0]
     assert make_source("y", cadence="daily").feeds[0].fingerprint == feed.fingerprint
     assert make_source("x", options={"delimiter": ";"}).feeds[0].fingerprint != feed.fingerprint
+
+
+def test_a_feed_is_late_when_it_has_brought_no_file_for_longer_than_its_cadence_allows() -> None:
+    usual = dict(make_source("x").feeds[0])
+    cadences = ("daily", "weekly", "monthly", "once", "on_demand")
+    source = make_source("x", feeds=[usual | {"name": cadence, "cadence": cadence} for cadence in cadences])
+    now = datetime(2026, 3, 1, 12)
+
+    def late(**ago: float) -> list[str]:
+        files = {(source.name, feed): now - timedelta(days=days) for feed, days in ago.items()}
+        return late_feeds([source], files, now)
+
+    assert late(daily=2, weekly=10, monthly=40, once=900, on_demand=900) == []
+    assert late(weekly=10.5, daily=3.2) == [
+        "shop.daily is declared daily and has brought no file for 3 days",
+        "shop.weekly is declared weekly and has brought no file for 10 days",
+    ]
+    assert late(monthly=41) == ["shop.monthly is declared monthly and has brought no file for 41 days"]
+    assert late() == []
 
 
 def test_folders_and_files_may_be_called_like_patterns(tmp_path: Path) -> None:
