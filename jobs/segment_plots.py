@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lakehouse.errors import SettingsError
-from lakehouse.extras import need_extra
 
 
 def draw_sizes(sizes: Sequence[Any], path: Path, title: str) -> None:
@@ -75,7 +74,6 @@ def _figure(width: float, height: float, title: str, path: Path) -> Any:
         raise SettingsError(f"A picture ends in {', '.join(FORMATS)}, not in '{path.suffix}': {path.name}")
     if not path.parent.is_dir():
         raise SettingsError(f"There is no folder {path.parent} to draw {path.name} in")
-    need_extra("matplotlib", "notebooks", "A picture")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
