@@ -52,8 +52,6 @@ def export_segments(
     as_of: date,
     run_id: str,
     started_at: datetime,
-    segments: Collection[str] = (),
-    destinations: Collection[str] = (),
     told: Callable[[str], None] = lambda _: None,
 ) -> tuple[tuple[Export, ...], WriteResult]:
     """Export the published members of active segments as files and record each in `gold.segment_export`.
@@ -71,8 +69,6 @@ def export_segments(
         as_of: Day the membership was published for.
         run_id: Run that exports.
         started_at: When it started, UTC.
-        segments: Only these segments; empty means those of each destination.
-        destinations: Only these destinations; empty means every active one.
         told: Called with a sentence for each destination that the kill switch keeps from being written to, and for each
             campaign whose holdout was changed.
 
@@ -80,14 +76,13 @@ def export_segments(
         The exports, and what recording them wrote.
 
     Raises:
-        SettingsError: A destination or segment named here does not exist or is not active, or a destination names a
-            segment that does not exist.
+        SettingsError: A destination names a segment that does not exist.
     """
     declared, campaigns = load_activation(settings.conf_dir)
     declared = keep_holdouts(lake, declared, load_campaigns(settings.conf_dir).values(), as_of=as_of)
-    chosen = [d for d in choose_destinations(declared, destinations) if isinstance(d, FileDestination)]
+    chosen = [d for d in choose_destinations(declared, ()) if isinstance(d, FileDestination)]
     inactive = inactive_segments(lake)
-    known = published_segments(lake, {*segments, *(s for d in chosen for s in d.segments if s not in inactive)})
+    known = published_segments(lake, {s for d in chosen for s in d.segments if s not in inactive})
     members = lake.read("gold.customer_segment_customer").where(F.col("segment_id").isin([*known]))
     customers, consents = lake.read("gold.dim_customer"), lake.read("silver.consent")
     suppressions = lake.read("gold.activation_suppression")
@@ -105,7 +100,7 @@ def export_segments(
         kept = {s: h for s, h in destination.holdouts.items() if s not in changed}
         destination = destination.model_copy(update={"holdouts": kept})
         waiting = {**not_due(mine, destination.name, started_at.date()), **changed}
-        asked = set(segments) or set(destination.segments) or {*known, *inactive}
+        asked = set(destination.segments) or {*known, *inactive}
         withdrawing = _exported(lake, destination.name, as_of) & set(waiting)
         wanted = [(known | inactive)[s] for s in sorted(asked - (set(waiting) - withdrawing))]
         stay = _without_newcomers(lake, members, destination.name, withdrawing)

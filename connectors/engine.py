@@ -351,7 +351,6 @@ class Engine:
                     # A part of it failed, and of whom is not told. Asking again changes nothing for the others.
                     settled = replace(settled, verdict="unknown")
                 self.ledger.settle(receipt, settled)
-                report.settled += 1
                 if settled.match_rate:
                     report.match_rates[receipt.place] = settled.match_rate
             waiting = still

@@ -49,7 +49,6 @@ class RunReport:
         behind: Audiences of those that halted, took nothing, or keep somebody who withdrew.
         unsent: Audiences that halted or took none of the additions planned: no campaign begins there.
         requests: Requests made.
-        settled: Jobs whose end was heard.
         match_rates: What the destination last said it could match, by audience.
         code: Why it stopped or halted.
     """
@@ -66,7 +65,6 @@ class RunReport:
     behind: set[Place] = field(default_factory=set)
     unsent: set[Place] = field(default_factory=set)
     requests: int = 0
-    settled: int = 0
     match_rates: dict[Place, str] = field(default_factory=dict)
     code: str = ""
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lakehouse.declare import table_of
-from lakehouse.errors import DeclarationError, suggest
 
 Kind = Literal["number", "money", "text", "day", "yes_no"]
 
@@ -66,18 +65,6 @@ def features(table: str = TABLE) -> Mapping[str, RegisteredFeature]:
                 is_optional=column.spec.optional,
             )
     return found
-
-
-def feature_named(name: str, table: str = TABLE) -> RegisteredFeature:
-    """One feature.
-
-    Raises:
-        DeclarationError: when there is none of that name, with the closest one.
-    """
-    known = features(table)
-    if name not in known:
-        raise DeclarationError(f"{table} has no feature '{name}'.{suggest(name, known)}")
-    return known[name]
 
 
 def _kind(spark_type: str) -> Kind:

@@ -112,9 +112,9 @@ def load_goals(conf_dir: Path) -> dict[str, dict[str, Goal]]:
     return read.goals
 
 
-def cut_offs_before(last: date, horizon: int, first: date, wanted: int = 3, step: int = 30) -> list[date]:
-    """Returns days whose whole horizon lies before `last`, newest first, with 180 days or more of history each."""
-    days = [last.toordinal() - horizon - step * i for i in range(wanted)]
+def cut_offs_before(last: date, horizon: int, first: date, wanted: int = 3) -> list[date]:
+    """Returns days 30 apart whose whole horizon lies before `last`, newest first, with 180 days or more of history."""
+    days = [last.toordinal() - horizon - 30 * i for i in range(wanted)]
     return [date.fromordinal(d) for d in days if d - first.toordinal() >= 180]
 
 

@@ -44,11 +44,6 @@ class GammaGamma:
     customers: int
     warnings: tuple[str, ...] = ()
 
-    @property
-    def population_mean(self) -> float:
-        """Expected spend per purchase of a customer nothing is known of; infinite when q is at most 1."""
-        return self.p * self.gamma / (self.q - 1) if self.q > 1 else float("inf")
-
     def expected_spend(self, purchases: ArrayLike, mean_spend: ArrayLike) -> NDArray[np.float64]:
         """Expected spend per purchase, equation (5).
 

@@ -33,8 +33,6 @@ STEPS: Final = 8
 """Cells per doubling of purchases beyond."""
 MONEY_STEPS: Final = 20
 """Cells per e-fold of mean spend: 5 % wide."""
-KEYS: Final = ("day", "kind", "count", "x", "t_x", "age", "spend")
-"""Columns of cells, as `models.cells.collapse_customers` makes them."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +64,9 @@ def fit_cells(cells: pd.DataFrame) -> Mapping[int, Population]:
     """Fit on cells; days with too few customers, or on which nobody had bought twice, are absent.
 
     Args:
-        cells: Rows `KEYS`, of any number of days: of kind `buying` the mean repeat purchases x, days until the last of
-            them t_x and days since the first purchase `age`; of kind `spending` the mean purchases x and spend per
-            purchase.
+        cells: From `models.cells.collapse_customers`, of any number of days: of kind `buying` the mean repeat purchases
+            x, days until the last of them t_x and days since the first purchase `age`; of kind `spending` the mean
+            purchases x and spend per purchase.
     """
     found = {}
     for day, of_day in cells.groupby("day"):

@@ -22,7 +22,6 @@ class Lift:
         relative: difference / control; None where the control's is not above 0, for a part of it has no sign then.
         statistic: z of a rate, t of a mean.
         p_value: Two-sided.
-        confidence: Of the interval, such as 0.95.
     """
 
     treated: float
@@ -33,12 +32,6 @@ class Lift:
     relative: float | None
     statistic: float
     p_value: float
-    confidence: float
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether a difference of nothing is less likely than 1 - confidence."""
-        return self.p_value < 1 - self.confidence
 
 
 @dataclass(frozen=True)
@@ -46,12 +39,10 @@ class RatioCheck:
     """Whether the arms have the sizes they were meant to have.
 
     Attributes:
-        chi2: Pearson's statistic.
         p_value: How likely sizes this far off are when the split is right.
         is_suspect: Whether that is below the limit; a lift measured on such a split means nothing.
     """
 
-    chi2: float
     p_value: float
     is_suspect: bool
 
@@ -79,7 +70,7 @@ def lift_of_rates(treated: tuple[int, int], control: tuple[int, int], *, confide
     low, high = confint_proportions_2indep(a, n, b, m, method="wald", compare="diff", alpha=1 - confidence)
     is_flat = a + b in (0, n + m)  # nobody or everybody did: no variance to test with
     z, p = (0.0, 1.0) if is_flat else proportions_ztest([a, b], [n, m])
-    return _lift(a / n, b / m, low, high, z, p, confidence)
+    return _lift(a / n, b / m, low, high, z, p)
 
 
 def lift_of_means(
@@ -108,12 +99,12 @@ def lift_of_means(
     if error == 0:
         same = mean == other
         t = 0.0 if same else math.copysign(math.inf, mean - other)
-        return _lift(mean, other, mean - other, mean - other, t, float(same), confidence)
+        return _lift(mean, other, mean - other, mean - other, t, float(same))
     df = sum(parts) ** 2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (m - 1))
     t = (mean - other) / error
     reach = float(stats.t.ppf((1 + confidence) / 2, df)) * error
     p = float(2 * stats.t.sf(abs(t), df))
-    return _lift(mean, other, mean - other - reach, mean - other + reach, t, p, confidence)
+    return _lift(mean, other, mean - other - reach, mean - other + reach, t, p)
 
 
 def check_sample_ratio(
@@ -138,8 +129,8 @@ def check_sample_ratio(
     if set(meant) != set(sizes) or total <= 0 or len(sizes) < 2 or min(meant.values()) <= 0:
         raise SettingsError(f"sizes of arms {dict(sizes)} do not fit their shares {meant}")
     whole = sum(meant.values())
-    chi2, p = stats.chisquare([sizes[a] for a in meant], [total * s / whole for s in meant.values()])
-    return RatioCheck(float(chi2), float(p), bool(p < limit))
+    _, p = stats.chisquare([sizes[a] for a in meant], [total * s / whole for s in meant.values()])
+    return RatioCheck(float(p), bool(p < limit))
 
 
 def _check_confidence(confidence: float) -> None:
@@ -147,9 +138,7 @@ def _check_confidence(confidence: float) -> None:
         raise SettingsError(f"a confidence lies between 0 and 1, such as 0.95, and is not {confidence}")
 
 
-def _lift(
-    treated: float, control: float, low: float, high: float, statistic: float, p: float, confidence: float
-) -> Lift:
+def _lift(treated: float, control: float, low: float, high: float, statistic: float, p: float) -> Lift:
     difference = treated - control
     relative = difference / control if control > 0 else None
-    return Lift(treated, control, difference, float(low), float(high), relative, float(statistic), float(p), confidence)
+    return Lift(treated, control, difference, float(low), float(high), relative, float(statistic), float(p))

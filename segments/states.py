@@ -21,11 +21,6 @@ one that was begun can be completed. A segment that is new may begin in any, and
 its refresh went well waits for the next, if there ever is one."""
 
 
-def is_lawful(before: str | None, after: str) -> bool:
-    """Whether a segment may go from one state to another; `before` is None for a new one."""
-    return before is None or after in TRANSITIONS[before]
-
-
 def move(before: Column, after: Column) -> Column:
     """The state `after` where it may follow `before` (null for a new segment); anything else fails the write."""
     known = F.create_map(*[x for b, a in TRANSITIONS.items() for x in (F.lit(b), F.array(*map(F.lit, sorted(a))))])

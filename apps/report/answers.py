@@ -61,7 +61,6 @@ def merchant(
     moves = mine("moves")
     known = mine("merchants")
     return MerchantReport(
-        merchant_id=merchant_id,
         name=known[0]["merchant_name"] if known else words.name_of(merchant_id),
         currency=known[0]["currency"] if known else _currency(sales),
         headline=_headline(sales, now, then),

@@ -163,7 +163,6 @@ class ClusterTrait:
     feature: str
     mean: float | None
     z_score: float | None
-    lift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,6 @@ class Cluster:
 class MerchantReport:
     """Everything about one retailer, in its currency. `missing` says, per empty section, why it is empty."""
 
-    merchant_id: str
     name: str
     currency: str
     headline: Headline | None = None

@@ -8,10 +8,10 @@ import pytest
 
 from features import rfm
 from features.catalogue import render_catalogue
-from features.registry import feature_named, features
+from features.registry import features
 from features.rules import FeatureRules, load_feature_rules
 from lakehouse.declare import table_of
-from lakehouse.errors import DeclarationError, SettingsError
+from lakehouse.errors import SettingsError
 from lakehouse.tables.feature import RFM_GROUPS
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +40,8 @@ def test_identity_columns_are_no_features():
     assert not {"merchant_id", "customer_key", "customer_id", "as_of", "built_at"} & set(features())
 
 
-def test_an_unknown_feature_is_answered_with_the_closest():
-    with pytest.raises(DeclarationError, match="Did you mean 'recency_days'"):
-        feature_named("recency_day")
-
-
 def test_kinds_follow_types():
-    kinds = {n: feature_named(n).kind for n in ("recency_days", "monetary_net", "rfm_group", "last_purchase_on")}
+    kinds = {n: features()[n].kind for n in ("recency_days", "monetary_net", "rfm_group", "last_purchase_on")}
     assert kinds == {
         "recency_days": "number",
         "monetary_net": "money",

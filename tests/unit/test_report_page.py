@@ -54,7 +54,6 @@ DAY, BEFORE = date(2018, 1, 1), date(2017, 12, 1)
 EVIL = '<script>alert("x")</script>'
 
 SHOP = MerchantReport(
-    "corner_shop",
     "Corner Shop",
     "EUR",
     Headline(Measure(40, 36), Measure(12_000, 9_000), Measure(400, 410), Measure(30.0), 0.9, date(2017, 1, 2), DAY),
@@ -161,7 +160,7 @@ def text_of(page: str) -> str:
         pytest.param(FULL, id="everything"),
         pytest.param(replace(FULL, merchants=(SHOP, replace(SHOP, name=EVIL))), id="two retailers"),
         pytest.param(ReportData("r", DAY, MADE_AT, ()), id="nothing at all"),
-        pytest.param(ReportData("r", DAY, MADE_AT, (MerchantReport("m", "M", "USD"),)), id="empty retailer"),
+        pytest.param(ReportData("r", DAY, MADE_AT, (MerchantReport("M", "USD"),)), id="empty retailer"),
     ],
 )
 def test_page_is_well_formed_loads_nothing_and_lets_no_value_become_markup(data: ReportData) -> None:
@@ -225,7 +224,7 @@ def test_a_warning_is_amber_and_only_a_blocking_failure_red() -> None:
 
 
 def test_empty_sections_say_what_is_missing() -> None:
-    shop = MerchantReport("m", "M", "USD", missing={"cohorts": "feature.cohort_retention has not been built yet."})
+    shop = MerchantReport("M", "USD", missing={"cohorts": "feature.cohort_retention has not been built yet."})
     said = text_of(render(ReportData("r", DAY, MADE_AT, (shop,))))
     assert "There are no cohorts to show. feature.cohort_retention has not been built yet." in said
     assert "There are no sales before this day yet." in said
