@@ -409,18 +409,20 @@ def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose 
 
 @app.command(hidden=True)
 def docs() -> None:
-    """Write the generated pages: data dictionary, feature catalogue, keys of sources and destinations, bundle jobs."""
+    """Write what is generated: dictionary, features, keys of sources and destinations, operators of rules, bundle jobs."""
     from connectors.catalogue import write_destinations
     from features.catalogue import write_catalogue
     from lakehouse.bundle import write_jobs
     from lakehouse.dictionary import write_dictionary
     from pipelines.bronze.catalogue import write_sources
+    from segments.page import write_operators
 
     pages = Path("docs")
     with told_errors():
         # First what is made of files that people edit: of a wrong one nothing has been written yet.
         written = [*write_jobs(Path("resources"))]
-        written += [*write_dictionary(pages), write_catalogue(pages), write_sources(pages), write_destinations(pages)]
+        written += [*write_dictionary(pages), write_catalogue(pages), write_sources(pages)]
+        written += [write_destinations(pages), write_operators(pages)]
     for path in written:
         console.print(str(path))
 

@@ -43,8 +43,8 @@ class Told:
         report: Path of the report page.
         exports: Folders written to.
         tables: Folder of the tables.
-        ended: Days since the newest sale of retailers who have sold nothing for more than `ENDED_DAYS`.
         late: Feeds that have brought no file for longer than they are declared to.
+        ended: Days since the newest sale of retailers who have sold nothing for more than `ENDED_DAYS`.
     """
 
     as_of: str
@@ -54,8 +54,8 @@ class Told:
     report: str | None
     exports: list[str]
     tables: str
-    ended: dict[str, int] = field(default_factory=dict)
     late: list[str] = field(default_factory=list)
+    ended: dict[str, int] = field(default_factory=dict)
 
 
 def tell(job: Job, outcome: Outcome) -> Told:

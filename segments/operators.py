@@ -66,7 +66,7 @@ class Operator:
         shape: What its value looks like.
         build: Feature column, value and `as_of` to a three-valued boolean column; for a percentage the value is the
             column with the cut point of the website.
-        help: One line for the reference.
+        help: When it is true, for `docs/segment-language.md`.
     """
 
     name: str
@@ -173,23 +173,23 @@ OPERATORS: Final[Mapping[str, Operator]] = {
         Operator("at_least", _ORDERED, "one", _at_least, "is the value or greater"),
         Operator("less_than", _ORDERED, "one", _less_than, "is less than the value"),
         Operator("at_most", _ORDERED, "one", _at_most, "is the value or less"),
-        Operator("between", _ORDERED, "range", _between, "lies in [low, high], both included"),
+        Operator("between", _ORDERED, "range", _between, "lies in `[low, high]`, both included"),
         Operator(
             "contains",
             frozenset({Family.TEXT, Family.LIST}),
             "one",
             _contains,
-            "text: has the value somewhere in it; list: has it as a member",
+            "has the value in it: somewhere in the text, or as a member of the list",
         ),
         Operator("starts_with", frozenset({Family.TEXT}), "one", _starts_with, "begins with the value"),
-        Operator("is_empty", frozenset(Family), "none", _is_empty, "is unknown, empty text or an empty list"),
+        Operator("is_empty", frozenset(Family), "none", _is_empty, "is unknown (null), empty text or an empty list"),
         Operator("is_not_empty", frozenset(Family), "none", _is_not_empty, "is known and not empty"),
         Operator(
             "within_last_days",
             _DATED,
             "days",
             partial(_within_last_days, inside=True),
-            "lies in the n days before `as_of`: [as_of - n, as_of)",
+            "lies in the n days before `as_of`: `[as_of - n, as_of)`",
         ),
         Operator(
             "not_within_last_days",
@@ -205,7 +205,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
             _DATED,
             "days",
             _anniversary_within_days,
-            "its day of the year returns in [as_of, as_of + n); 29 February falls on the 28th in years without one",
+            "has its day of the year in `[as_of, as_of + n)`; 29 February falls on the 28th in years without one",
         ),
         Operator(
             "top_percent",

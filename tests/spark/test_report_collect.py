@@ -287,7 +287,7 @@ def test_a_run_names_retailers_whose_data_ended_long_before_its_day(spark: Spark
     ended = ended_retailers(SimpleNamespace(lake=lake), DAY)  # type: ignore[arg-type]
     assert ended == {"ended": 61}
     console = Console(file=StringIO(), record=True, width=120)
-    print_summary(Told(str(DAY), [], 0, 0, None, [], "", ended), console, 0, nothing_new=False)
+    print_summary(Told(str(DAY), [], 0, 0, None, [], "", ended=ended), console, 0, nothing_new=False)
     assert "note the newest sale of ended lies 61 days before that" in console.export_text()
 
 
