@@ -263,6 +263,12 @@ def tables() -> dict[str, Table]:
     return dict(sorted(_REGISTRY.items()))
 
 
+def declared_order() -> list[str]:
+    """Names of all tables in the order they were declared."""
+    tables()
+    return list(_REGISTRY)
+
+
 def table_of(which: str | type | Table) -> Table:
     """Return the declaration for a name, a declaring class or a `Table`."""
     if isinstance(which, Table):

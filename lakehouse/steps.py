@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from lakehouse.declare import Table, table_of, tables
+from lakehouse.declare import Table, declared_order, table_of, tables
 from lakehouse.errors import DeclarationError
 
 
@@ -90,13 +90,5 @@ def dependencies(step: Step, made_by: Mapping[str, str]) -> set[str]:
 
 def _first_output(outputs: list[Table]) -> Table:
     """The output a producer reads back as `previous`: the one it names first, which is the one declared first."""
-    order = list(tables_in_order())
+    order = declared_order()
     return min(outputs, key=lambda o: order.index(o.name))
-
-
-def tables_in_order() -> list[str]:
-    """Names of all tables in the order they were declared."""
-    from lakehouse import declare
-
-    tables()
-    return list(declare._REGISTRY)

@@ -10,7 +10,8 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from segments.events import EVENTS, FACTS, PRODUCTS, VISITS, Tables
+from segments.compile import Compiler
+from segments.events import CAMPAIGNS, CONTACTS, EVENTS, FACTS, PRODUCTS, REDEMPTIONS, VISITS, Tables, customer_key
 from segments.measures import Measure, Span, measures_in, sequences_in, windows_in
 from segments.rules import MAX_STEPS, EventStep, Rule, SequenceCondition
 
@@ -127,8 +128,6 @@ def customers_with_changes(changed: Tables, tables: Tables, asked: Asked) -> Dat
 
 
 def _changes_of(event: str, changed: Tables, tables: Tables) -> Iterable[DataFrame]:
-    from segments.events import CAMPAIGNS, CONTACTS, REDEMPTIONS, customer_key
-
     match event:
         case "campaign_contact":
             yield changed[CONTACTS].select(customer_key())
@@ -160,10 +159,8 @@ def _events_of(
     values: Mapping[tuple[str, str | None], str],
     as_of: date,
 ) -> DataFrame:
-    from segments.compile import Compiler  # a filter is a rule over fields instead of features
-
     event = EVENTS[name]
-    passing = Compiler(event.fields, as_of)
+    passing = Compiler(event.fields, as_of)  # a filter is a rule over fields instead of features
     edges = [F.date_add("day", age + 1) for age in asked.edges(name)]
     is_known = F.lit(True)
     if event.is_of_visitors:

@@ -15,6 +15,7 @@ import traceback
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,8 @@ def identify(path: Path) -> Identity | None:
     """Return which bytes a file holds without looking into them; None when it is not there or not readable."""
     try:
         stat = path.stat()
-        digest = hashlib.sha256()
-        for chunk in _chunks(path):
-            digest.update(chunk)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
     except OSError:
         return None
     return Identity(str(path), stat.st_size, stat.st_mtime_ns, digest.hexdigest())
@@ -306,7 +306,7 @@ def _read_text(blocks: Iterator[bytes], feed: Feed) -> _Text:
     wide = encoding.startswith(("utf-16", "utf-32"))
     incremental = codecs.getincrementaldecoder(encoding)("strict" if wide else "replace")
     pending: list[bytes] = []
-    for block in _chain(first, blocks):
+    for block in chain([first], blocks):
         if len(head) < _HEAD:
             head += block
         if wide:
@@ -391,13 +391,13 @@ def _plain_bytes(path: Path, digest: Any) -> Iterator[bytes]:
     if is_gzip and not named_gzip:
         raise Refused("unnamed_gzip", "the content is gzip but the name does not end in .gz; rename the file.")
     if not is_gzip:
-        for chunk in _chain(first, raw):
+        for chunk in chain([first], raw):
             digest.update(chunk)
             yield chunk
         return
     inflate = zlib.decompressobj(wbits=31)
     try:
-        for chunk in _chain(first, raw):
+        for chunk in chain([first], raw):
             digest.update(chunk)
             data = chunk
             while data:
@@ -646,8 +646,3 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
