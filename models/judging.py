@@ -89,17 +89,20 @@ def auc_of(did: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
     return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
 
 
-def top_share(spent: NDArray[np.float64], score: NDArray[np.float64], part: float = 0.1) -> float:
-    """Returns the part of all spend made by the `part` ranked highest; unknown when nothing was spent."""
-    chosen = np.argsort(-score, kind="stable")[: max(1, int(len(score) * part))]
+def top_share(spent: NDArray[np.float64], score: NDArray[np.float64]) -> float:
+    """Returns the part of all spend made by the tenth ranked highest; unknown when nothing was spent."""
     total = float(spent.sum())
-    return float(spent[chosen].sum()) / total if total > 0 else float("nan")
+    return float(spent[_highest(score, 0.1)].sum()) / total if total > 0 else float("nan")
 
 
 def lift_at(did: NDArray[np.bool_], score: NDArray[np.float64], part: float) -> float:
     """Returns how many times more often the `part` ranked highest did it than everyone."""
-    chosen = np.argsort(-score, kind="stable")[: max(1, round(len(score) * part))]
-    return float(did[chosen].mean() / did.mean()) if did.any() else float("nan")
+    return float(did[_highest(score, part)].mean() / did.mean()) if did.any() else float("nan")
+
+
+def _highest(score: NDArray[np.float64], part: float) -> NDArray[np.intp]:
+    """Places of the `part` ranked highest, of one at least; of equal scores the first."""
+    return np.argsort(-score, kind="stable")[: max(1, round(len(score) * part))]
 
 
 def rfm_sum(histories: Histories, day: int) -> NDArray[np.float64]:

@@ -176,6 +176,10 @@ def test_judgements_by_hand() -> None:
     assert lift_at(did, score, 0.1) == 5
     assert top_share(np.array([6.0, 2, 2] + [0.0] * 7), score) == 0.6
     assert np.isnan(top_share(np.zeros(10), score))
+    # A tenth of 19 is nearer to two than to one, by either measure.
+    falling = np.arange(19.0, 0, -1)
+    assert lift_at(falling == 18, falling, 0.1) == 19 / 2
+    assert top_share(np.where(falling == 18, 5.0, 0.0), falling) == 1
     assert paired_gain(did, score, score) == (0.0, 0.0)
     assert paired_gain(did, score, -score)[0] == pytest.approx(2 * 15 / 16 - 1)
     table = reliability(did, score, bins=2)
