@@ -15,7 +15,7 @@ from connectors.exchange import BatchRefused, Halted, RetryLater
 from connectors.ledger import RunReport
 from connectors.pace import Clock, utc_now
 from lakehouse.lake import Lake
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from lakehouse.tables.activation import ActivationAudience as A
 from lakehouse.tables.activation import ActivationMember as M
 from lakehouse.tables.activation import ActivationSize as S
@@ -71,7 +71,7 @@ def keep_audiences(lake: Lake, destination: BatchDestination, *, run_id: str, cl
         if known.get(segment) != audience
     ]
     if rows and not destination.keeps_places_apart:
-        append_rows(lake, "gold.activation_audience", rows)
+        write_rows(lake, "gold.activation_audience", rows)
 
 
 def missing_audiences(destination: BatchDestination) -> dict[str, str]:
@@ -125,7 +125,7 @@ def name_audiences(
         rows.append(_row(destination, segment, name, audience, is_made=found is None, run_id=run_id, clock=clock))
     if not rows:
         return destination, waiting
-    append_rows(lake, "gold.activation_audience", rows)
+    write_rows(lake, "gold.activation_audience", rows)
     return known_audiences(lake, destination), waiting
 
 
@@ -173,4 +173,4 @@ def record_sizes(
         }
         rows.append({str(k): v for k, v in row.items()})
     if rows:
-        append_rows(lake, "gold.activation_size", rows)
+        write_rows(lake, "gold.activation_size", rows)

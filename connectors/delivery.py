@@ -20,7 +20,7 @@ from connectors.results import assign_arms, changed_draws, keep_holdouts
 from connectors.switch import Switch
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import Lake, WriteResult
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from lakehouse.settings import Settings
 from lakehouse.tables.activation import CampaignMember as A
 from lakehouse.tables.activation import SegmentExport as E
@@ -117,7 +117,7 @@ def export_segments(
     # Rows come from the manifests, so a run that died before this line is made up for by the next.
     ledger = [row for e in exports for row in _ledger_rows(e, settings)]
     nothing = WriteResult(0, lake.version("gold.segment_export"), 0)
-    return tuple(exports), append_rows(lake, "gold.segment_export", ledger) if ledger else nothing
+    return tuple(exports), write_rows(lake, "gold.segment_export", ledger) if ledger else nothing
 
 
 def _exported(lake: Lake, destination: str, as_of: date) -> set[str]:

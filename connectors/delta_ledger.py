@@ -33,7 +33,7 @@ from connectors.exchange import (
 from connectors.ledger import OpenReceipt, RowOutcome, RunReport
 from connectors.pace import Clock, utc_now
 from lakehouse.lake import Lake
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from lakehouse.tables.activation import ActivationBatch as B
 from lakehouse.tables.activation import ActivationMember as M
 from lakehouse.tables.activation import ActivationOutcome as O
@@ -336,7 +336,7 @@ class DeltaLedger:
             for key, place, op, size, c in found
         ]  # fmt: skip
         if rows:
-            append_rows(self._lake, "gold.activation_batch", [{str(k): v for k, v in r.items()} for r in rows])
+            write_rows(self._lake, "gold.activation_batch", [{str(k): v for k, v in r.items()} for r in rows])
 
     # Folding ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 
 from lakehouse.lake import Lake
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from lakehouse.tables.activation import Suppression as S
 
 
@@ -45,4 +45,4 @@ def suppress(
         }
         for customer in sorted(set(customer_ids))
     ]
-    return append_rows(lake, "gold.activation_suppression", rows).rows_written if rows else 0
+    return write_rows(lake, "gold.activation_suppression", rows).rows_written if rows else 0

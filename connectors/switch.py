@@ -7,7 +7,7 @@ from datetime import datetime
 from pyspark.sql import functions as F
 
 from lakehouse.lake import Lake
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from lakehouse.tables.activation import ActivationSwitch as W
 
 
@@ -22,7 +22,7 @@ def set_switch(
         str(W.changed_at): changed_at,
         str(W.run_id): run_id,
     }
-    append_rows(lake, "gold.activation_switch", [row])
+    write_rows(lake, "gold.activation_switch", [row])
 
 
 class Switch:

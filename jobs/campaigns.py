@@ -13,7 +13,7 @@ from jobs.context import Job
 from jobs.grids import grid_of
 from jobs.progress import Progress
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from segments.lift import Lift, RatioCheck, check_sample_ratio, lift_of_means, lift_of_rates
 
 CONFIDENCE: Final = 0.95
@@ -95,7 +95,7 @@ def measure(job: Job, names: Collection[str] = ()) -> list[dict[str, Any]]:
         for judged in judge(said.get("treated"), said.get("control"))
     ]
     if rows:
-        append_rows(job.lake, "gold.campaign_result", rows)
+        write_rows(job.lake, "gold.campaign_result", rows)
     return rows
 
 

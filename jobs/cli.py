@@ -24,7 +24,7 @@ from jobs.options import (
     console,
     errors,
     job_of,
-    tell,
+    print_error,
     told_errors,
 )
 from jobs.segments_cli import app as segments_app
@@ -76,7 +76,7 @@ def main() -> None:
         try:
             need_extra("pyspark", "local", "Running outside Databricks")
         except SegmentationError as missing:
-            tell(missing)
+            print_error(missing)
             sys.exit(missing.exit_code)
 
 
@@ -409,7 +409,7 @@ def status(target: Target = "local", data_dir: DataDir = None, verbose: Verbose 
 
 @app.command(hidden=True)
 def docs() -> None:
-    """Write what is generated: dictionary, features, keys of sources and destinations, operators of rules, bundle jobs."""
+    """Write what is generated: dictionary, features, keys of feeds and destinations, operators of rules, jobs."""
     from connectors.catalogue import write_destinations
     from features.catalogue import write_catalogue
     from lakehouse.bundle import write_jobs
@@ -578,7 +578,7 @@ def _refused(files: list[tuple[str, str]], held: SegmentationError | None = None
             raise held
         return
     if held is not None:
-        tell(held)
+        print_error(held)
     errors.print(f"[bold yellow]{len(files)} file(s) were refused and wait for a retry:[/]")
     for path, reason in files:
         errors.print(f"  {plain(path)}: {plain(reason)}", highlight=False, markup=False)

@@ -80,7 +80,7 @@ def told_errors(verbose: bool = False) -> Iterator[None]:
         yield
     except SegmentationError as e:
         log.error("command failed", extra={"told": True, "error": type(e).__name__, "reason": str(e)})
-        tell(e)
+        print_error(e)
         raise typer.Exit(e.exit_code) from None
     except ModuleNotFoundError:
         raise  # perhaps the engine's own, which the entry point tells
@@ -96,7 +96,7 @@ def told_errors(verbose: bool = False) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def tell(error: SegmentationError) -> None:
+def print_error(error: SegmentationError) -> None:
     """Print one of our errors as a message."""
     errors.print(f"[bold red]{type(error).__name__}[/]: {escape(error)}", highlight=False)
 

@@ -21,7 +21,7 @@ from jobs.segment_status import FAILED_RUN
 from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.lake import WriteResult
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from segments.catalogue import CUSTOMERS, FEATURE_TABLES, declared_features
 from segments.compile import is_true
 from segments.evaluate import add_cuts, join_features
@@ -454,7 +454,7 @@ def pin(
     known = job.lake.read("gold.customer_evaluation")
     keys = {"segment_id": segment.segment_id} | _customer(known, customer_id, website_id)
     row = {**keys, "customer_id": customer_id, "is_in": is_in, "note": note, "pinned_at": job.run.started_at}
-    return append_rows(job.lake, _PINS, [row])
+    return write_rows(job.lake, _PINS, [row])
 
 
 def unpin(job: Job, segment_id: str, customer_id: str, website_id: str) -> WriteResult:
@@ -610,7 +610,7 @@ def reconcile(job: Job) -> list[dict[str, Any]]:
     as_of, at = refreshed_day(job), job.run.started_at
     base = {"run_id": job.run.run_id, "as_of": as_of, "checked_at": at}
     none = [{"website_id": "*", "segment_id": "*", "customers": 0}]
-    append_rows(job.lake, "gold.customer_segment_drift", [base | r for r in found or none])
+    write_rows(job.lake, "gold.customer_segment_drift", [base | r for r in found or none])
     return found
 
 

@@ -15,6 +15,7 @@ from lakehouse.lake import Lake
 from lakehouse.quality_checks import required_checks
 from lakehouse.quality_load import load_rules
 from lakehouse.quality_rules import QualityRules
+from lakehouse.records import write_rows
 from lakehouse.runner import Run
 from lakehouse.settings import Settings
 from lakehouse.unity import column_tags, table_tags
@@ -64,8 +65,8 @@ def record_catalog(lake: Lake, run: Run) -> bool:
     # The table with the mark goes last, so that an interrupted recording is repeated.
     first = [name for name in rows if name != "gov.dim_dataset"]
     with ThreadPoolExecutor(max_workers=lake.settings.parallel_steps) as pool:
-        list(pool.map(lambda name: _write(lake, name, rows[name]), first))
-    _write(lake, "gov.dim_dataset", rows["gov.dim_dataset"])
+        list(pool.map(lambda name: write_rows(lake, name, rows[name]), first))
+    write_rows(lake, "gov.dim_dataset", rows["gov.dim_dataset"])
     return True
 
 
@@ -182,9 +183,3 @@ def _classifications(known: list[Table], access: Access) -> list[dict[str, Any]]
 
 def _count(known: list[Table], level: str) -> int:
     return sum(sensitivity_of(t) == level for t in known)
-
-
-def _write(lake: Lake, name: str, rows: list[dict[str, Any]]) -> None:
-    lake = lake.for_rows(len(rows))
-    t = lake.ensure(name)
-    lake.write(t, lake.frame(t, rows).coalesce(1))

@@ -1,4 +1,4 @@
-"""Reading and writing declared tables: the only module that touches storage.
+"""Reading and writing declared tables: what is stored in one goes through here.
 
 Every write is safe to repeat: appends carry a transaction id, merges compare before they touch, replaces replace, and
 leave a small table that has the rows already as it is.
@@ -19,6 +19,7 @@ from functools import cached_property, reduce
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, Observation, SparkSession, Window
@@ -39,8 +40,8 @@ from lakehouse.unity import PROTECTION, needs_protection, protection
 DELETED = "_deleted"
 Which = str | type | Table
 
-_NAMED: dict[tuple[int, str], str] = {}
-"""Which folder a name means in a session."""
+_NAMED: WeakKeyDictionary[SparkSession, dict[str, str]] = WeakKeyDictionary()
+"""Which folder each name means in a session."""
 
 FEW_ROWS = 100_000
 """Rows up to which plans are run as they are; compiling them first pays for more rows only."""
@@ -77,7 +78,7 @@ class Lake:
         self.spark = spark
         self.settings = settings
         self._few: Lake | None = None
-        self._session = id(spark)
+        self._named = _NAMED.setdefault(spark, {})
         self._ready: set[str] = set()
         self._counted: dict[str, tuple[int, int]] = {}
         self._schemas: set[str] = set()
@@ -345,14 +346,13 @@ class Lake:
     def _register(self, t: Table) -> None:
         """Let `schema.table` mean this lakehouse's table; of two opened by one session, the one that asked last."""
         place = str(self.path(t))
-        said = (self._session, t.name)
-        if _NAMED.get(said) == place:
+        if self._named.get(t.name) == place:
             return
         self._schema(t.schema)
         name = f"{ddl.quote(t.schema)}.{ddl.quote(t.short)}"
         self.spark.sql(f"DROP TABLE IF EXISTS {name}")
         self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {ddl.literal(place)}")
-        _NAMED[said] = place
+        self._named[t.name] = place
 
     def _migrate(self, t: Table) -> None:
         vectors = self.settings.deletion_vectors
@@ -523,6 +523,8 @@ class Lake:
         for found in self.spark.sql(f"SHOW TABLES IN {place} LIKE '{_HELD}*'").select("tableName").collect():
             if found["tableName"] < today:
                 self.spark.sql(f"DROP TABLE IF EXISTS {self.aside(found['tableName'])}")
+
+    # How kinds of tables are written -----------------------------------------------------------------------------
 
     def _write(
         self,

@@ -27,7 +27,7 @@ from lakehouse.lake import DELETED, Lake, WriteResult
 from lakehouse.quality_checks import AGGREGATES, ROWS, Check, checks_of, expectation_of
 from lakehouse.quality_load import load_rules
 from lakehouse.quality_rules import Moment, QualityRules, TableRules
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from lakehouse.runner import Run
 
 RESULTS = "gov.fact_data_quality"
@@ -149,7 +149,7 @@ class QualityGate:
             rows, self._rows = self._rows, []
             pages, self._pages = self._pages, []
         if rows:
-            append_rows(self._lake, RESULTS, rows)
+            write_rows(self._lake, RESULTS, rows)
         if pages:
             from lakehouse.quality_pages import write_pages
 

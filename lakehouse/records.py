@@ -63,7 +63,7 @@ class AuditLog:
             rows, self._rows = self._rows, []
             self._flushed = time.monotonic()
         if rows:
-            append_rows(self._lake, "ingest.audit_transforms", rows)
+            write_rows(self._lake, "ingest.audit_transforms", rows)
 
     def _note(self, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:
@@ -85,8 +85,8 @@ class AuditLog:
         return [row.asDict() for row in audits.orderBy("ended_at").collect()]
 
 
-def append_rows(lake: Lake, name: str, rows: list[dict[str, Any]]) -> WriteResult:
-    """Write a handful of records of the platform itself; not for data."""
+def write_rows(lake: Lake, name: str, rows: list[dict[str, Any]]) -> WriteResult:
+    """Write a handful of records of the platform itself, by the table's kind and as one file; not for data."""
     lake = lake.for_rows(len(rows))
     t = lake.ensure(name)
-    return lake.write(t, lake.frame(t, rows))
+    return lake.write(t, lake.frame(t, rows).coalesce(1))

@@ -21,7 +21,7 @@ from lakehouse.errors import DeclarationError, SegmentationError, StepFailed
 from lakehouse.fingerprints import keyword_only, step_fingerprint
 from lakehouse.hold import Hold
 from lakehouse.lake import Lake, WriteResult
-from lakehouse.records import AuditLog, append_rows
+from lakehouse.records import AuditLog, write_rows
 from lakehouse.steps import Step, dependencies
 
 
@@ -151,7 +151,7 @@ def record_lineage(lake: Lake, steps: list[Step], run: Run) -> None:
         for r in {str(x): x for x in sorted(s.reads, key=lambda x: isinstance(x, Changes))}.values()
     ]
     if edges:
-        append_rows(lake, "gov.stage_lineage", edges)
+        write_rows(lake, "gov.stage_lineage", edges)
 
 
 def _begun(lake: Lake, step: Step, run: Run, log: AuditLog) -> dict[str, Any] | None:

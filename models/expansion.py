@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.errors import ModelError, SettingsError, suggest
 from lakehouse.lake import Lake
-from lakehouse.records import append_rows
+from lakehouse.records import write_rows
 from lakehouse.settings import Settings
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.model import LookalikeAudience as L
@@ -161,7 +161,7 @@ def expand_seed(
         L.model_version: version.label,
         L.made_at: started_at,
     }
-    append_rows(lake, "gold.lookalike_audience", [{str(k): v for k, v in row.items()}])
+    write_rows(lake, "gold.lookalike_audience", [{str(k): v for k, v in row.items()}])
     return {str(k): v for k, v in row.items()}
 
 

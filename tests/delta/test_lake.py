@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from pyspark.errors import PySparkException
@@ -20,6 +21,7 @@ from lakehouse.declare import Append, ReplaceSlice, table_of
 from lakehouse.errors import MigrationRefused, SegmentationError, SettingsError
 from lakehouse.lake import Lake
 from lakehouse.session import FEW_ROWS_CONF
+from lakehouse.settings import Settings
 from tests.support.rows import rows
 
 CONSENT = "silver.consent"
@@ -36,6 +38,24 @@ def stored(lake: Lake, which: str, *columns: str) -> list[tuple[object, ...]]:
 def test_a_declared_table_that_nothing_has_written_reads_as_empty(lake: Lake) -> None:
     assert lake.read(CONSENT).columns == list(table_of(CONSENT).column_names)
     assert lake.count(CONSENT) == 0
+
+
+def test_each_session_is_told_what_names_mean_also_where_another_was_before(tmp_path: Path) -> None:
+    class Session:
+        def __init__(self) -> None:
+            self.ran: list[str] = []
+
+        def sql(self, query: str) -> None:
+            self.ran.append(query)
+
+    log = tmp_path / "silver" / "consent" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{0:020}.json").touch()
+    for _ in range(20):  # Python gives the address of one that is gone to the next
+        session = Session()
+        lake = Lake(session, Settings(data_dir=tmp_path))  # type: ignore[arg-type]
+        assert lake.register_all() == lake.register_all() == [CONSENT]
+        assert sum(query.startswith("CREATE TABLE") for query in session.ran) == 1
 
 
 def test_a_merge_inserts_updates_and_deletes_by_key_and_a_repeat_touches_nothing(lake: Lake) -> None:

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from lakehouse.declare import table_of
 from lakehouse.errors import StepFailed
 from lakehouse.lake import Lake
-from lakehouse.records import AuditLog, append_rows
+from lakehouse.records import AuditLog, write_rows
 from lakehouse.runner import Run, run_steps
 from lakehouse.steps import Step, plan_steps
 from tests.support.rows import rows
@@ -156,7 +156,7 @@ class Killed(AuditLog):
         pass
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
-        append_rows(self._lake, "ingest.audit_transforms", rows)
+        write_rows(self._lake, "ingest.audit_transforms", rows)
 
 
 def test_rows_of_a_run_that_was_killed_do_not_stay_when_its_definition_is_put_back(

@@ -11,6 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from google.ads import datamanager_v1
@@ -708,9 +709,9 @@ def test_files_are_not_activated_but_exported(tmp_path: Path) -> None:
         (tmp_path / "destinations" / f"{name}.yml").write_text(f"kind: {kind}\n{settings}")
 
     def chosen(*asked: str) -> list[str]:
-        settings = Settings(conf_dir=tmp_path)
+        lake = Lake(MagicMock(), settings := Settings(conf_dir=tmp_path))
         work = open_activation(
-            Lake(None, settings), settings, asked, as_of=date(2026, 1, 2), run_id="run", started_at=datetime(2026, 1, 2)
+            lake, settings, asked, as_of=date(2026, 1, 2), run_id="run", started_at=datetime(2026, 1, 2)
         )
         return [d.name for d in work.destinations]
 
