@@ -118,7 +118,7 @@ def expand_seed(
         as_of=as_of,
         is_accepted=expected.auc["rank average"] > max(0.5, expected.auc["activity"]),
         reason=_reason(expected),
-        wrapper=_wrap(model),
+        predict=model.score,
         example=_example(model),
     )
     if version.status != "accepted":
@@ -314,14 +314,3 @@ def _example(model: AudienceModel) -> pd.DataFrame:
     return pd.DataFrame(
         {"customer_key": [1, 2], "item": [vocabulary.items[0]] * 2, "category": category, "day": [model.day - 9] * 2}
     )
-
-
-def _wrap(model: AudienceModel) -> Any:
-    """The model as MLflow serves it: purchases in, one row per active customer out."""
-    import mlflow.pyfunc
-
-    class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-            return model.score(model_input)
-
-    return Served()

@@ -131,7 +131,7 @@ def train_outlook(lake: Lake, settings: Settings, *, as_of: date, merchant_id: s
         as_of=as_of,
         is_accepted=verdict.is_accepted,
         reason=verdict.reason,
-        wrapper=_wrap(model),
+        predict=lambda days: model.score(Histories.of(days), model.day).drop(columns="churn_factors"),
         example=shifted,
     )
 
@@ -223,15 +223,3 @@ def _figures(verdict: Verdict) -> dict[str, Any]:
         "reliability.png": reliability_plot(did, probability),  # type: ignore[arg-type]
         "gain.png": gain_curve(did, {"this model": probability}),  # type: ignore[arg-type, dict-item]
     }
-
-
-def _wrap(model: LifecycleModel) -> Any:
-    """The model as MLflow serves it: purchase days in, one row per customer out, as of the day it was trained for."""
-    import mlflow.pyfunc
-
-    class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-            scores = model.score(Histories.of(model_input), model.day)
-            return scores.drop(columns="churn_factors")
-
-    return Served()

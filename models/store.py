@@ -23,6 +23,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+
 from lakehouse.errors import ModelError
 from lakehouse.settings import Settings
 
@@ -207,8 +209,8 @@ def register_version(
     as_of: date,
     is_accepted: bool,
     reason: str,
-    wrapper: Any,
-    example: Any,
+    predict: Callable[[pd.DataFrame], Any],
+    example: pd.DataFrame,
     numbers_given: int | None = None,
 ) -> Version:
     """Log a training run, register its model, and give it the alias its gate earned.
@@ -222,8 +224,8 @@ def register_version(
         as_of: Day it has learnt up to, exclusive.
         is_accepted: Whether the gate let it through.
         reason: What the gate said.
-        wrapper: `mlflow.pyfunc.PythonModel` around the model, for whoever loads it by its alias.
-        example: Input example for it; made up, because it stays with the model for ever.
+        predict: What the model answers whoever loads it by its alias.
+        example: Input example for that; made up, because it stays with the model for ever.
         numbers_given: See `Version`.
     """
     import cloudpickle
@@ -236,8 +238,8 @@ def register_version(
             _log_training(mlflow, training, merchant_id, as_of)
             logged = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=wrapper,
-                signature=mlflow.models.infer_signature(example, wrapper.predict(None, example)),
+                python_model=_served(predict),
+                signature=mlflow.models.infer_signature(example, predict(example)),
                 input_example=example,
                 pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
             )
@@ -256,6 +258,16 @@ def register_version(
         _set_aliases(client, store, name)
         _refresh(client, store)
     return version
+
+
+def _served(answer: Callable[[pd.DataFrame], Any]) -> Any:
+    import mlflow.pyfunc
+
+    class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+            return answer(model_input)
+
+    return Served()
 
 
 def _log_training(mlflow: Any, training: Training, merchant_id: str, as_of: date) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -122,7 +122,7 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
         as_of=as_of,
         is_accepted=verdict.is_accepted,
         reason=verdict.reason,
-        wrapper=_wrap(model),
+        predict=lambda frame: place_of(frame[list(FEATURES)].to_numpy(np.float64), model),
         # Made up, because an example stays with the model for ever: no customer's own numbers.
         example=pd.DataFrame([[7.0, 20.0, 500.0], [90.0, 2.0, 30.0]], columns=list(FEATURES)),
         numbers_given=max(given, 1 + max(model.numbers)),
@@ -207,14 +207,3 @@ def _training(
         data_versions=data_versions,
         curves=curves,
     )
-
-
-def _wrap(model: ClusterModel) -> Any:
-    """The model as MLflow serves it: recency, frequency and net value in, number of the cluster out."""
-    import mlflow.pyfunc
-
-    class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-            return place_of(model_input[list(FEATURES)].to_numpy(np.float64), model)
-
-    return Served()
