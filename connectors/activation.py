@@ -394,13 +394,13 @@ def activation_queue(lake: Lake) -> DataFrame:
     )
 
 
-def proof_of_removal(lake: Lake, website_id: str, member_id: str) -> DataFrame:
-    """Returns, for one person, what was sent and acknowledged where and when, in order.
+def proof_of_removal(lake: Lake, website_id: str, member_ids: Collection[str]) -> DataFrame:
+    """Returns, for some people, what was sent and acknowledged where and when, in order.
 
     Returns:
-        One row per thing learnt: destination, segment_id, op, verdict, batch_key, recorded_at.
+        One row per thing learnt: member_id, destination, segment_id, op, verdict, batch_key, recorded_at.
     """
-    mine = lake.read(O).where((F.col(O.website_id) == website_id) & (F.col(O.member_id) == member_id))
+    mine = lake.read(O).where((F.col(O.website_id) == website_id) & F.col(O.member_id).isin(*member_ids))
     return mine.orderBy(O.recorded_at, O.seq).select(
-        O.destination, O.segment_id, O.op, O.verdict, O.batch_key, O.recorded_at
+        O.member_id, O.destination, O.segment_id, O.op, O.verdict, O.batch_key, O.recorded_at
     )

@@ -11,6 +11,11 @@ from lakehouse.records import write_rows
 from lakehouse.tables.activation import Suppression as S
 
 
+def member_of(website_id: str, customer_id: str) -> str:
+    """Returns the digest that stands for a customer outside, as `connectors.audience.member_id` makes it of columns."""
+    return hashlib.sha256(f"{website_id}\x1f{customer_id}".encode()).hexdigest()
+
+
 def suppress(
     lake: Lake,
     website_id: str,
@@ -37,7 +42,7 @@ def suppress(
     rows = [
         {
             str(S.website_id): website_id,
-            str(S.member_id): hashlib.sha256(f"{website_id}\x1f{customer}".encode()).hexdigest(),
+            str(S.member_id): member_of(website_id, customer),
             str(S.destination): destination,
             str(S.reason): reason,
             str(S.suppressed_on): suppressed_on,

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 from rich.console import Console
 
-from connectors.activation import Activation, ActivationHeld, activation_queue
+from connectors.activation import Activation, ActivationHeld, activation_queue, proof_of_removal
 from connectors.activation import open_activation as open_for
 from connectors.campaigns import NOT_DUE
 from jobs.context import Job, require_retailer
@@ -255,6 +255,28 @@ def suppress(
         run_id=job.run.run_id,
     )
     return written, len(asked) - known
+
+
+def print_proof(job: Job, console: Console, website_id: str, customer_ids: Sequence[str]) -> None:
+    """Show what was sent of people and what became of it; who is told by their place among the numbers, not by them.
+
+    Raises:
+        SettingsError: The retailer is not known.
+    """
+    from connectors.suppression import member_of
+
+    require_retailer(job, website_id)
+    places = {member_of(website_id, c): place for place, c in enumerate(customer_ids, 1)}
+    grid = grid_of("number", "at (UTC)", "destination", "segment", "change", "said", "batch")
+    found = sorted(proof_of_removal(job.lake, website_id, places).collect(), key=lambda r: places[r["member_id"]])
+    for r in found:
+        at = f"{r['recorded_at']:%Y-%m-%d %H:%M:%S}"
+        place = str(places[r["member_id"]])
+        grid.add_row(place, at, r["destination"], r["segment_id"], r["op"], r["verdict"], r["batch_key"])
+    if found:
+        console.print(grid)
+    unsent = len(places) - len({r["member_id"] for r in found})
+    console.print(f"{unsent:,} of {len(places):,} were never sent, as far back as is kept", highlight=False)
 
 
 def _known(job: Job, name: str) -> None:

@@ -368,6 +368,21 @@ def suppress(
 
 
 @app.command()
+def proof(
+    website: Annotated[str, typer.Argument(help="Retailer.")],
+    file: Annotated[Path, typer.Argument(help="Customer numbers, one a line; - reads them from standard input.")],
+    target: Target = "local",
+    data_dir: DataDir = None,
+    verbose: Verbose = False,
+) -> None:
+    """What was sent of people, where and when, and what each destination said: for whoever asks to be removed."""
+    from jobs.activate import print_proof, read_numbers
+
+    with job_of(target, data_dir, None, verbose, writes=False) as (job, _):
+        print_proof(job, console, website, read_numbers(file))
+
+
+@app.command()
 def report(
     target: Target = "local",
     data_dir: DataDir = None,

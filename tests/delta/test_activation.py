@@ -174,7 +174,7 @@ def test_a_destination_follows_consent_membership_and_identifiers(
     assert sha("eve@x.example") not in "".join(r.raw.decode() for r in fake.seen)
 
     # The ledger proves the removal, adds up, and holds neither addresses nor the keys of whoever is gone.
-    proof = [(r.op, r.verdict) for r in proof_of_removal(shop, "shop", member("bob")).collect()]
+    proof = [(r.op, r.verdict) for r in proof_of_removal(shop, "shop", [member("bob")]).collect()]
     assert proof == [("add", "sending"), ("add", "ok"), ("remove", "sending"), ("remove", "sending"), ("remove", "ok")]
     assert {r.status: r["count"] for r in activation_queue(shop).groupBy("status").count().collect()} == {
         "completed": 5
@@ -632,3 +632,16 @@ def test_commands_show_before_they_send_and_say_what_was_held(shop: Lake, tmp_pa
         commands.print_reconciliation(job("look"), console, ())
     assert "completed  4" in out.getvalue()
     assert "not told" in out.getvalue()
+
+    proof = Console(file=io.StringIO(), record=True, width=140)
+    commands.print_proof(job("look"), proof, "shop", ["nobody", "bob"])
+    text = proof.export_text()
+    lines = [line.split() for line in text.splitlines()]
+    assert [(n[0], *n[3:7]) for n in lines[1:-1]][-2:] == [
+        ("2", "ads", "vip", "remove", "sending"),
+        ("2", "ads", "vip", "remove", "ok"),
+    ]
+    assert "1 of 2 were never sent" in text
+    assert "bob" not in text
+    with pytest.raises(SettingsError, match="No retailer is called 'shp'"):
+        commands.print_proof(job("look"), proof, "shp", ["bob"])
