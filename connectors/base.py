@@ -171,6 +171,22 @@ class BatchDestination(DestinationConfig):
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
+class OwnDestination(BatchDestination):
+    """Settings of a service or table of the retailer's own, where each segment of each retailer is kept apart.
+
+    Attributes:
+        sends_customer_id: Send the customer number too.
+    """
+
+    keeps_places_apart: ClassVar[bool] = True
+    sends_customer_id: bool = False
+
+    def keys(self, contact: Mapping[str, Column]) -> dict[str, Column]:
+        """The member's stable id, digests, and the customer number when asked for."""
+        own = {"customer_id": contact["customer_id"]} if self.sends_customer_id else {}
+        return {"member_id": contact["member_id"], **own, **super().keys(contact)}
+
+
 class FileDestination(DestinationConfig):
     """Files in a folder: a retailer's own bucket, or what is uploaded by hand.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table as Grid
 
 from jobs.campaigns_cli import app as campaigns_app
+from jobs.grids import grid_of
 from jobs.options import (
     AsOf,
     DataDir,
@@ -452,7 +452,7 @@ def tables_list(
     schemas = sorted({t.schema for t in tables().values()})
     if schema not in (None, *schemas):
         raise typer.BadParameter(f"there is no schema '{schema}'; schemas are {', '.join(schemas)}")
-    grid = Grid("table", "kind", "grain", box=None, pad_edge=False)
+    grid = grid_of("table", "kind", "grain")
     for t in tables().values():
         if schema in (None, t.schema):
             grid.add_row(t.name, type(t.kind).__name__, t.comment)
@@ -557,7 +557,7 @@ def models_list(target: Target = "local", data_dir: DataDir = None) -> None:
     with told_errors():
         settings = load_settings(target, data_dir=data_dir)
         require_lakehouse(settings)
-        grid = Grid("version", "learnt before", "status", "gate", box=None, pad_edge=False)
+        grid = grid_of("version", "learnt before", "status", "gate")
         for v in all_versions(ModelStore.of(settings)):
             grid.add_row(v.label, v.as_of, v.status, v.reason)
         console.print(grid)

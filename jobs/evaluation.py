@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
 from rich.console import Console
-from rich.table import Table as Grid
 
 from jobs.context import Job
+from jobs.grids import grid_of
 from lakehouse.errors import ModelError
 from lakehouse.tables.gold import FactTransactions as T
 from models.evaluation import GOALS, Goal, Measured, evaluate_merchant, load_goals, reproduce_cdnow
@@ -97,8 +97,7 @@ def _print(found: Sequence[Measured], horizon: int, console: Console) -> None:
             continue
         cut_offs = sorted(of_task["cut_off"].unique())
         named = f"{title}: mean and spread over {', '.join(str(c) for c in cut_offs)}"
-        grid = Grid(title=named, title_justify="left", box=None, pad_edge=False)
-        grid.add_column("way")
+        grid = grid_of("way", title=named, title_justify="left")
         for metric in _SHOWN[task]:
             grid.add_column(metric.replace("_", " "), justify="right")
         for way in dict.fromkeys(of_task["way"]):

@@ -265,7 +265,7 @@ def print_table(
     if newest is not None and version is not None and not 0 <= version <= newest:
         raise SettingsError(f"{t.name} has no version {version}; its newest is {newest}.")
     console.print(f"[bold]{t.name}[/]  {type(t.kind).__name__}  owner {t.owner}\n{t.comment}\n", highlight=False)
-    grid = Grid("column", "type", "null", "personal", "meaning", box=None, pad_edge=False, header_style="bold")
+    grid = grid_of("column", "type", "null", "personal", "meaning", header_style="bold")
     for c in t.columns:
         marks = "key" if c in t.key else ("yes" if c.spec.optional else "no")
         grid.add_row(str(c), c.spec.type, marks, c.spec.pii.value if c.spec.pii else "", c.spec.comment)

@@ -10,14 +10,13 @@ Source: Apache Kafka, idempotent producer (KIP-98) and log compaction; librdkafk
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from urllib.parse import quote, unquote
 
 from pydantic import Field, model_validator
-from pyspark.sql import Column
 
-from connectors.base import BatchDestination
+from connectors.base import OwnDestination
 from connectors.engine import Connector, Limits
 from connectors.exchange import OK, Batch, Halted, Outcome, Place, RetryLater, Row
 from connectors.http import LOOPBACK
@@ -49,7 +48,7 @@ _FIRST_ANSWER_SECONDS: Final = 30.0
 _ABOUT_THE_RECORD: Final = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG"})
 
 
-class KafkaDestination(BatchDestination):
+class KafkaDestination(OwnDestination):
     """A Kafka topic.
 
     Attributes:
@@ -62,11 +61,9 @@ class KafkaDestination(BatchDestination):
         password: Its password.
         rows_per_batch: Records between two commits of the ledger.
         acknowledged_within_seconds: Time for the brokers to acknowledge a batch.
-        sends_customer_id: Send the customer number too.
     """
 
     takes_content: ClassVar[bool] = True
-    keeps_places_apart: ClassVar[bool] = True
     kind: Literal["kafka"]
     bootstrap_servers: str = Field(pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$")
     topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
@@ -76,7 +73,6 @@ class KafkaDestination(BatchDestination):
     password: Secret | None = None
     rows_per_batch: int = Field(10_000, ge=1, le=100_000)
     acknowledged_within_seconds: float = Field(120.0, gt=0)
-    sends_customer_id: bool = False
 
     @model_validator(mode="after")
     def _is_protected(self) -> KafkaDestination:
@@ -86,11 +82,6 @@ class KafkaDestination(BatchDestination):
         if (self.security == "sasl_ssl") != bool(self.username and self.password):
             raise ValueError("username and password go with security: sasl_ssl, and it with them")
         return self
-
-    def keys(self, contact: Mapping[str, Column]) -> dict[str, Column]:
-        """Digests, and the customer number when asked for."""
-        own = {"customer_id": contact["customer_id"]} if self.sends_customer_id else {}
-        return {"member_id": contact["member_id"], **own, **super().keys(contact)}
 
     def connect(self, clock: Clock) -> KafkaConnector:
         """Returns the connector; nothing is sent yet."""

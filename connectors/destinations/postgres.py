@@ -6,14 +6,13 @@ website_id, segment_id, member_id, key_set (together the key), is_member, keys j
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from pyspark.sql import Column
 
-from connectors.base import BatchDestination
+from connectors.base import OwnDestination
 from connectors.engine import Connector, Limits
 from connectors.exchange import OK, Batch, BatchRefused, Halted, Outcome, Place, RetryLater
 from connectors.pace import Clock
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
-class PostgresDestination(BatchDestination):
+class PostgresDestination(OwnDestination):
     """A table of the retailer's own.
 
     Attributes:
@@ -35,21 +34,13 @@ class PostgresDestination(BatchDestination):
         table_schema: Schema of the table.
         table: Table; made when it is not there.
         rows_per_transaction: Members merged at once.
-        sends_customer_id: Keep the customer number too.
     """
 
-    keeps_places_apart: ClassVar[bool] = True
     kind: Literal["postgres"]
     dsn: Secret
     table_schema: str = Field("public", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     table: str = Field("segment_member", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     rows_per_transaction: int = Field(5_000, ge=1, le=100_000)
-    sends_customer_id: bool = False
-
-    def keys(self, contact: Mapping[str, Column]) -> dict[str, Column]:
-        """Digests, and the customer number when asked for."""
-        own = {"customer_id": contact["customer_id"]} if self.sends_customer_id else {}
-        return {"member_id": contact["member_id"], **own, **super().keys(contact)}
 
     def connect(self, clock: Clock) -> PostgresConnector:
         """Returns the connector; nothing is sent yet."""

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from pyspark.sql import Column
 
-from connectors.base import BatchDestination
+from connectors.base import OwnDestination
 from connectors.engine import Limits
 from connectors.exchange import OK, Batch, Halted, Outcome
 from connectors.http import json_of
@@ -27,7 +26,7 @@ from connectors.secret import Secret
 from lakehouse.errors import SettingsError
 
 
-class WebhookDestination(BatchDestination):
+class WebhookDestination(OwnDestination):
     """A service of the retailer's.
 
     Attributes:
@@ -35,21 +34,13 @@ class WebhookDestination(BatchDestination):
         base_url: Where messages are posted.
         secret: Signing secret, `whsec_` and base64.
         rows_per_message: Members per message; small endpoints like 100.
-        sends_customer_id: Send the customer number too, for a service of the retailer's own.
     """
 
     takes_content: ClassVar[bool] = True
-    keeps_places_apart: ClassVar[bool] = True
     kind: Literal["webhook"]
     base_url: str = Field(min_length=1)
     secret: Secret
     rows_per_message: int = Field(100, ge=1, le=10_000)
-    sends_customer_id: bool = False
-
-    def keys(self, contact: Mapping[str, Column]) -> dict[str, Column]:
-        """The member's stable id, digests, and the customer number when asked for."""
-        own = {"customer_id": contact["customer_id"]} if self.sends_customer_id else {}
-        return {"member_id": contact["member_id"], **own, **super().keys(contact)}
 
     def connect(self, clock: Clock) -> WebhookConnector:
         """Returns the connector; nothing is sent yet."""
