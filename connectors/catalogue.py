@@ -10,7 +10,7 @@ import yaml
 from connectors.base import BatchDestination, DestinationConfig, Holdout
 from connectors.destinations import kinds
 from connectors.secret import Secret
-from lakehouse.keys import summary_of, table_of_keys
+from lakehouse.key_tables import summary_of, table_of_keys
 
 _SAMPLES: Final[dict[str, Any]] = {
     "account_id": "0",

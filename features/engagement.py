@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from features.measures import ratio
 from features.purchases import cents
+from lakehouse.keys import key_of_customer
 from lakehouse.tables.feature import FeatureCustomer
 from lakehouse.tables.gold import FactTransactions
 from lakehouse.tables.silver import Campaign, CampaignContact, CouponRedemption, Promotion
@@ -30,7 +31,7 @@ def campaign_response(campaigns: DataFrame, contacts: DataFrame, redemptions: Da
         merchant_id, customer_key, campaigns_contacted, last_contacted_on, coupons_redeemed, last_redeemed_on,
         campaigns_answered (addressed and redeemed from).
     """
-    key = F.xxhash64("merchant_id", "customer_id").alias("customer_key")
+    key = key_of_customer().alias("customer_key")
     nothing = F.lit(0).cast("bigint")
     no_day = F.lit(None).cast("date")
     begun = campaigns.where(F.col(Campaign.starts_on) < F.lit(as_of)).select(

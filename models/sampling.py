@@ -11,6 +11,7 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.keys import key_of_customer
 from lakehouse.lake import Lake
 from lakehouse.tables.gold import FactTransactions as T
 from models.histories import EPOCH
@@ -77,7 +78,7 @@ def read_campaigns(lake: Lake, merchant_id: str, as_of: date, among: NDArray[np.
     def number(column: str) -> Column:
         return F.datediff(column, F.lit(date.fromordinal(EPOCH)))
 
-    key = F.xxhash64("merchant_id", "customer_id").alias("customer_key")
+    key = key_of_customer().alias("customer_key")
     begun = mine("silver.campaign").where(F.col("starts_on") < F.lit(as_of))
     redeemed = mine("silver.coupon_redemption").where(F.col("redeemed_on") < F.lit(as_of))
     return Campaigns(

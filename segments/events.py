@@ -13,6 +13,7 @@ from typing import Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.keys import key_of_customer
 from lakehouse.tables.gold import DimProduct as P
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.silver import Campaign as K
@@ -179,7 +180,7 @@ def as_visitors(events: DataFrame) -> DataFrame:
 
 def customer_key() -> Column:
     """The key of a customer from merchant_id and customer_id, as in gold.dim_customer."""
-    return F.xxhash64("merchant_id", "customer_id").alias("customer_key")
+    return key_of_customer().alias("customer_key")
 
 
 _PAGE = ("page", "string", "Kind of page.")

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.hold import Once, as_is
 from lakehouse.joins import rows_named
+from lakehouse.keys import key_of_customer
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.segment import CustomerSegmentGuest as S
 from lakehouse.tables.segment import CustomerSegmentGuestHistory as H
@@ -101,7 +102,7 @@ def build_visitors(events: DataFrame, *, as_of: date) -> DataFrame:
     is_known = F.col(W.customer_id).isNotNull()
     made = {
         str(W.has_email): F.col(W.email).isNotNull(),
-        str(W.customer_key): F.when(is_known, F.xxhash64(W.merchant_id, W.customer_id)),
+        str(W.customer_key): F.when(is_known, key_of_customer(W.merchant_id, W.customer_id)),
     }
     columns = W.__table__.column_names  # type: ignore[attr-defined]
     return counted.select(*[made.get(c, F.col(c)).alias(c) for c in columns])
@@ -184,7 +185,7 @@ def _guests(sales: DataFrame, visitors: DataFrame, as_of: date, settings: Settin
     known = browsers.unionByName(buyers, allowMissingColumns=True)
     of_time = (F.col("_on") < F.lit(as_of)) & (F.col("_on") >= F.date_sub(F.lit(as_of), kept_days))
     # Under the name events are joined by: the visitor in the place of a customer, see `as_visitors`.
-    return known.where(of_time).withColumn("customer_key", F.xxhash64(W.merchant_id, W.visitor_id))
+    return known.where(of_time).withColumn("customer_key", key_of_customer(W.merchant_id, W.visitor_id))
 
 
 def preview_guests(
@@ -348,7 +349,7 @@ def _stay_rows(
         .otherwise(F.lit("rule_not_true"))
     )
     ended = {
-        str(H.customer_key): F.when(is_owned, F.xxhash64(H.website_id, "_owner")).otherwise(F.col(H.customer_key)),
+        str(H.customer_key): F.when(is_owned, key_of_customer(H.website_id, "_owner")).otherwise(F.col(H.customer_key)),
         str(H.customer_id): F.coalesce("_owner", H.customer_id),
         str(H.exited_on): F.when(is_exit, F.lit(as_of)).otherwise(F.col(H.exited_on)),
         str(H.exit_version): F.when(is_exit, version).otherwise(F.col(H.exit_version)),

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from lakehouse.declare import table_of
-from lakehouse.keys import summary_of, table_of_keys
+from lakehouse.key_tables import summary_of, table_of_keys
 from pipelines.bronze.sources import (
     Delivery,
     Feed,

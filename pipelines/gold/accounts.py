@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.joins import with_gone
+from lakehouse.keys import key_of_customer
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.gold_finance import DimAccount as A
 from lakehouse.tables.gold_finance import FactBalanceSnapshots as B
@@ -28,7 +29,7 @@ def build_dim_account(customers: DataFrame, *, sources: Sources, previous: DataF
     loyalty = customers.select(
         F.concat_ws(":", "merchant_id", "customer_id").alias(A.account_id),
         "merchant_id",
-        F.xxhash64("merchant_id", "customer_id").alias(A.customer_key),
+        key_of_customer().alias(A.customer_key),
         F.lit("loyalty").alias(A.account_type),
         currency.alias(A.currency),
         F.col("first_seen_at").alias(A.opened_at),

@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lakehouse.joins import rows_named
+from lakehouse.keys import key_of_customer
 from lakehouse.tables.gold import DimCustomer as D
 from lakehouse.tables.silver import Customer as C
 from pipelines.silver.customers import MASTER, contact_values, master_values
@@ -36,7 +37,7 @@ def build_dim_customer(raw: DataFrame, contacts: DataFrame, customer_changes: Da
         Columns of `gold.dim_customer` without the surrogate, `valid_to` and `is_current`, and `_deleted` for customers
         whose only lines a correction booked on another.
     """
-    told = customer_changes.withColumn(D.customer_key, F.xxhash64(D.merchant_id, D.customer_id))
+    told = customer_changes.withColumn(D.customer_key, key_of_customer(D.merchant_id, D.customer_id))
     # Nearly all customers, of whom nothing but one row of each kind has come, and nothing that began later.
     is_one = (
         (F.col(C.master_count) <= 1) & (F.col(C.contact_count) <= 1) & (F.col(C.changed_at) == F.col("first_seen_at"))

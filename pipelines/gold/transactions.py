@@ -7,6 +7,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lakehouse.keys import key_of_customer
 from lakehouse.tables.gold import FactTransactions as T
 from lakehouse.tables.gold_finance import RefExchangeRates as R
 from pipelines.gold.accounts import GUEST
@@ -45,7 +46,7 @@ def build_fact_transactions(
         T.transaction_id,
         T.merchant_id,
         F.concat(T.merchant_id, F.coalesce(F.concat(F.lit(":"), customer), F.lit(GUEST))).alias(T.account_id),
-        F.when(customer.isNotNull(), F.xxhash64(T.merchant_id, T.customer_id)).alias(T.customer_key),
+        F.when(customer.isNotNull(), key_of_customer(T.merchant_id, T.customer_id)).alias(T.customer_key),
         T.customer_id,
         T.basket_id,
         T.product_id,
