@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lakehouse.errors import SettingsError, suggest
+from lakehouse.errors import SettingsError
+from lakehouse.strict import problems_of
 from lakehouse.yaml_file import GivenTwice, NotRead, read_yaml, yaml_files
 
 Declared = TypeVar("Declared", bound=BaseModel)
@@ -55,11 +56,7 @@ def load_declared(
         try:
             made = kind.model_validate(said)
         except ValidationError as error:
-            problems += [
-                f"{path.name}: {'.'.join(str(p) for p in e['loc'])}: {e['msg']}."
-                + (suggest(str(e["loc"][-1]), kind.model_fields) if e["type"] == "extra_forbidden" else "")
-                for e in error.errors(include_input=False, include_url=False)
-            ]
+            problems += [f"{path.name}: {p}" for p in problems_of(error, kind, shows_values=False)]
             continue
         name = str(getattr(made, "name", path.stem))
         if name in found:

@@ -7,12 +7,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from lakehouse.errors import SettingsError, suggest
-from lakehouse.settings import read_mapping
+from lakehouse.strict import Strict, read_model
 from lakehouse.yaml_file import yaml_named
 
 RfmMeasure = Literal["recency_days", "frequency", "monetary_net"]
@@ -20,11 +20,7 @@ RFM_MEASURES: tuple[RfmMeasure, ...] = ("recency_days", "frequency", "monetary_n
 CutPoints = tuple[float, float, float, float]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LifecycleRules(_Part):
+class LifecycleRules(Strict):
     """Thresholds of the life cycle; a cadence is the days a customer usually lets pass.
 
     Attributes:
@@ -54,7 +50,7 @@ class LifecycleRules(_Part):
         return self
 
 
-class MerchantRules(_Part):
+class MerchantRules(Strict):
     """What one merchant does differently.
 
     Attributes:
@@ -76,7 +72,7 @@ class MerchantRules(_Part):
         return self
 
 
-class FeatureRules(_Part):
+class FeatureRules(Strict):
     """Choices for every merchant, and what single merchants do differently.
 
     Attributes:
@@ -127,21 +123,8 @@ def load_feature_rules(conf_dir: Path, merchants: Collection[str] = ()) -> Featu
         SettingsError: naming every unknown or bad value at once.
     """
     path = yaml_named(conf_dir, "features")
-    values = read_mapping(path) if path.is_file() else {}
-    try:
-        rules = FeatureRules.model_validate(values)
-    except ValidationError as e:
-        problems = [
-            f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}"
-            + (suggest(str(err["loc"][-1]), _names()) if err["type"] == "extra_forbidden" else "")
-            for err in e.errors()
-        ]
-        raise SettingsError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems)) from None
+    rules = read_model(path, FeatureRules) if path.is_file() else FeatureRules()
     for name in rules.merchants:
         if merchants and name not in merchants:
             raise SettingsError(f"{path}: merchants.{name}: no source declares it.{suggest(name, merchants)}")
     return rules
-
-
-def _names() -> list[str]:
-    return [n for part in (FeatureRules, MerchantRules, LifecycleRules) for n in part.model_fields]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from lakehouse.columns import Pii
 from lakehouse.declare import ASIDE, SCHEMAS, tables
-from lakehouse.errors import SettingsError, suggest
-from lakehouse.settings import read_mapping
+from lakehouse.errors import suggest
+from lakehouse.strict import Strict, read_model, refused
 
 Privilege = Literal["SELECT", "MODIFY", "CREATE TABLE", "EXECUTE", "READ VOLUME", "WRITE VOLUME"]
 
@@ -24,18 +24,14 @@ MODELS_IN = "feature"
 _OF_PIPELINE = ("USE SCHEMA", "SELECT", "MODIFY", "CREATE TABLE", "EXECUTE", "MANAGE", "APPLY TAG")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OwnerRule(_Strict):
+class OwnerRule(Strict):
     """The team behind an owner named in declarations."""
 
     group: str
     description: str
 
 
-class GrantRule(_Strict):
+class GrantRule(Strict):
     """Privileges of one group on schemas. USE CATALOG and USE SCHEMA follow by themselves.
 
     `*` is all schemas but the one where the pipeline holds frames aside, which nobody else reads.
@@ -51,14 +47,14 @@ class GrantRule(_Strict):
         return tuple(s for s in SCHEMAS if s != ASIDE) if self.schemas == "*" else tuple(self.schemas)
 
 
-class PiiRule(_Strict):
+class PiiRule(Strict):
     """Who sees a class of personal data, and what everyone else sees."""
 
     shown_to: tuple[str, ...]
     others_see: Literal["redacted", "null"]
 
 
-class RowRule(_Strict):
+class RowRule(Strict):
     """Which groups see the rows of which merchant, in tables that have one of `columns`."""
 
     columns: tuple[str, ...]
@@ -66,7 +62,7 @@ class RowRule(_Strict):
     merchants: dict[str, tuple[str, ...]]
 
 
-class VolumeRule(_Strict):
+class VolumeRule(Strict):
     """A volume for files."""
 
     schema_name: str = Field(alias="schema")
@@ -76,7 +72,7 @@ class VolumeRule(_Strict):
     writers: tuple[str, ...] = ()
 
 
-class Access(_Strict):
+class Access(Strict):
     """All of `access.yml`."""
 
     pipeline_group: str
@@ -129,11 +125,7 @@ def load_access(conf_dir: Path) -> Access:
             grants on what is the pipeline's alone.
     """
     path = conf_dir / "bundle" / "access.yml"
-    try:
-        access = Access.model_validate(read_mapping(path))
-    except ValidationError as e:
-        problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
-        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None
+    access = read_model(path, Access)
     owners = {t.owner for t in tables().values()}
     problems = [f"owner '{o}' is not described" for o in sorted(owners - set(access.owners))]
     problems += [f"pii class '{p.value}' has no rule" for p in Pii if p not in access.pii]
@@ -147,5 +139,5 @@ def load_access(conf_dir: Path) -> Access:
     if ASIDE in used:
         problems.append(f"schema '{ASIDE}' is for the pipeline alone: what is in it has no masks")
     if problems:
-        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}")
+        raise refused(path, problems)
     return access

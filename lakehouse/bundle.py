@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from lakehouse.access import Access, load_access
 from lakehouse.declare import SCHEMAS
 from lakehouse.errors import DeclarationError, SettingsError
-from lakehouse.settings import find_conf, read_mapping
+from lakehouse.settings import find_conf
 from lakehouse.steps import Step, dependencies, plan_steps
+from lakehouse.strict import Strict, read_model
 
 Variant = Literal["serverless", "cluster"]
 
@@ -43,11 +44,7 @@ _TELLS_ITSELF = {
 """For a task that others follow whatever comes of it: a job has failed only when one of its last tasks has."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class JobRule(_Strict):
+class JobRule(Strict):
     """When a job runs and how long it may take."""
 
     title: str
@@ -58,13 +55,13 @@ class JobRule(_Strict):
     warn_after_seconds: int = Field(ge=60)
 
 
-class ClusterRule(_Strict):
+class ClusterRule(Strict):
     """Size of the job cluster of the cluster variant."""
 
     num_workers: int = Field(ge=0)
 
 
-class JobRules(_Strict):
+class JobRules(Strict):
     """All of `conf/bundle/jobs.yml`."""
 
     sources: tuple[str, ...] = Field(min_length=1)
@@ -83,11 +80,7 @@ def load_jobs(conf_dir: Path) -> JobRules:
         SettingsError: listing every problem.
     """
     path = conf_dir / "bundle" / "jobs.yml"
-    try:
-        rules = JobRules.model_validate(read_mapping(path))
-    except ValidationError as e:
-        problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
-        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}") from None
+    rules = read_model(path, JobRules)
     unknown = [s for s in rules.sources if not (conf_dir / "sources" / f"{s}.yml").is_file()]
     if unknown:
         raise SettingsError(f"{path}: no file in conf/sources for {', '.join(unknown)}")

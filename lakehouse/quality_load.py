@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lakehouse.declare import Append, Merge, Scd1, Scd2, Table, tables
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.quality_checks import AGGREGATES, ARGUMENTS, OPTIONAL, columns_in, configured, suite_of
 from lakehouse.quality_rules import ExpectationRule, QualityRules, TableRules
+from lakehouse.strict import Strict, problems_of
 from lakehouse.yaml_file import read_yaml, yaml_files
 
 
-class _RuleFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _RuleFile(Strict):
     tables: dict[str, TableRules] = Field(default_factory=dict)
 
 
@@ -54,7 +53,7 @@ def load_rules(conf_dir: Path) -> QualityRules:
 def _said_by(path: Path, e: ValidationError | yaml.YAMLError | UnicodeDecodeError) -> list[str]:
     if not isinstance(e, ValidationError):
         return [f"{path.name}: not YAML: {' '.join(str(e).split())}"]
-    return [f"{path.name}: {'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
+    return [f"{path.name}: {p}" for p in problems_of(e, _RuleFile)]
 
 
 def _problems_of(table: Table, rules: TableRules) -> list[str]:

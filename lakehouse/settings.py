@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from lakehouse.errors import SettingsError, suggest
 from lakehouse.session import SparkSettings
-from lakehouse.yaml_file import NotRead, parse_value, read_yaml, yaml_files, yaml_named
+from lakehouse.strict import Strict, problems_of, read_mapping, refused
+from lakehouse.yaml_file import parse_value, yaml_files, yaml_named
 
 if TYPE_CHECKING:
     from lakehouse.declare import Table
@@ -24,7 +26,7 @@ _NO_SETTINGS = ("CONF_DIR", "DEBUG", "JARS", "KILL_SEED", "KILLS", "SHARED_DATA"
 """What else is read from the environment under the prefix, the last three by tests."""
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """Everything that differs between a laptop, staging and production.
 
     Attributes:
@@ -48,8 +50,6 @@ class Settings(BaseModel):
         keep_as_of_days: Days of daily slices of features and of customers that `maintain` keeps; month ends stay.
         retention_days: Days of history `maintain` keeps per table, where not those of its declaration.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: str = "local"
     data_dir: Path = Path(".lakehouse")
@@ -97,25 +97,6 @@ def find_conf() -> Path:
     return Path(__file__).resolve().parent / "_conf"
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file says by name; nothing for an empty one.
-
-    Raises:
-        SettingsError: It cannot be read, is no text in UTF-8, no YAML, or no mapping.
-    """
-    try:
-        found = read_yaml(path)
-    except NotRead as e:
-        raise SettingsError(f"{path}: {e}.") from None
-    except UnicodeDecodeError as e:
-        raise SettingsError(f"{path} is not text in UTF-8: byte {e.start + 1} cannot be one.") from None
-    except yaml.YAMLError as e:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(found, dict | None):
-        raise SettingsError(f"{path} holds a {type(found).__name__}, not settings by name.")
-    return found or {}
-
-
 def load_settings(target: str = "local", conf_dir: Path | None = None, **overrides: Any) -> Settings:
     """Return the settings of a target; later wins: file, `SEGMENTATION_*` environment, `overrides` that are not None.
 
@@ -140,13 +121,14 @@ def load_settings(target: str = "local", conf_dir: Path | None = None, **overrid
     try:
         settings = Settings.model_validate(values)
     except ValidationError as e:
-        for err in e.errors():
-            first, *rest = map(str, err["loc"])
-            where = _PREFIX + first.upper() if first in from_env and first not in given else first
-            guess = suggest([first, *rest][-1], Settings.model_fields) if err["type"] == "extra_forbidden" else ""
-            problems.append(f"{'.'.join([where, *rest])}: {err['msg']}{guess}")
+
+        def place(keys: Sequence[str]) -> str:
+            first, *rest = keys
+            return ".".join([_PREFIX + first.upper() if first in from_env and first not in given else first, *rest])
+
+        problems += problems_of(e, Settings, place=place)
     if problems:
-        raise SettingsError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+        raise refused(path, problems)
     return settings
 
 

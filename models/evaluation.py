@@ -10,10 +10,10 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from lakehouse.errors import ModelError, SettingsError, suggest
-from lakehouse.settings import read_mapping
+from lakehouse.errors import ModelError, suggest
+from lakehouse.strict import Strict, read_model, refused
 from lakehouse.yaml_file import yaml_named
 from models.adoption import CATEGORIES, judge_adoption
 from models.bgnbd import fit_bgnbd
@@ -38,10 +38,8 @@ GOALS = {
 """Task, way and metric that each goal of `conf/evaluation.yml` is about."""
 
 
-class Goal(BaseModel):
+class Goal(Strict):
     """What a number should be: at least, at most, or between the two."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     at_least: float | None = None
     at_most: float | None = None
@@ -61,10 +59,8 @@ class Goal(BaseModel):
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
-class _Goals(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    goals: dict[str, dict[str, Goal]] = {}
+class _Goals(Strict):
+    goals: dict[str, dict[str, Goal]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,21 +91,17 @@ def load_goals(conf_dir: Path) -> dict[str, dict[str, Goal]]:
     path = yaml_named(conf_dir, "evaluation")
     if not path.is_file():
         return {}
-    try:
-        read = _Goals.model_validate(read_mapping(path))
-    except ValidationError as e:
-        problems = [f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}" for err in e.errors()]
-    else:
-        there_are = f" Goals are {', '.join(GOALS)}."
-        problems = [
-            f"goals.{merchant_id}: '{name}' is no goal.{suggest(name, GOALS) or there_are}"
-            for merchant_id, goals in read.goals.items()
-            for name in goals
-            if name not in GOALS
-        ]
+    found = read_model(path, _Goals).goals
+    there_are = f" Goals are {', '.join(GOALS)}."
+    problems = [
+        f"goals.{merchant_id}: '{name}' is no goal.{suggest(name, GOALS) or there_are}"
+        for merchant_id, goals in found.items()
+        for name in goals
+        if name not in GOALS
+    ]
     if problems:
-        raise SettingsError(f"{path}: {len(problems)} problem(s): {'; '.join(problems)}")
-    return read.goals
+        raise refused(path, problems)
+    return found
 
 
 def cut_offs_before(last: date, horizon: int, first: date, wanted: int = 3) -> list[date]:

@@ -12,17 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from lakehouse.errors import SourceDeclarationError, suggest
+from lakehouse.strict import problems_of
 from lakehouse.yaml_file import read_yaml, yaml_files
-from pipelines.bronze.sources import (
-    Delivery,
-    Feed,
-    FeedColumn,
-    Merchant,
-    ReadOptions,
-    Source,
-    Sources,
-    TransactionRules,
-)
+from pipelines.bronze.sources import Merchant, Source, Sources
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -61,7 +53,7 @@ def load_sources(conf_dir: Path, variables: Mapping[str, str] | None = None) -> 
         try:
             source = Source.model_validate(content)
         except ValidationError as e:
-            problems += [f"{path.name}: {p}" for p in _readable(e)]
+            problems += [f"{path.name}: {p}" for p in problems_of(e, Source)]
             continue
         if source.name != path.stem:
             problems.append(f"{path.name}: name is '{source.name}', but a source is named after its file.")
@@ -189,25 +181,3 @@ def _week_problems(found: list[tuple[Path, Source]]) -> list[str]:
                     "which the shop's week begins, or give one of them a merchant of its own."
                 )
     return problems
-
-
-_KEYS = sorted(
-    {n for m in (Source, Feed, FeedColumn, ReadOptions, Delivery, TransactionRules, Merchant) for n in m.model_fields}
-)
-
-
-def _readable(error: ValidationError) -> list[str]:
-    problems: list[str] = []
-    for e in error.errors():
-        where = ".".join(str(p) for p in e["loc"])
-        text = e["msg"].removeprefix("Value error, ")
-        if e["type"] == "extra_forbidden":
-            text = f"there is no such setting.{suggest(str(e['loc'][-1]), _KEYS)}"
-        elif e["type"] == "literal_error":
-            text += f"; got {e['input']!r}.{suggest(str(e['input']), _choices(e))}"
-        problems += [f"{where}: {part}" if where else part for part in text.split(" | ")]
-    return problems
-
-
-def _choices(error: Any) -> list[str]:
-    return re.findall(r"'([^']+)'", str((error.get("ctx") or {}).get("expected", "")))

@@ -7,12 +7,12 @@ from datetime import date
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from lakehouse.errors import SettingsError, suggest
-from lakehouse.settings import read_mapping
+from lakehouse.errors import suggest
+from lakehouse.strict import Strict, read_model
 from lakehouse.yaml_file import yaml_named
 
 LIMITS = dict.fromkeys(("line_amount", "line_quantity", "settlement_difference"), 10**12)
@@ -29,11 +29,7 @@ ChannelCode = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=T
 """A channel as lines and settlements name it: they are read in lower case."""
 
 
-class _Declared(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Channel(_Declared):
+class Channel(Strict):
     """A way of selling. Lines of a channel not listed keep its code; it then has the code as its name."""
 
     id: ChannelCode
@@ -41,7 +37,7 @@ class Channel(_Declared):
     is_online: bool
 
 
-class Status(_Declared):
+class Status(Strict):
     """A state of a line, a settlement or an account."""
 
     id: str
@@ -51,7 +47,7 @@ class Status(_Declared):
     is_final: bool
 
 
-class Fee(_Declared):
+class Fee(Strict):
     """What an acquirer keeps of settled sales: `rate` of the amount and a fixed sum per settlement."""
 
     channel: ChannelCode
@@ -76,7 +72,7 @@ class Fee(_Declared):
         )
 
 
-class Limit(_Declared):
+class Limit(Strict):
     """A bound some check uses."""
 
     id: str
@@ -85,7 +81,7 @@ class Limit(_Declared):
     maximum: Annotated[Decimal, Field(ge=0)]
 
 
-class Finance(_Declared):
+class Finance(Strict):
     """Everything `conf/finance.yml` says."""
 
     is_sample: bool
@@ -109,7 +105,7 @@ class Finance(_Declared):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         if problems := [*self._status_problems(), *self._fee_problems(), *self._limit_problems()]:
-            raise ValueError("; ".join(problems))
+            raise ValueError(" | ".join(problems))
         return self
 
     def _status_problems(self) -> Iterator[str]:
@@ -150,15 +146,4 @@ def load_finance(conf_dir: Path) -> Finance:
     Raises:
         SettingsError: naming every problem of the file.
     """
-    path = yaml_named(conf_dir, "finance")
-    try:
-        return Finance.model_validate(read_mapping(path))
-    except OSError as e:
-        raise SettingsError(f"{path} cannot be read: {e.strerror}.") from None
-    except ValidationError as e:
-        raise SettingsError(f"{path}: {'; '.join(map(_said, e.errors()))}") from None
-
-
-def _said(error: Any) -> str:
-    where, text = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
+    return read_model(yaml_named(conf_dir, "finance"), Finance)

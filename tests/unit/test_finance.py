@@ -12,7 +12,7 @@ import yaml
 
 from lakehouse.declare import table_of
 from lakehouse.errors import SettingsError
-from lakehouse.settings import read_mapping
+from lakehouse.strict import read_mapping
 from pipelines.gold.finance_conf import STATUSES, Finance, load_finance
 from pipelines.gold.transactions import _STATUS as WRITTEN
 
