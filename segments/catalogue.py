@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Final
 
 from lakehouse.declare import table_of
 from lakehouse.tables.gold import DimCustomer
 from segments.operators import Family
+
+_RANGE: Final = re.compile(r"(?:.*, )?(-?\d+) to (-?\d+)")
+_NEVER_BELOW_ZERO: Final = ("days", "pieces")
 
 FEATURE_TABLES = (
     "feature.customer",
@@ -65,7 +70,15 @@ def declared_features(tables: tuple[str, ...] = FEATURE_TABLES) -> Mapping[str, 
         for c in table_of(name).columns:
             is_plain = not c.spec.type.startswith("map") and "struct" not in c.spec.type
             if c.spec.feature is not None and is_plain:
-                found.setdefault(str(c), Feature(str(c), c.spec.type, name, c.spec.comment, c.spec.values))
+                bounds = _bounds(c.spec.type, c.spec.feature.unit)
+                found.setdefault(str(c), Feature(str(c), c.spec.type, name, c.spec.comment, c.spec.values, bounds))
     if "feature.customer" in tables:
         found[GROUP] = Feature(GROUP, "string", CUSTOMERS, f"Customer group: {GROUP_COLUMN} as of the day.")
     return found
+
+
+def _bounds(spark_type: str, unit: str) -> tuple[float, float]:
+    """The ends a unit states (`share, 0 to 1`); numbers of things and days have one; money may go back."""
+    if stated := _RANGE.fullmatch(unit):
+        return float(stated[1]), float(stated[2])
+    return (0 if spark_type == "bigint" or unit in _NEVER_BELOW_ZERO else -inf), inf

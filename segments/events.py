@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from pyspark.sql import Column, DataFrame
@@ -53,7 +54,7 @@ class Event:
     is_of_visitors: bool = False
 
 
-def _fields(*fields: tuple[str, str, str], **bounds: tuple[int, int]) -> Mapping[str, Feature]:
+def _fields(*fields: tuple[str, str, str], **bounds: tuple[float, float]) -> Mapping[str, Feature]:
     made = {name: Feature(name, kind, comment=comment) for name, kind, comment in fields}
     return made | {name: replace(made[name], bounds=of) for name, of in bounds.items()}
 
@@ -202,6 +203,7 @@ EVENTS: Final[Mapping[str, Event]] = {
                 ("hour", "int", "Hour in the shop's zone, 0 to 23."),
                 ("weekday", "int", "0 for Monday to 6 for Sunday."),
                 *_WHERE,
+                lines=(1, inf),
                 hour=(0, 23),
                 weekday=(0, 6),
             ),

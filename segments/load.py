@@ -18,7 +18,8 @@ from segments.catalogue import GUEST_TABLES, Feature, declared_features
 from segments.conditions import ConditionReader
 from segments.language import Segment
 from segments.lists import read_lists
-from segments.nodes import MAX_BYTES, ROW_TIMES, DefinitionError, Problem, as_seen, short
+from segments.logic import Logic
+from segments.nodes import MAX_BYTES, MAX_DEPTH, ROW_TIMES, DefinitionError, Problem, as_seen, short
 from segments.references import circles
 from segments.rules import InList, InSegment, Place, Rule, leaves_of, segments_in
 
@@ -114,9 +115,14 @@ def as_read(
     Raises:
         DefinitionError: The file would be refused; lists everything wrong, without a place.
     """
-    lists = {leaf.name: leaf.customer_ids for leaf in leaves_of(segment.rule) if isinstance(leaf, InList)}
-    reader = _Reader(features=declared_features() if features is None else features, lists=lists, websites=websites)
-    reader.read(json.dumps(segment.to_dict(), default=str).encode(), "", ROW_TIMES)
+    reader = _Reader(features=declared_features() if features is None else features, websites=websites)
+    try:
+        written = json.dumps(segment.to_dict(), default=str)
+        reader.lists = {leaf.name: leaf.customer_ids for leaf in leaves_of(segment.rule) if isinstance(leaf, InList)}
+    except RecursionError:
+        too_deep = f"is nested deeper than {MAX_DEPTH} levels"
+        raise DefinitionError([Problem(too_deep, Place("", 1, 1), segment.segment_id)]) from None
+    reader.read(written.encode(), "", ROW_TIMES)
     (found,) = reader.finish(others)
     return found
 
@@ -268,6 +274,7 @@ class _Reader(ConditionReader):
         """Takes one segment; it is kept only when nothing in it is wrong."""
         self.segment_id = _named_id(node)
         self.seen.add(self.segment_id or "")
+        self.logic = Logic()
         before = len(self.problems)
         got = self.mapping(node, "a segment", _FIELDS)
         if got is None:

@@ -155,13 +155,14 @@ def answer_condition(condition: Condition, value: Any, customer: Observed) -> Tr
         if cut is None:
             return None
         return bool(float(value) >= cut if condition.op == "top_percent" else float(value) <= cut)
-    wanted = _comparable(condition.value, known)
-    return bool(_ANSWERS[condition.op](_comparable(value, known), wanted, customer.as_of))
+    wanted = comparable(condition.value, known)
+    return bool(_ANSWERS[condition.op](comparable(value, known), wanted, customer.as_of))
 
 
-def _comparable(value: Any, known: Feature) -> Any:
+def comparable(value: Any, known: Feature) -> Any:
+    """Returns a value as the type its feature is compared in."""
     if isinstance(value, tuple):
-        return tuple(_comparable(v, known) for v in value)
+        return tuple(comparable(v, known) for v in value)
     if known.type.startswith("decimal") and isinstance(value, float):
         return Decimal(str(value))
     if known.family is Family.INSTANT and isinstance(value, datetime) and value.tzinfo is None:

@@ -36,6 +36,7 @@ _PRODUCTS = "gold.fact_transactions, gold.dim_product"
 _MONEY = "decimal(18,2)"
 _CURRENCY = "merchant currency"
 _SHARE = "share, 0 to 1"
+_OF_SHELF = "share of shelf value"  # which reductions may exceed, as tills write them
 
 
 def _spend(days: int) -> str:
@@ -150,7 +151,11 @@ class FeatureCustomer:
         check="m_score BETWEEN 1 AND 5",
     )
     rfm_score = feature(
-        "int", "The three scores as one number, 111 to 555.", family="rfm", unit="digits R, F, M", optional=False
+        "int",
+        "The three scores as one number, 111 to 555.",
+        family="rfm",
+        unit="digits R, F, M, 111 to 555",
+        optional=False,
     )
     rfm_group = feature(
         "string",
@@ -265,9 +270,9 @@ class FeatureCustomer:
         "double", "Share of baskets bought in the favourite store.", family="behaviour", unit=_SHARE
     )
     discount_share = feature(
-        "double", "Part of shelf value the shop took off by discounts.", family="behaviour", unit=_SHARE
+        "double", "Part of shelf value the shop took off by discounts.", family="behaviour", unit=_OF_SHELF
     )
-    coupon_share = feature("double", "Part of shelf value taken off by coupons.", family="behaviour", unit=_SHARE)
+    coupon_share = feature("double", "Part of shelf value taken off by coupons.", family="behaviour", unit=_OF_SHELF)
     private_label_share = feature(
         "double",
         "Share of gross value, where the brand type is known, spent on private label.",

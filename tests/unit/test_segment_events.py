@@ -7,6 +7,7 @@ import json
 import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakehouse.errors import SettingsError
-from segments.language import Segment, event, feature, in_list, in_segment, sequence
+from segments.catalogue import declared_features
+from segments.language import Segment, all_of, any_of, event, feature, in_list, in_segment, sequence
 from segments.load import DefinitionError, load_segments, parse_rule, parse_segments, segment_of_row
 from segments.logic import Logic
 from segments.reference import Happening, Observed, explain
@@ -260,14 +262,65 @@ def told(definition: str, features: Any = FEATURES) -> list[str]:
         ("{event: purchase, op: did, unless_since: {event: purchase}}", "impossible"),
         ("{event: purchase, op: did, within_last_days: 7, where: {field: hour, op: at_most, value: 9}, unless_since: {event: purchase}}", "impossible"),
         ("{event: purchase, op: did, where: {field: hour, op: at_most, value: 23}}", "always true"),
+        ("{event: purchase, op: less_than, value: 1, min: lines}", "impossible"),
+        ("{event: purchase, op: less_than, value: 0, sum: lines}", "impossible"),
+        ("{all: [{feature: favourite_store_id, op: contains, value: a}, {feature: favourite_store_id, op: is_empty}]}", "impossible"),
+        ("{all: [{feature: categories, op: contains, value: a}, {feature: categories, op: is_empty}]}", "impossible"),
+        ("{all: [{feature: categories, op: is_not_empty}, {feature: categories, op: is_empty}]}", "impossible"),
+        ("{all: [{feature: monetary_net, op: top_percent, value: 10}, {not: {feature: monetary_net, op: top_percent, value: 20}}]}", "impossible"),
+        ("{any: [{feature: monetary_net, op: top_percent, value: 20}, {not: {feature: monetary_net, op: top_percent, value: 10}}]}", "always true"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_with_a_reason(definition: str, said: str) -> None:
     assert any(said in message for message in told(definition)), told(definition)
 
 
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("weekend_share, op: at_least, value: 50", "impossible: no customer can fulfil this condition on 'weekend_share', which is from 0 to 1"),
+        ("churn_probability, op: at_least, value: 60", "impossible"),
+        ("r_score, op: at_least, value: 6", "impossible"),
+        ("r_score, op: at_least, value: 1", "always true"),
+        ("frequency, op: less_than, value: 0", "impossible: no customer can fulfil this condition on 'frequency', which is never below 0"),
+        ("tenure_days, op: at_least, value: 0", "always true"),
+        ("spend_trend, op: at_most, value: -1.5", "impossible"),
+    ],
+)  # fmt: skip
+def test_a_unit_says_what_a_feature_can_be(condition: str, said: str) -> None:
+    assert any(said in message for message in told(f"{{feature: {condition}}}", declared_features()))
+
+
+@pytest.mark.parametrize("name", ["monetary_net", "spend_30d", "return_rate", "coupon_share", "cluster_distance"])
+def test_what_may_go_back_has_no_ends(name: str) -> None:
+    assert declared_features()[name].bounds == (-inf, inf)
+
+
+def test_long_lists_leave_no_contradiction_unseen() -> None:
+    listed = feature("favourite_store_id").is_in([str(n) for n in range(2_000)])
+    unlike = all_of(listed, feature("favourite_store_id").equals("2000"))
+    assert told(json.dumps(unlike.to_dict())) == [
+        "is impossible: no customer can fulfil these conditions on 'favourite_store_id'"
+    ]
+
+
+def test_a_definition_too_long_to_be_looked_through_takes_nothing_from_the_next() -> None:
+    by_day = [feature("first_purchase_on").equals(AS_OF + timedelta(days=7 * n)) for n in range(60)]
+    busy = any_of(*by_day, *[feature("first_purchase_on").within_last_days(n) for n in range(1, 200)])
+    logic = Logic()
+    assert list(logic.contradictions(busy, FEATURES)) == []
+    assert logic.trials < 0
+    clash = all_of(feature("frequency").equals(1), feature("frequency").equals(2))
+    both = [Segment("busy", "Busy", busy).to_dict(), Segment("clash", "Clash", clash).to_dict()]
+    with pytest.raises(DefinitionError, match="is impossible"):
+        parse_segments(json.dumps({"segments": both}, default=str), FEATURES)
+
+
 def test_possible_branches_are_left_alone() -> None:
     for possible in (
+        "{all: [{feature: monetary_net, op: top_percent, value: 20}, {not: {feature: monetary_net, op: top_percent, value: 10}}]}",
+        "{all: [{feature: monetary_net, op: top_percent, value: 10}, {feature: monetary_net, op: bottom_percent, value: 10}]}",
+        "{any: [{feature: favourite_store_id, op: contains, value: a}, {feature: favourite_store_id, op: is_empty}]}",
         "{all: [{feature: weekend_share, op: greater_than, value: 5}, {feature: weekend_share, op: less_than, value: 6}]}",
         "{any: [{feature: frequency, op: at_most, value: 5}, {feature: frequency, op: is_empty}]}",
         "{all: [{feature: categories, op: contains, value: A}, {feature: categories, op: contains, value: B}]}",
