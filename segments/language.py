@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from lakehouse.errors import SettingsError
 from segments.catalogue import GROUP
+from segments.lists import MAX_MEMBERS
 from segments.rules import (
     EVER,
     Aggregate,
@@ -39,6 +40,7 @@ from segments.rules import (
     canonical,
     conditions_of,
     leaves_of,
+    require_rule,
 )
 
 __all__ = [
@@ -105,6 +107,11 @@ class Segment:
     priority: int = 100
     refresh_mode: RefreshMode = "auto"
     max_change_share: float | None = None
+
+    def __post_init__(self) -> None:
+        require_rule(self.rule)
+        for name in ("website_ids", "customer_group_ids"):
+            object.__setattr__(self, name, _listed(getattr(self, name), name))
 
     @property
     def version(self) -> str:
@@ -178,13 +185,39 @@ def in_segment(segment_id: str) -> InSegment:
 
 
 def in_list(name: str, customer_ids: Collection[str]) -> InList:
-    """True for the customers on a static list."""
-    return InList(name, frozenset(customer_ids))
+    """True for the customers on a static list.
+
+    Raises:
+        SettingsError: It is longer than a list in a file may be, or holds something else than text.
+    """
+    found = frozenset(_listed(customer_ids, "in_list"))
+    others = {type(i).__name__ for i in found if not isinstance(i, str)}
+    if others:
+        raise SettingsError(f"list '{name}': customer numbers are text, not {', '.join(sorted(others))}")
+    if len(found) > MAX_MEMBERS:
+        raise SettingsError(f"list '{name}' has {len(found):,} customers; a list may have {MAX_MEMBERS:,}")
+    return InList(name, found)
 
 
-def sequence(*steps: event, max_gap_days: int | None = None, within_last_days: int | None = None) -> SequenceCondition:
-    """True for whom these events followed one another: `sequence(event("campaign_contact"), event("purchase"))`."""
-    window = Window(last_days=within_last_days)
+def _listed(values: Collection[Any], what: str) -> tuple[Any, ...]:
+    """Returns the values of a list; of a text, Python would take every letter for one."""
+    if isinstance(values, str):
+        raise SettingsError(f"'{what}' needs a list of values")
+    return tuple(values)
+
+
+def sequence(
+    *steps: event,
+    max_gap_days: int | None = None,
+    within_last_days: int | None = None,
+    start: date | None = None,
+    end: date | None = None,
+) -> SequenceCondition:
+    """True for whom these events followed one another: `sequence(event("campaign_contact"), event("purchase"))`.
+
+    All of them lie in [as_of - within_last_days, as_of), or in [start, end).
+    """
+    window = Window(last_days=within_last_days, start=start, end=end)
     return SequenceCondition(tuple(_only_step(s, "sequence") for s in steps), max_gap_days, window)
 
 
@@ -192,8 +225,10 @@ def _only_step(said: event, within: str) -> EventStep:
     """Returns the events meant where neither a window nor a measure of theirs can be.
 
     Raises:
-        SettingsError: They have one.
+        SettingsError: They have one, or are no events.
     """
+    if not isinstance(said, event):
+        raise SettingsError(f"{within}(...) takes events, such as event('purchase'), not {type(said).__name__}")
     if said.window != EVER or said.measure != "count":
         extra = said.window.to_dict() or {said.measure: said.field}
         raise SettingsError(
@@ -218,11 +253,11 @@ class feature:  # noqa: N801 - reads as a word in a rule
 
     def is_in(self, values: Sequence[Scalar]) -> Condition:
         """Is one of the values."""
-        return Condition(self.name, "in", tuple(values))
+        return Condition(self.name, "in", _listed(values, "in"))
 
     def not_in(self, values: Sequence[Scalar]) -> Condition:
         """Is known and none of the values."""
-        return Condition(self.name, "not_in", tuple(values))
+        return Condition(self.name, "not_in", _listed(values, "not_in"))
 
     def greater_than(self, value: Scalar) -> Condition:
         """Is greater than the value."""
@@ -310,31 +345,41 @@ class event:  # noqa: N801 - reads as a word in a rule
 
     def within_last_days(self, days: int) -> event:
         """Looks at [as_of - days, as_of)."""
-        return replace(self, window=Window(last_days=days))
+        return self._looking_at(Window(last_days=days))
 
     def from_to(self, start: date | None, end: date | None) -> event:
         """Looks at [start, end)."""
-        return replace(self, window=Window(start=start, end=end))
+        return self._looking_at(Window(start=start, end=end))
 
     def sum(self, field: str) -> event:
         """Adds a field up; nothing bought is 0."""
-        return replace(self, measure="sum", field=field)
+        return self._measuring("sum", field)
 
     def avg(self, field: str) -> event:
         """Takes the mean of a field; of no event it is unknown."""
-        return replace(self, measure="avg", field=field)
+        return self._measuring("avg", field)
 
     def min(self, field: str) -> event:
         """Takes the smallest of a field; of no event it is unknown."""
-        return replace(self, measure="min", field=field)
+        return self._measuring("min", field)
 
     def max(self, field: str) -> event:
         """Takes the largest of a field; of no event it is unknown."""
-        return replace(self, measure="max", field=field)
+        return self._measuring("max", field)
 
     def distinct(self, field: str) -> event:
         """Counts different values of a field."""
-        return replace(self, measure="distinct", field=field)
+        return self._measuring("distinct", field)
+
+    def _looking_at(self, window: Window) -> event:
+        if self.window != EVER:
+            raise SettingsError(f"event('{self.name}') has a window already: {canonical(self.window.to_dict())}")
+        return replace(self, window=window)
+
+    def _measuring(self, measure: Aggregate, field: str) -> event:
+        if self.measure != "count":
+            raise SettingsError(f"event('{self.name}'): '{measure}' does not fit beside '{self.measure}'")
+        return replace(self, measure=measure, field=field)
 
     def _compared(self, op: str, value: Any = None, **more: Any) -> EventCondition:
         return EventCondition(self.step, op, value, self.window, self.measure, self.field, **more)

@@ -107,6 +107,10 @@ class EventStep:
     event: str
     where: Rule | None = None
 
+    def __post_init__(self) -> None:
+        if self.where is not None:
+            require_rule(self.where)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the form written in YAML and JSON."""
         plain: dict[str, Any] = {"event": self.event}
@@ -230,6 +234,10 @@ class All(_Combinable):
 
     rules: tuple[Rule, ...]
 
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            require_rule(rule)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the form written in YAML and JSON."""
         return {"all": [rule.to_dict() for rule in self.rules]}
@@ -240,6 +248,10 @@ class AnyOf(_Combinable):
     """True when at least one rule is true."""
 
     rules: tuple[Rule, ...]
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            require_rule(rule)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the form written in YAML and JSON."""
@@ -252,6 +264,9 @@ class Not(_Combinable):
 
     rule: Rule
 
+    def __post_init__(self) -> None:
+        require_rule(self.rule)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the form written in YAML and JSON."""
         return {"not": self.rule.to_dict()}
@@ -259,6 +274,19 @@ class Not(_Combinable):
 
 Leaf = Condition | EventCondition | SequenceCondition | InSegment | InList
 Rule = All | AnyOf | Not | Leaf
+
+
+def require_rule(said: object) -> None:
+    """Refuses what is no rule: most likely a condition that was not finished.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    if not isinstance(said, Rule):
+        raise SettingsError(
+            f"a rule is needed here, not {type(said).__name__}: a condition begins with feature(...) or event(...) and "
+            "ends with what is asked of it, such as .at_least(3) or .did()"
+        )
 
 
 def parts_of(rule: Rule) -> tuple[Rule, ...]:

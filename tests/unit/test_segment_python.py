@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import segments as work
+from lakehouse.errors import SettingsError
 from lakehouse.settings import Settings
 from segments.language import Rule, Segment, all_of, event, feature, in_list, in_segment, sequence
 from segments.load import DefinitionError, as_read, parse_segments
@@ -43,6 +44,45 @@ def test_a_wrong_segment_is_refused_by_its_name_and_without_a_place(rule: Rule, 
     told = [str(p) for p in raised.value.problems]
     assert all(t.startswith('segment "trial": ') for t in told)
     assert said in " ".join(told)
+
+
+UNFINISHED: list[tuple[Callable[[], Any], str]] = [
+    (lambda: feature("favourite_store_id").is_in("367"), "'in' needs a list of values"),
+    (lambda: feature("favourite_store_id").not_in("367"), "'not_in' needs a list of values"),
+    (lambda: Segment("s", "S", OFTEN, website_ids="shop"), "'website_ids' needs a list of values"),  # type: ignore[arg-type]
+    (lambda: Segment("s", "S", OFTEN, customer_group_ids="x"), "'customer_group_ids' needs a list"),  # type: ignore[arg-type]
+    (lambda: in_list("vip", "367"), "'in_list' needs a list of values"),
+    (lambda: in_list("vip", [1, 2]), "list 'vip': customer numbers are text, not int"),  # type: ignore[list-item]
+    (lambda: in_list("vip", map(str, range(20_001))), "20,001 customers; a list may have 20,000"),  # type: ignore[arg-type]
+    (lambda: Segment("s", "S", event("purchase")), "a rule is needed here, not event"),  # type: ignore[arg-type]
+    (lambda: OFTEN & feature("frequency"), "a rule is needed here, not feature"),  # type: ignore[operator]
+    (lambda: all_of(OFTEN, event("purchase")), "a rule is needed here, not event"),  # type: ignore[arg-type]
+    (lambda: event("item").where(feature("category")).did(), "a rule is needed here, not feature"),  # type: ignore[arg-type]
+    (lambda: sequence(event("purchase").did(), event("return")), "sequence(...) takes events"),  # type: ignore[arg-type]
+    (lambda: event("purchase").from_to(date(2017, 1, 1), None).within_last_days(3), "has a window already"),
+    (lambda: event("item").sum("amount").distinct("category"), "'distinct' does not fit beside 'sum'"),
+]
+
+
+@pytest.mark.parametrize(("build", "said"), UNFINISHED)
+def test_what_could_only_be_misread_is_refused_where_it_is_written(build: Callable[[], Any], said: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        build()
+    assert said in str(raised.value)
+
+
+def test_a_rule_nested_too_deeply_is_refused_by_its_name() -> None:
+    rule: Rule = OFTEN
+    for _ in range(2_000):
+        rule = ~rule
+    with pytest.raises(DefinitionError, match='segment "trial": is nested deeper than 256 levels'):
+        as_read(Segment("trial", "Trial", rule), FEATURES)
+
+
+def test_a_sequence_lies_in_the_days_of_a_calendar() -> None:
+    rule = sequence(event("purchase"), event("return"), start=date(2017, 1, 1), end=date(2017, 2, 1))
+    assert as_read(Segment("trial", "Trial", rule), FEATURES).rule == rule
+    assert rule.to_dict()["to"] == date(2017, 2, 1)
 
 
 def test_a_right_segment_comes_back_as_a_file_gives_it() -> None:
