@@ -76,8 +76,8 @@ def record_history(
     exit_detail = F.try_element_at("_exit_reasons", F.col(H.segment_id))
     by_visitor = F.col(H.entry_reason) == F.lit("promoted")  # such a stay needs no features
     reason = (
-        F.when(~F.col("_is_present") & ~by_visitor, F.lit("customer_absent"))
-        .when(exit_detail == F.lit(BARRED), F.lit("barred"))
+        F.when(exit_detail == F.lit(BARRED), F.lit("barred"))
+        .when(~F.col("_is_present") & ~by_visitor, F.lit("customer_absent"))
         .when(version.isNull(), F.lit("segment_inactive"))
         .when(is_redefined(F.col(H.segment_id), version, F.col(H.entry_version), earlier), F.lit("definition_changed"))
         .otherwise(F.lit("rule_not_true"))

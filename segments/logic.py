@@ -57,6 +57,7 @@ _ANY_DAY: Final = date(2000, 1, 1)
 _DAYS_AHEAD: Final = (0, 365)
 """Days to the next anniversary: none on the day itself, 365 where a 29 February lies between."""
 _PERCENT: Final = (0, 100)
+_NOTHING: Final[Mapping[Family, list[Any]]] = {Family.TEXT: [""], Family.LIST: [[]]}
 
 Kind = type[All] | type[AnyOf]
 
@@ -207,7 +208,7 @@ def _compared(condition: Condition, values: Sequence[Any], known: Feature) -> Bi
     listed: Any = value if isinstance(value, tuple) else (value,)
     match condition.op:
         case "is_empty" | "is_not_empty":
-            nothing: list[Any] = [v for v in ("", []) if values and type(v) is type(values[0])]
+            nothing = _NOTHING.get(known.family, [])
             is_empty = (1 << len(values)) | reduce(or_, (up_to(v) & ~below(v) for v in nothing), 0)
             both = (is_empty, (every << 1 | 1) & ~is_empty)
             return both if condition.op == "is_empty" else both[::-1]

@@ -49,8 +49,8 @@ def plan_membership(
     A pin puts a customer in, or keeps them out, whatever the rule says. Guest segments of a visitor who logged in are
     the customer's, also of one without features, and are never the primary one. Manual segments keep their members
     unless asked for. A segment that would change by more than its limit, pins left out, keeps its last good members of
-    that website, and its refresh is an error. A website without any features that day is stale, and a customer changed
-    by a later `as_of` is left alone.
+    that website, also those without features, and its refresh is an error. A website without any features that day is
+    stale, and a customer changed by a later `as_of` is left alone.
 
     Args:
         evaluated: `gold.customer_evaluation`.
@@ -77,9 +77,10 @@ def plan_membership(
     active = [s for s in segments if s.is_active and s.entity == "customer"]
     refreshed = [s for s in active if s.refresh_mode == "auto"]
     limited = [s for s in refreshed if s.max_change_share is not None]
-    by_people = pin_changes.select(*_KEYS).unionByName(promotion_changes.select(*_KEYS)).distinct()
+    by_people = pin_changes.select(*_KEYS).unionByName(promotion_changes.select(*_KEYS))
+    again = by_people.unionByName(_kept_without_features(previous)).distinct()
     looked_at, before = _to_compare(
-        evaluated, evaluated_changes, by_people, previous, is_full=is_full, is_everyone=is_full or bool(limited)
+        evaluated, evaluated_changes, again, previous, is_full=is_full, is_everyone=is_full or bool(limited)
     )
     websites = (
         features.where(F.col("as_of") == F.lit(as_of)).select(F.col("merchant_id").alias(M.website_id)).distinct()
@@ -91,6 +92,12 @@ def plan_membership(
     held = _find_held(both, previous, limited) if limited else None
     membership = _changed_rows(both, held, active, as_of=as_of, run_id=run_id, started_at=started_at)
     return {MEMBERSHIP: membership, REFRESH: _refresh_rows(websites, previous, both, held, refreshed, as_of)}
+
+
+def _kept_without_features(previous: DataFrame) -> DataFrame:
+    """Keys of those a limit kept though they have no features: no change of an answer names them any more."""
+    # A guest segment, which a customer without features may be in as well, is never the primary one.
+    return previous.where(~F.col(M.is_present) & F.col(M.primary_segment_id).isNotNull()).select(*_KEYS)
 
 
 def _unpinned(pin_changes: DataFrame) -> DataFrame:
@@ -117,7 +124,7 @@ def _carried(promotions: DataFrame, of_guests: Sequence[Segment]) -> DataFrame:
 def _to_compare(
     evaluated: DataFrame,
     evaluated_changes: DataFrame,
-    by_people: DataFrame,
+    again: DataFrame,
     previous: DataFrame,
     *,
     is_full: bool,
@@ -139,7 +146,7 @@ def _to_compare(
         changed = evaluated.select(*keys, *answers).unionByName(
             gone.select(*keys, *[F.lit(None).alias(c) for c in answers])
         )
-    others = by_people.join(changed.select(*keys), on=keys, how="left_anti")
+    others = again.join(changed.select(*keys), on=keys, how="left_anti")
     # One row per customer on either side.
     asked_again = others.join(rows_named(evaluated, others, keys).select(*keys, *answers), on=keys, how="left")
     looked_at = changed.unionByName(asked_again)
@@ -279,9 +286,7 @@ def _changed_rows(
         kept = F.coalesce(F.map_keys("_held"), none)
         stayed = F.array_except(F.array_intersect(F.coalesce("_was", none), kept), F.col("_barred"))
         stayed = F.array_union(stayed, F.array_intersect("_now", "_pinned"))
-        segment_ids = F.when(
-            F.col("_is_found"), F.sort_array(F.array_union(F.array_except("_now", kept), stayed))
-        ).otherwise(F.col("_now"))
+        segment_ids = F.sort_array(F.array_union(F.array_except("_now", kept), stayed))
     ranked = F.array(*[F.lit(s.segment_id) for s in by_priority(active)]).cast("array<string>")
     decided = both.withColumn(M.segment_ids, segment_ids)
     primary = F.get(F.array_intersect(ranked, F.col(M.segment_ids)), F.lit(0))

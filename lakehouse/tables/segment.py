@@ -117,7 +117,10 @@ class CustomerMembership:
     customer_id = text("Customer number.", pii=Pii.IDENTIFIER)
     segment_ids = column("array<string>", "Segments whose rule is true, in alphabetical order; empty when none.")
     primary_segment_id = text("The matched segment of highest priority; null when in none.", optional=True)
-    is_present = flag("False while a customer has no features; they are then in guest segments only, as who logged in.")
+    is_present = flag(
+        "False while a customer has no features; they are then only in guest segments, as who logged in, and in "
+        "segments whose members a limit of change kept."
+    )
     changed_on = day("`as_of` of the evaluation that last changed this row.")
     reasons = column(
         "map<string,string>",

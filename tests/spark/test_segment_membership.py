@@ -13,7 +13,7 @@ from segments.definitions import build_customer_segment
 from segments.history import emit_events, publish_members, record_history
 from segments.inspect import beaten_segments, flows_between, overlap_segments
 from segments.language import Segment, ask_for, feature
-from segments.membership import plan_membership
+from segments.membership import REFRESH, plan_membership
 from tests.spark.test_segment_evaluate import customers
 from tests.support.rows import rows
 from tests.support.segment_tables import (
@@ -231,15 +231,49 @@ def test_who_a_limit_kept_is_looked_at_again_when_it_is_gone_or_wider(
 ) -> None:
     guarded = replace(RECENT, max_change_share=0.5)
     tables.refresh(customers(spark, *[{"recency_days": 1}] * 4), [guarded])
-    moved = customers(spark, *[{"recency_days": 99}] * 3, {"recency_days": 1})
+    moved = customers(spark, *[{"recency_days": 99}] * 3, {"recency_days": 1}).where("customer_key != 3")
     tables.refresh(moved, [guarded], DAY + timedelta(days=1))
     assert len(tables.members()) == 4
 
     tables.refresh(moved, [replace(guarded, max_change_share=limit)], DAY + timedelta(days=1))
 
     assert tables.members() == {("recent", 4)}
+    left = {1: "rule_not_true", 2: "rule_not_true", 3: "customer_absent"}
     assert {s for s in tables.stays() if s[3]} == {
-        ("recent", key, DAY, DAY + timedelta(days=1), "rule_not_true") for key in (1, 2, 3)
+        ("recent", key, DAY, DAY + timedelta(days=1), why) for key, why in left.items()
+    }
+
+
+def test_a_limit_keeps_customers_whom_a_truncated_delivery_took_away(spark: SparkSession, tables: Tables) -> None:
+    guarded = replace(RECENT, max_change_share=0.5)
+    everyone = customers(spark, *[{"recency_days": 1, "frequency": 3}] * 5)
+    tables.refresh(everyone, [guarded, OFTEN])
+    kept = {("recent", key) for key in range(1, 6)}
+
+    truncated = everyone.where("customer_key > 3")
+    tables.refresh(truncated, [guarded, OFTEN], DAY + timedelta(days=1))
+    assert tables.members() == kept | {("often", 4), ("often", 5)}
+    assert tables.refresh(truncated, [guarded, OFTEN], DAY + timedelta(days=1), is_full=True) == [0, 0, 0, 0]
+    assert tables.members() == {(s, k) for s, k, _, left, _ in tables.stays() if left is None}
+    assert {(s, k) for s, k, what, _ in tables.events() if what == "segment_exited"} == {
+        ("often", k) for k in (1, 2, 3)
+    }
+    gone = tables.content[MEMBERSHIP]["shop", 1]
+    assert (gone["segment_ids"], gone["primary_segment_id"], gone["is_present"]) == (["recent"], "recent", False)
+
+    key = {"segment_id": "recent", "website_id": "shop", "customer_id": "x", "note": "n"}
+    tables.content[PIN] = {("recent", "shop", 1): key | {"customer_key": 1, "is_in": False}}
+    del tables.content[MEMBERSHIP]["shop", 2]  # erased
+    tables.refresh(truncated, [replace(guarded, max_change_share=0.2), OFTEN], DAY + timedelta(days=2))
+    held = {k: r["segment_ids"] for (_, k), r in tables.content[MEMBERSHIP].items()}
+    assert held == {1: [], 3: ["recent"], 4: ["often", "recent"], 5: ["often", "recent"]}
+    assert {s[4] for s in tables.stays() if s[:2] == ("recent", 1)} == {"barred"}
+
+    tables.refresh(everyone.where("customer_key > 2"), [guarded, OFTEN], DAY + timedelta(days=3))
+    back = tables.content[MEMBERSHIP]["shop", 3]
+    assert (back["segment_ids"], back["is_present"]) == (["often", "recent"], True)
+    assert {r["refresh_status"] for r in tables.content[REFRESH].values() if r["as_of"] > DAY + timedelta(days=2)} == {
+        "completed"
     }
 
 
