@@ -84,7 +84,8 @@ class Finding:
     Attributes:
         rule: The node.
         truth: True, false, or None for unknown.
-        observed: What was looked at: a feature's value, a measure, an end of a sequence; None for all, any and not.
+        observed: What decided: a feature's value, a measure, the days `_observe` tells of, the end of a sequence or the
+            number of its steps that came; None for all, any and not.
         parts: Answers of the nodes below.
     """
 
@@ -113,8 +114,9 @@ def explain(rule: Rule, customer: Observed) -> Finding:
             observed = _observe(rule, customer)
             return Finding(rule, _truth_of_event(rule, customer, observed), observed)
         case SequenceCondition():
-            end = _end_of(rule, customer)
-            return Finding(rule, end is not None, end)
+            reached, end = _followed(rule, customer)
+            is_whole = reached == len(rule.steps)
+            return Finding(rule, is_whole, end if is_whole else reached)
         case InSegment(segment_id):
             asked = customer.segments[segment_id]
             website = (_on_website(asked, customer),) if asked.website_ids else ()
@@ -226,13 +228,30 @@ def _inside(window: Window, day: date, as_of: date) -> bool:
 
 
 def _observe(rule: EventCondition, customer: Observed) -> Any:
-    """The number or day an event condition looks at."""
+    """What decides an event condition.
+
+    A number, of `first_time` a day; of `stopped` the last day; of `resumed` the last day before the rolling window and
+    the first one within; of `regular` the periods without any, each by its first and last day; of `unless_since` the
+    last instants of the one and of the other. A day or instant that never was is None.
+    """
     every = _events(rule.step, customer)
     within = [e for e in every if _inside(rule.window, e.day, customer.as_of)]
-    if rule.op == "first_time":
-        return min((e.day for e in every), default=None)
-    if rule.op in ("did", "did_not", "regular", "stopped", "resumed") or rule.measure == "count":
-        return len(within)
+    days = [e.day for e in every]
+    match rule.op:
+        case "did" if rule.unless is not None:
+            others = _events(rule.unless, customer)
+            return tuple(max((e.at for e in of), default=None) for of in (within, others))
+        case "first_time":
+            return min(days, default=None)
+        case "stopped":
+            return max(days, default=None)
+        case "resumed":
+            recent = [e.day for e in within]
+            return max((d for d in days if d not in recent), default=None), min(recent, default=None)
+        case "regular":
+            return [(a, b) for a, b in _periods(rule, customer.as_of) if not any(a <= day <= b for day in days)]
+        case _ if rule.measure == "count":
+            return len(within)
     values = [v for e in within if (v := e.fields.get(str(rule.measured))) is not None]
     match rule.measure:
         case "sum":
@@ -251,6 +270,13 @@ def _observe(rule: EventCondition, customer: Observed) -> Any:
             return min(values)
         case _:
             return max(values)
+
+
+def _periods(rule: EventCondition, as_of: date) -> list[tuple[date, date]]:
+    """The periods of `regular` by their first and last day, oldest first."""
+    length = rule.days or 1
+    starts = range(rule.window.last_days or 0, 0, -length)
+    return [(as_of - timedelta(days=n), as_of - timedelta(days=n - length + 1)) for n in starts]
 
 
 def _truth_of_event(rule: EventCondition, customer: Observed, observed: Any) -> Truth:
@@ -300,18 +326,18 @@ def _compare(op: str, observed: Any, value: Any) -> bool:
     )
 
 
-def _end_of(rule: SequenceCondition, customer: Observed) -> datetime | None:
-    """Latest instant at which the steps have followed one another; None when they never have."""
+def _followed(rule: SequenceCondition, customer: Observed) -> tuple[int, datetime | None]:
+    """How many of the steps have followed one another, and the latest instant at which they had."""
     gap = timedelta(days=rule.max_gap_days) if rule.max_gap_days is not None else None
-    ends: set[datetime] | None = None
-    for step in rule.steps:
+    ends: set[datetime] = set()
+    for reached, step in enumerate(rule.steps):
         moments = {e.at for e in _events(step, customer) if _inside(rule.window, e.day, customer.as_of)}
-        if ends is None:
-            ends = moments
-        else:
-            before = ends
-            ends = {m for m in moments if any(b < m and (gap is None or m - b <= gap) for b in before)}
-    return max(ends) if ends else None
+        if reached:
+            moments = {m for m in moments if any(b < m and (gap is None or m - b <= gap) for b in ends)}
+        if not moments:
+            return reached, max(ends, default=None)
+        ends = moments
+    return len(rule.steps), max(ends)
 
 
 def _all(truths: Sequence[Truth]) -> Truth:

@@ -15,6 +15,7 @@ from segments.rules import (
     AnyOf,
     Condition,
     EventCondition,
+    EventStep,
     InSegment,
     Leaf,
     Not,
@@ -139,22 +140,32 @@ def words(rule: Rule) -> str:
 
 
 def _observed(finding: Finding) -> str:
+    seen = finding.observed
     match finding.rule:
         case Condition():
-            return f"is {_value(finding.observed)}"
+            return f"is {_value(seen)}"
+        case EventCondition(op="did", unless=EventStep() as other) as rule:
+            return f"last {rule.step.event} {_value(seen[0], 'never')}, last {other.event} {_value(seen[1], 'never')}"
         case EventCondition(op="first_time"):
-            return f"first on {_value(finding.observed)}"
-        case EventCondition():
-            return f"{finding.rule.measure} is {_value(finding.observed)}"
-        case SequenceCondition() if finding.observed is not None:
-            return f"last ended {_value(finding.observed)}"
+            return f"first on {_value(seen)}"
+        case EventCondition(op="stopped"):
+            return f"last on {_value(seen, 'no day')}"
+        case EventCondition(op="resumed"):
+            return f"last before on {_value(seen[0], 'no day')}, first within on {_value(seen[1], 'no day')}"
+        case EventCondition(op="regular"):
+            empty = ", ".join(f"{_value(start)} to {_value(end)}" for start, end in seen)
+            return f"none from {empty}" if empty else "in every period"
+        case EventCondition() as rule:
+            return f"{rule.measure} is {_value(seen)}"
+        case SequenceCondition(steps):
+            return f"{seen} of {len(steps)} steps came" if isinstance(seen, int) else f"last ended {_value(seen)}"
         case _:
             return ""
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, absent: str = "unknown") -> str:
     if value is None:
-        return "unknown"
+        return absent
     if isinstance(value, date | datetime):
         return value.isoformat()
     return f"{value:g}" if isinstance(value, float) else str(value)

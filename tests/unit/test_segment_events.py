@@ -513,6 +513,34 @@ def test_the_same_node_is_answered_and_observed_all_the_way_down() -> None:
     assert never.parts[0].observed is None
 
 
+MONTH = event("purchase").within_last_days(30)
+SENT_AND_BOUGHT = sequence(event("campaign_contact"), event("purchase"), event("campaign_contact"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "events", "said"),
+    [
+        (MONTH.stopped(), [bought(10, 1), bought(12, 9)], "last on 2017-12-09"),
+        (MONTH.stopped(), [], "last on no day"),
+        (MONTH.resumed(after_days=9), [bought(9, 1), bought(12, 9)], "last before on 2017-09-01, first within on 2017-12-09"),
+        (MONTH.regular(every_days=10), [bought(12, 3), bought(12, 25)], "none from 2017-12-12 to 2017-12-21"),
+        (MONTH.regular(every_days=15), [bought(12, 2), bought(12, 31)], "in every period"),
+        (
+            event("purchase").did_unless_since(event("campaign_contact")),
+            [bought(12, 2), sent(12, 3)],
+            "last purchase 2017-12-02T12:00:00+00:00, last campaign_contact 2017-12-03T00:00:00+00:00",
+        ),
+        (event("purchase").did_unless_since(event("return")), [bought(12, 2)], "last purchase 2017-12-02T12:00:00+00:00, last return never"),
+        (SENT_AND_BOUGHT, [bought(12, 1), sent(12, 2), bought(12, 3)], "2 of 3 steps came"),
+        (SENT_AND_BOUGHT, [sent(12, 2), bought(12, 3), sent(12, 4)], "last ended 2017-12-04T00:00:00+00:00"),
+        (event("purchase").at_least(3), [bought(12, 2)], "count is 1"),
+    ],
+)  # fmt: skip
+def test_an_explanation_tells_what_decided(rule: Rule, events: list[Happening], said: str) -> None:
+    ((_, _, _, observed),) = lines_of(explain(rule, Observed(AS_OF, FEATURES, {}, events)))
+    assert observed == said
+
+
 def test_an_explanation_names_the_website_a_segment_is_not_for() -> None:
     abroad = Segment("abroad", "A", feature("frequency").at_least(1), website_ids=("other",))
     seen = Observed(AS_OF, FEATURES, {"frequency": 1}, (), "shop", segments={"abroad": abroad})
