@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -39,14 +40,6 @@ def read_lists(folder: Path, complain: Callable[[str, Place], None]) -> Mapping[
     return lists
 
 
-def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """Yields each row with the line it begins on: a quoted value may hold line breaks."""
-    begins = 1
-    for row in reader:
-        yield begins, row
-        begins = reader.line_num + 1  # type: ignore[attr-defined]
-
-
 def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
     if not _NAME.fullmatch(path.stem):
         complain("a list is named with lower-case letters, digits and underscores, beginning with a letter", 1)
@@ -55,20 +48,30 @@ def _read(path: Path, complain: Callable[[str, int], None]) -> frozenset[str]:
         if size > MAX_LIST_BYTES:
             complain(f"is {size:,} bytes; a list may have {MAX_LIST_BYTES:,}", 1)
             return frozenset()
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_rows(csv.reader(file, strict=True)))
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         why = error.strerror or type(error).__name__
         complain(f"cannot be read: {why}; put a CSV file with a column '{_COLUMN}' here, or take this away", 1)
         return frozenset()
-    except (UnicodeDecodeError, csv.Error) as error:
-        complain(f"is not a CSV file in UTF-8: {type(error).__name__}", 1)
+    except UnicodeDecodeError as error:
+        complain("is not UTF-8 text", error.object[: error.start].count(b"\n") + 1)
+        return frozenset()
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    begins = 1  # a quoted value may hold line breaks
+    try:
+        for row in reader:
+            rows.append((begins, row))
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        complain(f"is not a CSV file: {error}", begins)
         return frozenset()
     header = [name.strip() for name in rows[0][1]] if rows else []
     if _COLUMN not in header:
         others = [name for d, name in _OTHERS.items() if _COLUMN in map(str.strip, ",".join(header).split(d))]
         parted = f"its columns are parted by {others[0]}; part them by ','" if others else ""
-        complain(parted or f"has no column '{_COLUMN}'.{suggest(_COLUMN, header)}", 1)
+        close = suggest(_COLUMN, header) or "".join(f" Did you mean '{h}'?" for h in header if h.lower() == _COLUMN)
+        complain(parted or f"has no column '{_COLUMN}'.{close}", 1)
         return frozenset()
     if header.count(_COLUMN) > 1:
         complain(f"has the column '{_COLUMN}' more than once; one of them is needed", 1)

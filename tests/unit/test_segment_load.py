@@ -475,6 +475,24 @@ def test_a_list_with_another_delimiter_is_told_so(tmp_path: Path) -> None:
         load_segments(tmp_path, FEATURES)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('customer_id\n1\n2\n"3"x\n4\n', "lists/vip.csv, line 4, column 1: is not a CSV file: "),
+        ('customer_id\n1\n2\n"3\n4\n', "lists/vip.csv, line 4, column 1: is not a CSV file: "),
+        ("\ufeffcustomer_id\n1\n2\nJosé\n", "lists/vip.csv, line 4, column 1: is not UTF-8 text"),
+        ("CUSTOMER_ID\n1\n", "line 1, column 1: has no column 'customer_id'. Did you mean 'CUSTOMER_ID'?"),
+    ],
+)  # fmt: skip
+def test_a_list_says_where_it_is_wrong(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "lists").mkdir()
+    encoded = content.encode().replace("é".encode(), "é".encode("latin-1"))
+    (tmp_path / "lists" / "vip.csv").write_bytes(encoded)
+    with pytest.raises(DefinitionError) as raised:
+        load_segments(tmp_path, FEATURES)
+    assert said in str(raised.value)
+
+
 def test_an_absent_folder_has_no_segments(tmp_path: Path) -> None:
     assert load_segments(tmp_path / "none", FEATURES) == ()
 
