@@ -52,6 +52,7 @@ _MEASURED: Final = ("at_least", "at_most", "exactly", "greater_than", "less_than
 _EVENT_OPS: Final = ("did", "did_not", *_MEASURED, "first_time", "regular", "stopped", "resumed")
 _WINDOW: Final = ("within_last_days", "from", "to")
 _ROLLING: Final = ("regular", "stopped", "resumed")
+_MEANT: Final[Mapping[str, str]] = {"and": "all", "or": "any"}
 _SHAPES: Final = (
     "{all: [...]}, {any: [...]}, {not: ...}, {feature, op, value}, {event, op, ...}, {sequence: [...]}, "
     "{in_segment: ...} or {in_list: ...}"
@@ -93,6 +94,9 @@ class ConditionReader(NodeReader):
             "not_in_list": self.in_list,
         }
         word = words[0] if words else ""
+        if word in _MEANT:
+            self.complain(f"'{word}' is not a rule. Did you mean '{_MEANT[word]}'? A rule is one of {_SHAPES}", node)
+            return None
         if word not in ("all", "any", "not"):
             kind = next((kinds[w] for w in words if w in kinds and self.subject == "feature"), self.condition)
             return kind(node)
@@ -408,10 +412,10 @@ class ConditionReader(NodeReader):
 
     def scalar(self, node: yaml.Node, known: Feature, *, is_whole: bool = True) -> Any:
         """Returns one value as the feature's type, one of its closed set unless it is only a part of one."""
-        value = self.plain(node)
+        family = known.family
+        value = self.plain(node, as_text=family in (Family.TEXT, Family.LIST))
         if value is BROKEN:
             return None
-        family = known.family
         fits: Any = None
         if family is Family.NUMBER and isinstance(value, int | float) and not isinstance(value, bool):
             fits = value if abs(value) <= MAX_NUMBER else None  # nor is NaN within it

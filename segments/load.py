@@ -46,16 +46,21 @@ Lists = Mapping[str, frozenset[str]]
 
 
 def load_segments(
-    folder: Path, features: Mapping[str, Feature] | None = None, *, websites: Collection[str] = ()
+    folder: Path,
+    features: Mapping[str, Feature] | None = None,
+    *,
+    others: Iterable[Segment] = (),
+    websites: Collection[str] = (),
 ) -> tuple[Segment, ...]:
     """Returns every segment of the `*.yml` and `*.yaml` files of a folder, ordered by priority and id.
 
     A file holds one segment, or several under `segments`. An absent folder holds none. Static lists are the `*.csv`
-    files of its folder `lists`. The endings may be in capitals.
+    files of its folder `lists`; definitions in a folder of the folder are refused. The endings may be in capitals.
 
     Args:
         folder: Usually `conf/segments`.
         features: What rules on customers may name; the declared feature tables unless given.
+        others: Segments defined elsewhere, which rules may ask for; one of the same id in the folder takes its place.
         websites: Retailers there are; a name much like one of them is taken for a misspelling.
 
     Raises:
@@ -64,6 +69,10 @@ def load_segments(
     known = declared_features() if features is None else features
     reader = _Reader(features=known, websites=websites)
     reader.lists = read_lists(folder / "lists", reader.complain)
+    for path in sorted(folder.glob("[!.]*/**/*")):
+        if path.suffix.lower() in (".yml", ".yaml"):
+            at = Place(path.relative_to(folder).as_posix(), 1, 1)
+            reader.complain("lies in a folder, where no definition is read; move it out of it", at)
     for path in yaml_files(folder):
         try:
             size = path.stat().st_size
@@ -75,7 +84,7 @@ def load_segments(
             reader.complain(f"is {size:,} bytes; a definition file may have {MAX_BYTES:,}", Place(path.name, 1, 1))
         else:
             reader.read(content, path.name)
-    return reader.finish()
+    return reader.finish(others)
 
 
 def parse_segments(

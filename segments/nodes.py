@@ -64,6 +64,7 @@ BROKEN: Final = object()
 """Stands for a value that was complained about."""
 
 _CONSTRUCTOR: Final = yaml.constructor.SafeConstructor()
+_YAML: Final = yaml.resolver.Resolver()
 _TAG: Final = "tag:yaml.org,2002:"
 _JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|[^\s\[\]{}:,"]+')
 _NUMBER: Final = re.compile(r"[-+]?(0|[1-9]\d*|\d*\.\d*([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan|Infinity|NaN)", re.I)
@@ -206,11 +207,18 @@ class NodeReader:
                 found[name] = value
         return found
 
-    def plain(self, node: yaml.Node) -> Any:
-        """Returns a YAML scalar as Python, `BROKEN` when it is none."""
+    def plain(self, node: yaml.Node, *, as_text: bool = False) -> Any:
+        """Returns a YAML scalar as Python, `BROKEN` when it is none.
+
+        Args:
+            node: The scalar.
+            as_text: Whether text is wanted; then it is what YAML 1.1 writes as text, such as 12e3.
+        """
         if not isinstance(node, yaml.ScalarNode):
             self.complain("a single value is needed here, not a list or mapping", node)
             return BROKEN
+        if as_text and _YAML.resolve(yaml.ScalarNode, node.value, (True, False)) == f"{_TAG}str":  # type: ignore[no-untyped-call]
+            node = yaml.ScalarNode(f"{_TAG}str", node.value, node.start_mark, node.end_mark)
         is_text = node.tag == f"{_TAG}str"
         # Not only for space: writing out an integer of thousands of digits is refused by Python itself.
         if len(node.value) > (10 * MAX_TEXT if is_text else MAX_TEXT):
@@ -238,7 +246,7 @@ class NodeReader:
         """Returns a text field, None when absent or wrong."""
         if node is None:
             return None
-        value = self.plain(node)
+        value = self.plain(node, as_text=True)
         # Blanks are no name: the segment would stand in lists and reports as an empty cell.
         if isinstance(value, str) and minimum <= len(as_seen(value)) and len(value) <= maximum and "\x00" not in value:
             return value

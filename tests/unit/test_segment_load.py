@@ -106,6 +106,33 @@ def test_yaml_and_json_give_the_segment_back() -> None:
     assert parse_segments(json.dumps(segment.to_dict(), default=str), FEATURES) == (segment,)
 
 
+@pytest.mark.parametrize("text", ["12e3", "1.5e3", "1e-9", "12", "yes", "2017-01-01"])
+def test_text_that_reads_as_something_else_comes_back_from_yaml(text: str) -> None:
+    rule = feature("favourite_store_id").is_in([text]) & feature("categories").contains(text)
+    segment = Segment("s", text, rule, description=text, website_ids=(text,))
+
+    assert parse_segments(yaml.safe_dump(segment.to_dict()), FEATURES) == (segment,)
+    (number,) = parse_segments(with_condition("{feature: monetary_net, op: at_least, value: 12e3}"), FEATURES)
+    assert number.rule == feature("monetary_net").at_least(12_000)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("and", "all"), ("or", "any")])
+def test_words_of_other_languages_are_told_what_they_are_here(word: str, meant: str) -> None:
+    (said,) = problems(with_condition(f"{{{word}: [{{feature: frequency, op: at_least, value: 1}}]}}"))
+    assert f"'{word}' is not a rule. Did you mean '{meant}'?" in said
+
+
+def test_a_definition_in_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "team" / "a").mkdir(parents=True)
+    (tmp_path / "team" / "a" / "vip.YML").write_text("segment_id: vip\n")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "vip-checkpoint.yml").write_text("segment_id: vip\n")
+    with pytest.raises(DefinitionError) as raised:
+        load_segments(tmp_path, FEATURES)
+    (problem,) = raised.value.problems
+    assert str(problem).startswith("team/a/vip.YML, line 1, column 1: lies in a folder, where no definition is read")
+
+
 def test_the_version_follows_the_rule_and_not_the_name() -> None:
     segment = Segment("s", "S", feature("recency_days").at_most(30))
 
