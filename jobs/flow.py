@@ -131,32 +131,30 @@ def build_segments(
     job: Job, progress: Progress, *, force: bool = False, retrain: bool = False, refresh: Sequence[str] = ()
 ) -> list[StepResult]:
     """Models trained when due and scored, rules evaluated, membership published; also of manual segments named."""
-    from jobs.audiences import audience_segments
+    from jobs.audiences import definitions
     from jobs.segments import asked_for, published_definitions, published_versions
     from models.outlook_training import outlook_models
     from models.training import cluster_models
     from segments.earlier import Earlier
 
     require_no_past(job)
-    configured = job.configuration["segments"]
-    asked = asked_for(job, refresh)
+    segments, asked = definitions(job), asked_for(job, refresh)
     as_of = job.as_of()
-    with progress.task("models", "customer clusters") as done:
-        clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
-        done(f"{len(clusters)} models" if len(clusters) != 1 else "1 model")
-    with progress.task("models", "customer outlooks") as done:
-        outlooks = outlook_models(job.lake, job.settings, as_of=as_of, retrain=retrain, told=progress.note)
-        done(f"{len(outlooks)} models" if len(outlooks) != 1 else "1 model")
-    segments = (*configured, *audience_segments(job.lake, configured))
-    offered = {
-        "as_of": as_of,
-        "clusters": clusters,
-        "outlooks": outlooks,
-        "segments": segments,
-        "asked": asked,
-        "earlier": Earlier(lambda: published_definitions(job), published_versions(job)),
-    }
     with failures_told(job, "error"):
+        with progress.task("models", "customer clusters") as done:
+            clusters = cluster_models(job.lake, job.settings, as_of=as_of, retrain=retrain)
+            done(f"{len(clusters)} models" if len(clusters) != 1 else "1 model")
+        with progress.task("models", "customer outlooks") as done:
+            outlooks = outlook_models(job.lake, job.settings, as_of=as_of, retrain=retrain, told=progress.note)
+            done(f"{len(outlooks)} models" if len(outlooks) != 1 else "1 model")
+        offered = {
+            "as_of": as_of,
+            "clusters": clusters,
+            "outlooks": outlooks,
+            "segments": segments,
+            "asked": asked,
+            "earlier": Earlier(lambda: published_definitions(job), published_versions(job)),
+        }
         results = build(job, progress, SEGMENT_LAYERS, force=force, **offered)
     if needs_republishing(job.lake, results, job.run.started_at):
         begin_refresh(job.lake, ask_for(segments, asked))
@@ -175,13 +173,14 @@ def run_all(
     """
     from connectors.campaigns import load_activation
     from jobs.activate import activate_all, open_activation
+    from jobs.audiences import definitions
     from jobs.campaigns import measure_all
     from jobs.publish import export, report
     from lakehouse.quality_load import load_rules
 
     out = out or Outcome()
     # A mistake in a definition is told before an hour of work, not after.
-    _ = job.configuration, load_activation(job.settings.conf_dir), load_rules(job.settings.conf_dir)
+    _ = job.configuration, load_activation(job.settings.conf_dir), load_rules(job.settings.conf_dir), definitions(job)
     require_no_past(job)
     out.feeds = ingest(job, progress)
     _require_input(job, out)

@@ -37,6 +37,7 @@ from models.store import (
     Version,
     champion_for,
     is_due,
+    load_if_readable,
     load_model,
     log_attempt,
     register_version,
@@ -112,7 +113,7 @@ def train_outlook(lake: Lake, settings: Settings, *, as_of: date, merchant_id: s
     populations = read_populations(lake, merchant_id, as_of, horizon)
     model = fit_lifecycle(histories, day, horizon=horizon, populations=populations)
     champion = champion_for(store, KIND, merchant_id, as_of)
-    verdict = try_lifecycle(histories, model, load_model(store, champion) if champion else None, populations)
+    verdict = try_lifecycle(histories, model, load_if_readable(store, champion), populations)
     training = Training(
         params=_params(model),
         metrics=_metrics(verdict),

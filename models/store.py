@@ -26,7 +26,10 @@ from typing import Any, Final
 import pandas as pd
 
 from lakehouse.errors import ModelError
+from lakehouse.logs import get_logger
 from lakehouse.settings import Settings
+
+log = get_logger(__name__)
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
@@ -304,14 +307,35 @@ def champion_for(store: ModelStore, kind: str, merchant_id: str, as_of: date) ->
 
 
 def load_model(store: ModelStore, version: Version) -> Any:
-    """Returns the model of a version as it was registered."""
+    """Returns the model of a version as it was registered.
+
+    Raises:
+        ModelError: Its file is gone, or is of code that is.
+    """
     import cloudpickle
 
-    if version.file is not None and store.folder is not None:
-        return cloudpickle.loads((store.folder / version.file).read_bytes())
-    with mlflow_at(store) as mlflow:
-        local = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=_PICKLE)
-        return cloudpickle.loads(Path(local).read_bytes())
+    try:
+        if version.file is not None and store.folder is not None:
+            return cloudpickle.loads((store.folder / version.file).read_bytes())
+        with mlflow_at(store) as mlflow:
+            local = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=_PICKLE)
+            return cloudpickle.loads(Path(local).read_bytes())
+    except Exception as e:  # of the file, of the store, or whatever code of another release raises
+        kind = next((k for k in TRAINED_WHEN_DUE if store.model_name(k, version.merchant_id) == version.name), OUTLOOK)
+        raise ModelError(
+            f"Model {version.label} cannot be read any more ({type(e).__name__}). Train another with `segmentation "
+            f"segments --retrain`, or go back to the one before with `segmentation models rollback "
+            f"{version.merchant_id} --kind {kind}`."
+        ) from e
+
+
+def load_if_readable(store: ModelStore, version: Version | None) -> Any | None:
+    """Returns the model of a version; None without one, or when it cannot be read: that must not end training."""
+    try:
+        return load_model(store, version) if version is not None else None
+    except ModelError as e:
+        log.warning("model not readable", extra={"error": str(e)})
+        return None
 
 
 def roll_back(store: ModelStore, kind: str, merchant_id: str) -> tuple[Version, Version]:

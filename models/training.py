@@ -11,7 +11,6 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from lakehouse.lake import Lake
-from lakehouse.logs import get_logger
 from lakehouse.settings import Settings
 from lakehouse.tables.feature import FeatureCustomer as X
 from models.card import describe_clusters
@@ -25,6 +24,7 @@ from models.store import (
     Version,
     champion_for,
     is_due,
+    load_if_readable,
     load_model,
     log_attempt,
     register_version,
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from models.selection import Past, Selection
-
-log = get_logger(__name__)
 
 TRAINING_ROWS: Final = 50_000
 """Customers a model is fitted on; three numbers each, so about a megabyte on the driver."""
@@ -109,7 +107,7 @@ def train_clusters(lake: Lake, settings: Settings, *, as_of: date, merchant_id: 
         training = _training(selection, None, merchant_id, as_of, versions, values)
         log_attempt(store, CLUSTERS, merchant_id=merchant_id, as_of=as_of, reason=selection.reason, training=training)
         return None
-    champion = champion_clusters(store, merchant_id, as_of)
+    champion = load_if_readable(store, champion_for(store, CLUSTERS, merchant_id, as_of))
     given = _numbers_given(store, merchant_id)
     model = match_to(selection.model, champion, values, given)
     verdict = try_clusters(values, model, champion, past)
@@ -138,12 +136,8 @@ def _numbers_given(store: ModelStore, merchant_id: str) -> int:
 
 
 def _numbers_of(store: ModelStore, version: Version) -> int:
-    try:
-        return 1 + max(load_model(store, version).numbers)
-    except Exception as e:
-        # Its file is gone, or of code that is: that must not end training for good.
-        log.warning("model not readable", extra={"version": version.label, "error": type(e).__name__})
-        return 0
+    model = load_if_readable(store, version)
+    return 1 + max(model.numbers) if model is not None else 0
 
 
 def _past(lake: Lake, merchant_id: str, as_of: date) -> Past | None:

@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.context import Job
+from jobs.flow import build_segments
 from jobs.maintain import maintain
 from jobs.progress import Progress
 from jobs.segment_status import Announced, begin_refresh, failures_told, needs_republishing
 from jobs.segments import mark_processed, unprocessed_events
 from lakehouse.declare import table_of
-from lakehouse.errors import DeclarationError, SettingsError, StepFailed
+from lakehouse.errors import DeclarationError, ModelError, SettingsError, StepFailed
 from lakehouse.lake import Lake
 from lakehouse.records import AuditLog
 from lakehouse.runner import Run
@@ -78,6 +79,22 @@ def test_a_layer_of_facts_that_fails_by_itself_is_told_as_in_a_whole_run(
     assert ended.exit_code == StepFailed.exit_code, ended.output
     assert states(lake)["a"][:2] == ("stale", "The last run failed: Layer silver failed")
     assert recorded == [lake]
+
+
+def test_a_model_that_fails_is_told_as_the_state_of_the_segments(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModelError("Model m/1 cannot be read any more")
+
+    segment = {"segment_id": "a", "refresh_mode": "auto", "is_active": True, "refresh_status": "completed"}
+    lake.write(SEGMENT, rows(lake.spark, SEGMENT, [segment]))
+    job = Job(lake.settings.model_copy(update={"as_of": date(2020, 6, 2)}))
+    job.__dict__["lake"] = lake
+    monkeypatch.setattr("models.training.cluster_models", fail)
+
+    with pytest.raises(ModelError):
+        build_segments(job, Progress(Console(file=io.StringIO())))
+
+    assert states(lake)["a"][:2] == ("error", "The last run failed: Model m/1 cannot be read any more")
 
 
 def test_a_refresh_that_was_killed_is_taken_up(lake: Lake) -> None:

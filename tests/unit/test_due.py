@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lakehouse.errors import ModelError
 from models import store, training
 from models.store import (
     ACCEPTED,
@@ -89,16 +90,16 @@ def test_numbers_given_are_kept_with_the_version_and_no_lost_file_ends_training(
 ) -> None:
     def load(_: ModelStore, one: Version) -> SimpleNamespace:
         if one.number == 2:
-            raise FileNotFoundError("models/run/customer_clusters-2.pkl")
+            raise ModelError("customer_clusters/2 cannot be read any more")
         return SimpleNamespace(numbers=(0, 1, 5))
 
     known = [version(30), version(20, number=2), version(10, REFUSED, 3)]
     monkeypatch.setattr(training, "versions_of", lambda *_: known)
-    monkeypatch.setattr(training, "load_model", load)
+    monkeypatch.setattr(store, "load_model", load)
     assert training._numbers_given(STORE, "shop") == 6
 
     known.append(replace(version(5, number=4), numbers_given=8))
-    monkeypatch.setattr(training, "load_model", lambda *_: pytest.fail("no model needs to be read"))
+    monkeypatch.setattr(store, "load_model", lambda *_: pytest.fail("no model needs to be read"))
     assert training._numbers_given(STORE, "shop") == 8
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from lakehouse.errors import ModelError
 from models.store import (
     CLUSTERS,
     OUTLOOK,
@@ -23,6 +24,7 @@ from models.store import (
     champion_for,
     experiment,
     is_due,
+    load_if_readable,
     load_model,
     log_attempt,
     mlflow_at,
@@ -148,6 +150,22 @@ def test_models_beyond_the_first_page_are_seen(local: ModelStore, monkeypatch: p
     one = register(local, "model", AS_OF)
 
     assert all_versions(local) == [one]
+
+
+def test_a_model_whose_file_is_gone_says_which_and_what_to_do(local: ModelStore) -> None:
+    lost = register(local, "first", AS_OF)
+    assert local.folder is not None
+    assert lost.file is not None
+    (local.folder / lost.file).unlink()
+
+    with pytest.raises(ModelError) as raised:
+        load_model(local, lost)
+
+    said = str(raised.value)
+    assert f"Model {lost.label} cannot be read any more (FileNotFoundError)" in said
+    assert "`segmentation segments --retrain`" in said
+    assert "`segmentation models rollback shop --kind customer_outlook`" in said
+    assert load_if_readable(local, lost) is None  # another is trained without it
 
 
 def test_an_attempt_killed_half_way_is_none_and_stops_nobody(
