@@ -7,8 +7,10 @@ from typing import Any
 
 from jobs.context import Job
 from jobs.progress import Progress
-from lakehouse.lake import Lake
+from lakehouse.declare import table_of
+from lakehouse.lake import newest_version
 from segments.language import Segment, feature
+from segments.load import load_segments
 
 PRIORITY = 150
 """Behind the segments of conf/segments: who is in one of those for what they did is not primarily a lookalike."""
@@ -48,16 +50,25 @@ def expand(
     return made
 
 
-def audience_segments(lake: Lake, configured: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Returns a segment per audience; one of the same id in conf/segments takes its place."""
-    if not lake.exists("gold.lookalike_audience"):
+def definitions(job: Job) -> tuple[Segment, ...]:
+    """Every definition of `conf/segments`, checked, and a segment per lookalike audience, which these may ask for."""
+    audiences = audience_segments(job)
+    configured = load_segments(job.settings.conf_dir / "segments", others=audiences, websites=job.websites)
+    taken = {s.segment_id for s in configured}
+    return (*configured, *(a for a in audiences if a.segment_id not in taken))
+
+
+def audience_segments(job: Job) -> tuple[Segment, ...]:
+    """Returns a segment per audience; where there is none, no engine is started to tell."""
+    settings, table = job.settings, table_of("gold.lookalike_audience")
+    path = settings.data_dir / table.schema / table.short
+    if not (job.lake.exists(table) if settings.catalog else newest_version(path) is not None):
         return ()
     websites: dict[str, list[str]] = {}
     seeds: dict[str, str] = {}
-    for row in lake.read("gold.lookalike_audience").orderBy("audience_id", "merchant_id").collect():
+    for row in job.lake.read(table).orderBy("audience_id", "merchant_id").collect():
         websites.setdefault(row["audience_id"], []).append(row["merchant_id"])
         seeds[row["audience_id"]] = row["seed_id"]
-    taken = {s.segment_id for s in configured}
     return tuple(
         Segment(
             segment_id=audience_id,
@@ -68,5 +79,4 @@ def audience_segments(lake: Lake, configured: Sequence[Segment]) -> tuple[Segmen
             priority=PRIORITY,
         )
         for audience_id, of in websites.items()
-        if audience_id not in taken
     )

@@ -93,14 +93,12 @@ class Job:
         """Configuration objects that producers may ask for by name, checked."""
         from features.rules import load_feature_rules
         from pipelines.gold.finance_conf import load_finance
-        from segments.load import load_segments
 
         conf = self.settings.conf_dir
         return {
             "feature_rules": load_feature_rules(conf, self.websites),
             "sources": self.sources,
             "finance": load_finance(conf),
-            "segments": load_segments(conf / "segments", websites=self.websites),
         }
 
     @cached_property

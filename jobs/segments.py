@@ -15,7 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from jobs.audiences import audience_segments
+from jobs.audiences import definitions
 from jobs.context import Job, require_retailer
 from jobs.segment_status import FAILED_RUN
 from lakehouse.declare import table_of
@@ -31,21 +31,16 @@ from segments.guests import build_visitors, preview_guests
 from segments.inspect import answer_customers, beaten_segments, flows_between, overlap_segments, preview_segment
 from segments.language import Segment, ask_for
 from segments.lists import read_lists
-from segments.load import DefinitionError, as_read, load_segments, parse_segments, segment_of_row
+from segments.load import DefinitionError, as_read, parse_segments, segment_of_row
 from segments.nodes import has_controls, short
 from segments.reference import Finding, Happening, Observed, explain
 from segments.references import with_referenced
 from segments.rules import InSegment, segments_in
+from segments.split import split_by_strata
 from segments.tell import Membership
 from segments.timelines import Asked
 
 NEEDS_REFRESH_AFTER = timedelta(hours=24)
-
-
-def definitions(job: Job) -> tuple[Segment, ...]:
-    """Every definition of `conf/segments`, checked, and a segment per lookalike audience."""
-    configured = load_segments(_folder(job), websites=job.websites)
-    return (*configured, *audience_segments(job.lake, configured))
 
 
 def _folder(job: Job) -> Path:
@@ -83,7 +78,7 @@ def asked_for(job: Job, segment_ids: Sequence[str]) -> tuple[str, ...]:
 
 def read_file(job: Job, path: Path) -> Segment:
     """The one definition of a file that is not, or not yet, in `conf/segments`, which takes it on the same terms."""
-    content, others = path.read_bytes(), load_segments(_folder(job), websites=job.websites)
+    content, others = path.read_bytes(), definitions(job)
     found = parse_segments(content, file=path.name, lists=_lists(job), others=others, websites=job.websites)
     if len(found) != 1:
         raise SettingsError(f"{path} holds {len(found)} segments; one is needed here")
@@ -276,6 +271,50 @@ def sample(job: Job, segment: Segment, count: int) -> list[Any]:
     answered = _answered(job, {"is_in": segment}, others).where("is_in")
     ranked = answered.orderBy(F.xxhash64("customer_key")).limit(count)
     return [(r["website_id"], r["customer_key"]) for r in ranked.select("website_id", "customer_key").collect()]
+
+
+def split(
+    job: Job,
+    segment_id: str,
+    *,
+    salt: str,
+    shares: Mapping[str, float],
+    strata: Sequence[str] = (),
+    assigned: DataFrame | None = None,
+) -> DataFrame:
+    """The published members of a segment in arms, for a test that no campaign of `conf/campaigns` makes.
+
+    Every group of a website's members that share the values of `strata` is split in proportion.
+
+    Args:
+        job: An open job.
+        segment_id: The segment.
+        salt: Name of the test; another one splits the same customers anew.
+        shares: Share per arm, adding up to 1.
+        strata: Features of `feature.customer` whose groups are to be balanced, such as `rfm_group`.
+        assigned: An earlier answer for the same salt: nobody in it changes arms.
+
+    Returns:
+        website_id, customer_key and arm.
+
+    Raises:
+        SettingsError: There is no such segment or feature, or the shares do not add up.
+    """
+    require_known(job, segment_id)
+    keys, known = ["website_id", "customer_key"], declared_features(FEATURE_TABLES[:1])
+    for name in strata:
+        if name not in known or known[name].table != FEATURE_TABLES[0]:
+            raise SettingsError(f"'{name}' is not a feature of {FEATURE_TABLES[0]}.{suggest(name, known)}")
+    members = job.lake.read("gold.customer_segment_customer").where(F.col("segment_id") == F.lit(segment_id))
+    today = job.lake.read(FEATURE_TABLES[0]).where(F.col("as_of") == F.lit(newest_day(job)))
+    described = today.select(F.col("merchant_id").alias("website_id"), "customer_key", *strata)
+    # One row per customer on the right, none for who has no features: such members are a group of their own.
+    customers = members.select(*keys).join(described, on=keys, how="left")
+    nobody = members.select(*keys, F.lit("").alias("arm")).limit(0)
+    return split_by_strata(
+        customers, nobody if assigned is None else assigned, keys=keys, strata=["website_id", *strata], salt=salt,
+        shares=shares,
+    )  # fmt: skip
 
 
 def diff(job: Job, now: Segment, then: Published) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import re
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -11,14 +12,14 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.audiences import audience_segments
+from jobs.audiences import definitions
 from lakehouse.errors import ModelError, SettingsError
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
 from models.audiences import build_customer_audiences
 from models.expansion import Size, expand_seed
 from models.histories import EPOCH
-from segments.language import Segment, feature
+from segments.load import DefinitionError
 from tests.support.rows import rows
 from tests.unit.test_lookalike import DAY, tastes
 
@@ -91,10 +92,21 @@ def test_an_audience_resembles_its_seed_leaves_out_whom_it_must_and_is_a_segment
     assert set(members["customer_id"]) == {f"C{k}" for k in keys}
     assert set(members["model_version"]) == {"local.feature.lookalike_even_shop/1"}
 
-    (segment,) = audience_segments(lake, ())
+    job: Any = SimpleNamespace(lake=lake, settings=lake.settings.model_copy(update={"conf_dir": tmp_path}), websites=())
+    (segment,) = definitions(job)
     assert (segment.segment_id, segment.website_ids) == ("like_even", ("shop",))
-    own = Segment("like_even", "Mine", feature("recency_days").at_least(1))
-    assert audience_segments(lake, [own]) == ()
+    (tmp_path / "segments").mkdir()
+
+    def define(segment_id: str, name: str, rule: str) -> tuple[str, ...]:
+        text = f"{{segment_id: {segment_id}, name: {name}, rule: {rule}}}"
+        (tmp_path / "segments" / "own.yml").write_text(text, encoding="utf-8")
+        return tuple(s.name for s in definitions(job))
+
+    assert define("fans", "Fans", "{in_segment: like_even}") == ("Fans", "Like even")
+    recent = "{feature: recency_days, op: at_most, value: 9}"
+    assert define("like_even", "Mine", recent) == ("Mine",)
+    with pytest.raises(DefinitionError, match="has the name 'like EVEN' of segment \"like_even\""):
+        define("fans", "like EVEN", recent)
 
 
 @pytest.mark.parametrize(
