@@ -15,7 +15,7 @@ from jobs import segments
 from jobs.cli import app
 from jobs.context import Job
 from jobs.segment_status import FAILED_RUN
-from jobs.segments import published_definitions, published_versions
+from jobs.segments import published_definitions, published_versions, split
 from lakehouse.errors import SettingsError
 from lakehouse.lake import Lake
 from lakehouse.settings import Settings
@@ -211,6 +211,30 @@ def test_who_logged_in_is_in_a_segment_of_guests(shelf: Shelf, ask: Ask) -> None
         "published: not a member of visitors who logged in as this customer the rule is true of 0"
     )
     assert "leave --as-of out" in ask("explain", "1", "big", "--as-of", "2018-01-01", exit_code=2)
+
+
+def test_members_are_split_in_proportion_and_stay_where_they_are(shelf: Shelf, job: Job) -> None:
+    shelf.define("{segment_id: all, name: All, rule: {feature: frequency, op: at_least, value: 1}}")
+    member = {"segment_id": "all", "website_id": "shop"}
+
+    def publish(*keys: int) -> None:
+        made = rows(job.lake.spark, "gold.customer_segment_customer", [member | {"customer_key": k} for k in keys])
+        job.lake.write("gold.customer_segment_customer", made)
+
+    shares = {"treated": 0.5, "holdout": 0.5}
+    publish(1, 2, 3, 4)
+    first = split(job, "all", salt="spring", shares=shares, strata=["r_score"]).localCheckpoint()
+    publish(5, 6, 7, 8, 11)  # the last one has no features
+    again = {r.customer_key: r.arm for r in split(job, "all", salt="spring", shares=shares, assigned=first).collect()}
+
+    early = {r.customer_key: r.arm for r in first.collect()}
+    assert sorted(early.values()) == ["holdout", "holdout", "treated", "treated"]
+    assert {k: again[k] for k in early} == early
+    assert len(again) == 9
+    with pytest.raises(SettingsError, match="Did you mean 'rfm_group'"):
+        split(job, "all", salt="spring", shares=shares, strata=["rfm_grp"])
+    with pytest.raises(SettingsError, match="add up to 1"):
+        split(job, "all", salt="spring", shares={"treated": 0.9, "holdout": 0.2})
 
 
 def test_pairs_equally_alike_stand_in_the_order_of_their_names(shelf: Shelf, ask: Ask) -> None:
