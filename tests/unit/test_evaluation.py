@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jobs import evaluation
 from lakehouse.errors import ModelError, SettingsError
-from models.evaluation import Goal, cut_offs_before, evaluate_merchant, load_goals
+from models.evaluation import Goal, Measured, cut_offs_before, evaluate_merchant, load_goals
 from models.histories import EPOCH
 from models.redemption import judge_redemption
 from tests.unit.test_lifecycle_model import shop
@@ -143,6 +143,46 @@ def test_each_retailer_is_judged_up_to_the_day_after_its_newest_sale_and_no_late
     evaluation.evaluate([job], Console(record=True))
 
     assert asked == {"ended": date(2011, 12, 10), "newest": date(2018, 1, 1), "newer": date(2018, 1, 1)}
+
+
+def test_a_goal_is_reached_by_the_mean_of_what_was_measured() -> None:
+    def measured(metric: str, *values: float) -> list[Measured]:
+        way = "life-cycle model"
+        return [Measured("activity", way, metric, LAST - timedelta(days=n), v) for n, v in enumerate(values)]
+
+    found = [*measured("auc", 0.75, 0.875), *measured("brier", 0.25), Measured("activity", "recency", "auc", LAST, 0.1)]
+    goals = {
+        ("activity_auc", 0.8125, None): "reached activity_auc 0.812 (0.750 to 0.875), at least 0.8125",
+        ("activity_auc", 0.82, None): "missed activity_auc 0.812 (0.750 to 0.875), at least 0.82",
+        ("activity_brier", None, 0.25): "reached activity_brier 0.250 (0.250 to 0.250), at most 0.25",
+        ("activity_brier", None, 0.2): "missed activity_brier 0.250 (0.250 to 0.250), at most 0.2",
+    }
+    for (name, least, most), said in goals.items():
+        console = Console(record=True, width=200)
+        assert evaluation._goals(found, {name: Goal(at_least=least, at_most=most)}, console) == said.startswith(
+            "reached"
+        )
+        assert console.export_text().strip() == said
+    both = {"activity_auc": Goal(at_least=0.8), "activity_brier": Goal(at_most=0.2)}
+    assert not evaluation._goals(found, both, Console(quiet=True)), "one of two is missed"
+
+
+def test_a_table_tells_mean_and_spread_of_every_way() -> None:
+    console = Console(record=True, width=200)
+    early = LAST - timedelta(days=30)
+    found = [
+        Measured("clusters", "k-means, log", "k", early, 4),
+        Measured("clusters", "k-means, log", "k", LAST, 5),
+        Measured("clusters", "k-means, log", "ari", early, 0.75),
+        Measured("clusters", "k-means, log", "ari", LAST, 0.875),
+        Measured("clusters", "R + F + M sum", "ari", LAST, 0.5),
+    ]
+
+    evaluation._print(found, 90, console)
+
+    said = [line.split() for line in console.export_text().splitlines()]
+    assert ["k-means,", "log", "4/5", "0.812", "±0.088"] in said
+    assert ["R", "+", "F", "+", "M", "sum", "0.500"] in said
 
 
 def test_goals_are_read_and_mistakes_told_together(tmp_path: Path) -> None:
