@@ -569,13 +569,39 @@ def test_any_rule_survives_json_and_yaml(rule: Rule) -> None:
     assert parse_segments(yaml.safe_dump(segment.to_dict()), FEATURES)[0] == segment
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.text(max_size=200))
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.dates() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=9), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@st.composite
+def spoilt_definitions(draw: st.DrawFn) -> str:
+    """A definition with one to three of its parts left out, said under another name or replaced by any value."""
+    said = yaml.safe_load(yaml.safe_dump(Segment("s", "S", draw(RULES)).to_dict()))
+    for _ in range(draw(st.integers(1, 3))):
+        at, inner = said, said
+        while isinstance(inner, dict | list) and inner and (at is inner or draw(st.integers(0, 3))):
+            at, key = inner, draw(st.sampled_from(list(inner) if isinstance(inner, dict) else range(len(inner))))
+            inner = at[key]
+        part = at.pop(key)
+        if isinstance(at, list):
+            at.insert(key, draw(_VALUES))
+        else:
+            at |= draw(st.sampled_from([{}, {key: draw(_VALUES)}, {f"{key}s": part}]))
+    return yaml.safe_dump(said)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(st.text(max_size=200), spoilt_definitions()))
 def test_any_text_is_a_segment_or_a_located_error(text: str) -> None:
     try:
-        parse_segments(text, FEATURES)
+        parse_segments(text, FEATURES, "x.yml")
     except DefinitionError as error:
-        assert error.problems  # noqa: PT017 - either outcome is right, a crash is not
+        # Either outcome is right, a crash is not.
+        assert error.problems  # noqa: PT017
+        assert all(p.at.file == "x.yml" and min(p.at.line, p.at.column) >= 1 for p in error.problems)  # noqa: PT017
 
 
 def test_rules_joined_with_words_of_python_are_refused() -> None:
