@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -19,6 +21,9 @@ from connectors.destinations import kinds
 from connectors.exchange import Batch, Op, Place, Row, cut_batches
 from tests.support.activation import sha
 from tests.support.clock import FakeClock
+from tests.support.fakes.advertising import TOKEN
+from tests.support.fakes.server import Fake, Request, serve
+from tests.support.fakes.tools import FakeHubSpot, FakeKlaviyo
 
 pytestmark = pytest.mark.shared_data
 
@@ -148,11 +153,18 @@ def klaviyo(case: Case) -> str | None:
                 d["email"] for d in details
             ]
         return None
-    if all("external_id" in r["url"] for r in recorded if r["method"] == "GET"):
-        assert paths[-1].endswith("relationships/profiles")
-        assert set(recorded[-1]["body"]) == {"data"}
-        return None
-    return OTHER_KEYS
+    if not all("any(external_id," in r["url"] for r in recorded if r["method"] == "GET"):
+        return OTHER_KEYS
+    looked_up, removed = recorded
+    fake = FakeKlaviyo()
+    (profile,) = looked_up["response"]["body"]["data"]
+    fake.profiles = {case["rows"][0]["payload"]["external_id"]: profile["id"]}
+    rows = [{"external_id": i} for i in fake.profiles]
+    asked, deleted = sent(fake, "klaviyo", {"api_key": "env:TEST_TOKEN"}, paths[-1].split("/")[2], "remove", rows)
+    assert (asked.method, asked.path) == (looked_up["method"], f"/{paths[0]}")
+    assert asked.query["filter"] == parse_qs(urlsplit(looked_up["url"]).query)["filter"][0]
+    assert (deleted.method, deleted.path, deleted.body) == (removed["method"], f"/{paths[-1]}", removed["body"])
+    return None
 
 
 def hubspot(case: Case) -> str | None:
@@ -161,21 +173,26 @@ def hubspot(case: Case) -> str | None:
         return NO_REQUEST
     if not any("/lists/" in r["url"] for r in recorded):
         return OTHER_ENDPOINT if "upsertContact" in case["description"] else NO_AUDIENCE
-    for request in recorded:
-        if request["url"].endswith("batch/upsert"):
-            theirs = request["body"]["inputs"]
-            rows = [{"email_sha256": sha(t["id"])} for t in theirs]
-            details = [{"email": t["id"]} for t in theirs]
-            mine = body_of("hubspot", {"access_token": "env:X"}, "21", "add", rows, details)
-            for t, m in zip(theirs, mine["inputs"], strict=True):
-                assert (t["id"], t["idProperty"], t["properties"]["email"]) == (
-                    m["id"],
-                    m["idProperty"],
-                    m["properties"]["email"],
-                ), case["id"]
-        if request["url"].endswith("add-and-remove"):
-            assert request["method"] == "PUT"
-            assert set(request["body"]) == {"recordIdsToAdd", "recordIdsToRemove"}
+    upserts = [r for r in recorded if r["url"].endswith("batch/upsert")]
+    changes = [r for r in recorded if r["url"].endswith("add-and-remove")]
+    assert upserts
+    for upsert, change in zip(upserts, changes, strict=True):
+        theirs = upsert["body"]["inputs"]
+        fake = FakeHubSpot()
+        fake.records = dict(zip([t["id"] for t in theirs], change["body"]["recordIdsToAdd"], strict=True))
+        rows = [{"email_sha256": sha(t["id"])} for t in theirs]
+        details = [{"email": t["id"]} for t in theirs]
+        path = urlsplit(change["url"]).path
+        upserted, added = sent(
+            fake, "hubspot", {"access_token": "env:TEST_TOKEN"}, path.split("/")[4], "add", rows, details
+        )
+        for t, m in zip(theirs, upserted.body["inputs"], strict=True):
+            assert (t["id"], t["idProperty"], t["properties"]["email"]) == (
+                m["id"],
+                m["idProperty"],
+                m["properties"]["email"],
+            ), case["id"]
+        assert (added.method, added.path, added.body) == (change["method"], path, change["body"])
     return None
 
 
@@ -196,10 +213,33 @@ def body_of(
     keys: list[dict[str, str]],
     details: list[dict[str, str]] | None = None,
 ) -> dict[str, Any]:
+    body: dict[str, Any] = connector_of(kind, settings, audience).body(batch_of(op, keys, details))
+    return body
+
+
+def sent(
+    fake: Fake,
+    kind: str,
+    settings: dict[str, Any],
+    audience: str,
+    op: Op,
+    keys: list[dict[str, str]],
+    details: list[dict[str, str]] | None = None,
+) -> list[Request]:
+    """What a destination is told where that takes several requests, the later ones made of its answers."""
+    os.environ["TEST_TOKEN"] = TOKEN
+    with serve(fake) as url:
+        connector_of(kind, {"base_url": url, **settings}, audience).send(batch_of(op, keys, details))
+    return fake.seen
+
+
+def connector_of(kind: str, settings: dict[str, Any], audience: str) -> Any:
     made = kinds()[kind].model_validate({"name": kind, "kind": kind, "audiences": {"vip": audience}, **settings})
     assert isinstance(made, BatchDestination)
+    return made.connect(FakeClock())
+
+
+def batch_of(op: Op, keys: list[dict[str, str]], details: list[dict[str, str]] | None) -> Batch:
     told = details or [{} for _ in keys]
-    rows = [Row(f"m{n}", "k", f"{n:064d}", k, d) for n, (k, d) in enumerate(zip(keys, told, strict=True))]
-    batch: Batch = next(iter(cut_batches(PLACE, op, rows, 10_000)))
-    body: dict[str, Any] = made.connect(FakeClock()).body(batch)  # type: ignore[attr-defined]
-    return body
+    rows = [Row(f"m{n}", "k", sha(str(n)), k, d) for n, (k, d) in enumerate(zip(keys, told, strict=True))]
+    return next(iter(cut_batches(PLACE, op, rows, 10_000)))
