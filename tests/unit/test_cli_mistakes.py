@@ -254,8 +254,14 @@ def test_an_error_before_logs_are_set_up_is_told_once() -> None:
 
 
 def test_an_unknown_source_or_file_is_a_wrong_argument(tmp_path: Path) -> None:
-    for asked in (["--source", "shoop"], [str(tmp_path / "none.csv"), "--source", "complete_journey"]):
-        assert CliRunner().invoke(app, ["ingest", *asked, "--data-dir", str(tmp_path / "new")]).exit_code == 2
+    for asked, said in (
+        (["--source", "shoop"], "No source is declared as 'shoop'; sources are complete_journey,"),
+        ([str(tmp_path / "none.csv"), "--source", "complete_journey"], "none.csv is not a file"),
+    ):
+        asked = ["ingest", *asked, "--data-dir", str(tmp_path / "new")]
+        answer = CliRunner().invoke(app, asked, env={"COLUMNS": "400"})
+        assert answer.exit_code == 2
+        assert said in answer.output
 
 
 def test_a_run_tells_what_is_odd_about_files_also_when_it_fails_later(
