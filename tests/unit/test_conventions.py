@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -121,12 +122,17 @@ def sources(*packages: str) -> list[Path]:
     return sorted(file for package in packages for file in (ROOT / package).rglob("*.py"))
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def offences(rule: Rule, *packages: str, allowed: tuple[str, ...] = ()) -> list[str]:
     found = []
     for file in sources(*packages):
         where = file.relative_to(ROOT).as_posix()
         if not where.startswith(allowed or ("\0",)):
-            found += [f"{where}:{line}: {what}" for line, what in rule(ast.parse(file.read_text(encoding="utf-8")))]
+            found += [f"{where}:{line}: {what}" for line, what in rule(parsed(file))]
     return found
 
 
