@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lakehouse.declare import Changes, table_of
+from segments.catalogue import CUSTOMERS, GROUP, GROUP_COLUMN
 from segments.earlier import Earlier
 from segments.evaluation import evaluate_changed
 from segments.events import SOURCES
@@ -20,8 +21,7 @@ from segments.rules import segments_in
 from tests.spark.test_segment_evaluate import customers
 from tests.support.hold import holding
 from tests.support.rows import rows
-from tests.support.segment_features import FEATURES
-from tests.support.segment_worlds import DAY, PRODUCTS, SHOP, World
+from tests.support.segment_worlds import CATALOGUE, DAY, SHOP, World
 
 pytestmark = pytest.mark.spark
 
@@ -42,9 +42,24 @@ class Evaluations:
     def tables(self) -> dict[str, Rows]:
         return {
             "gold.fact_transactions": dict(self.world.lines),
-            "gold.dim_product": dict(enumerate(PRODUCTS)),
-            "silver.campaign": {},
-            "silver.campaign_contact": {},
+            "gold.dim_product": {
+                (shop, product): {"merchant_id": shop, "product_id": product, "category": category}
+                for shop in SHOPS
+                for product, category in self.world.categories.items()
+            },
+            "silver.campaign": {
+                (shop, campaign): {"merchant_id": shop, "campaign_id": campaign, "starts_on": day}
+                for shop in SHOPS
+                for campaign, day in self.world.campaigns.items()
+            },
+            "silver.campaign_contact": {
+                (key, campaign): {
+                    "merchant_id": self.world.shop_of(key),
+                    "campaign_id": campaign,
+                    "customer_id": str(key),
+                }
+                for key, campaign in self.world.contacts
+            },
             "silver.coupon_redemption": {
                 n: {k: v for k, v in r.items() if k != "customer_key"} for n, r in self.world.redemptions.items()
             },
@@ -69,18 +84,24 @@ class Evaluations:
                 if content.get(k) != r and (k not in content or is_shown)
             ]
             changed[name] = rows(self.spark, name, new + gone)
-        features = customers(self.spark, *[f | _named(k) for k, f in self.world.features.items()])
+        named = {k: f | _named(k) for k, f in self.world.features.items()}
+        features = customers(self.spark, *[{n: v for n, v in f.items() if n != GROUP} for f in named.values()])
+        groups = [
+            _named(k) | {str(GROUP_COLUMN): f[GROUP], "valid_from": datetime(2000, 1, 1)}
+            for k, f in named.items()
+            if f.get(GROUP)
+        ]
         features = features.withColumn("as_of", F.lit(as_of))
         with holding() as hold:
             self.made = evaluate_changed(
                 features,
-                {},
+                {CUSTOMERS: rows(self.spark, CUSTOMERS, groups)},
                 frames,
                 changed,
                 rows(self.spark, EVALUATION, self.content.values()),
                 segments=segments,
                 as_of=as_of,
-                catalogue=FEATURES,
+                catalogue=CATALOGUE,
                 earlier=Earlier(lambda: self.defined),
                 hold=hold,
                 is_full=is_full,
@@ -99,8 +120,15 @@ class Evaluations:
         return {int(r["customer_id"]): r["segment_ids"] for r in self.content.values()}
 
 
+SHOPS = (SHOP, "other")
+
+
+def _shop_of(key: int) -> str:
+    return SHOPS[key % 4 == 0]
+
+
 def _named(key: int) -> dict[str, Any]:
-    return {"merchant_id": SHOP, "customer_key": KEYS[key], "customer_id": str(key)}
+    return {"merchant_id": _shop_of(key), "customer_key": KEYS[key], "customer_id": str(key)}
 
 
 KEYS: dict[int, int] = {}
@@ -109,7 +137,8 @@ KEYS: dict[int, int] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def _keys(spark: SparkSession) -> None:
-    hashed = spark.range(0, 200).select("id", F.xxhash64(F.lit(SHOP), F.col("id").cast("string")).alias("k"))
+    shop = F.when(F.col("id") % 4 == 0, SHOPS[1]).otherwise(SHOP)
+    hashed = spark.range(0, 200).select("id", F.xxhash64(shop, F.col("id").cast("string")).alias("k"))
     KEYS.update({r.id: r.k for r in hashed.collect()})
 
 
@@ -125,11 +154,11 @@ class KeyedWorld(World):
         super().book_on(number, key, day)
         self.lines[number]["customer_key"] = KEYS[key]
 
-    def observe(self, key: int, as_of: date, segments: list[Segment]) -> Any:
-        hashed = {n: line for n, line in self.lines.items() if line["customer_key"] == KEYS[key]}
-        lines = {n: line | {"customer_key": key} for n, line in hashed.items()}
-        plain = World(self.pick, self.features, lines, self.redemptions, self.clicks)
-        return plain.observe(key, as_of, segments)
+    def shop_of(self, key: int) -> str:
+        return _shop_of(key)
+
+    def lines_of(self, key: int) -> list[dict[str, Any]]:
+        return [line for line in self.lines.values() if line["customer_key"] == KEYS[key]]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -8,19 +8,18 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
+from segments.catalogue import CUSTOMERS, GROUP, Feature
 from segments.events import EVENTS
-from segments.language import Segment, event, feature, in_segment, sequence
+from segments.language import Segment, event, feature, in_list, in_segment, sequence
 from segments.reference import Happening, Observed, is_in
-from segments.rules import All, AnyOf, EventCondition, Not, Rule
+from segments.rules import All, AnyOf, Condition, EventCondition, Not, Rule
 from tests.support.segment_features import FEATURES
 
 SHOP = "shop"
 DAY = date(2018, 1, 1)
-PRODUCTS = [
-    {"merchant_id": SHOP, "product_id": "p1", "department": "D", "category": "WINE", "brand_type": "National"},
-    {"merchant_id": SHOP, "product_id": "p2", "department": "D", "category": "BREAD", "brand_type": None},
-]
-CATEGORY = {"p1": "WINE", "p2": "BREAD"}
+CATALOGUE = FEATURES | {GROUP: Feature(GROUP, "string", CUSTOMERS)}
 
 
 @dataclass
@@ -32,13 +31,22 @@ class World:
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
     redemptions: dict[int, dict[str, Any]] = field(default_factory=dict)
     clicks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    contacts: set[tuple[int, str]] = field(default_factory=set)
+    campaigns: dict[str, date] = field(default_factory=lambda: {"k": DAY - timedelta(days=5)})
+    categories: dict[str, str] = field(default_factory=lambda: {"p1": "WINE", "p2": "BREAD"})
     number: int = 0
+
+    def shop_of(self, key: int) -> str:
+        """The retailer of a customer."""
+        return SHOP
 
     def begin(self, customers: int) -> None:
         """Lets customers appear with a past."""
         for key in range(1, customers + 1):
             self.features[key] = {}
             self.look_different(key)
+            if self.pick.random() < 0.4:
+                self.contacts.add((key, "k"))
             for _ in range(self.pick.choice([0, 0, 1, 2, 4])):
                 self.happen(key, DAY - timedelta(days=self.pick.randint(1, 40)))
 
@@ -50,6 +58,7 @@ class World:
             "monetary_net": some.choice([None, Decimal("0.10"), Decimal("9.99"), Decimal("500.00")]),
             "lifecycle_stage": some.choice([None, "new", "lost", "active"]),
             "first_purchase_on": some.choice([None, DAY - timedelta(days=some.randint(1, 800))]),
+            GROUP: some.choice([None, "family", "single"]),
         }
 
     def happen(self, key: int, day: date) -> None:
@@ -61,7 +70,7 @@ class World:
             return
         if self.pick.random() < 0.25:
             self.redemptions[self.number] = {
-                "merchant_id": SHOP,
+                "merchant_id": self.shop_of(key),
                 "customer_id": str(key),
                 "coupon_id": self.pick.choice(["c1", "c2"]),
                 "campaign_id": "k",
@@ -74,7 +83,7 @@ class World:
         is_sale = self.pick.random() < 0.85
         self.lines[self.number] = {
             "transaction_id": self.number,
-            "merchant_id": SHOP,
+            "merchant_id": self.shop_of(key),
             "customer_key": key,
             "customer_id": str(key),
             "basket_id": f"b{self.number}",
@@ -95,6 +104,7 @@ class World:
         line = self.lines[number]
         at = datetime.combine(day, line["posted_ts"].time())
         self.lines[number] = line | {
+            "merchant_id": self.shop_of(key),
             "customer_key": key,
             "customer_id": str(key),
             "posted_ts": at,
@@ -106,7 +116,7 @@ class World:
         # Some browsers are shared, so a login takes events from one customer and gives them to another.
         kind = self.pick.choice(["visit", "page_view", "cart_add", "cart_add", "checkout", "login", "login"])
         self.clicks[self.number] = {
-            "merchant_id": SHOP,
+            "merchant_id": self.shop_of(key),
             "visitor_id": self.pick.choice([f"of {key}", f"of {key % 3}"]),
             "event_id": f"{self.number:04}",
             "event_type": kind,
@@ -123,7 +133,8 @@ class World:
         """What visitors did with the customer their logins show, as in `silver.visitor_event`."""
         found = {}
         for n, click in self.clicks.items():
-            of_visitor = [c for c in self.clicks.values() if c["visitor_id"] == click["visitor_id"]]
+            browser = ("merchant_id", "visitor_id")
+            of_visitor = [c for c in self.clicks.values() if all(c[k] == click[k] for k in browser)]
             logins = sorted((c["happened_at"], c["event_id"], c["customer_id"]) for c in of_visitor if c["customer_id"])
             place = (click["happened_at"], click["event_id"])
             before, after = [x for x in logins if x[:2] <= place], [x for x in logins if x[:2] > place]
@@ -150,6 +161,12 @@ class World:
         for key in self.pick.sample(keys, 2):
             self.look_different(key)
         if self.pick.random() < 0.5:
+            self.campaigns["k"] = as_of + timedelta(days=self.pick.choice([-30, -8, -1, 1, 3]))
+        if self.pick.random() < 0.5:
+            self.contacts ^= {(self.pick.choice(keys), self.pick.choice(sorted(self.campaigns)))}
+        if self.pick.random() < 0.5:
+            self.categories["p1"] = self.pick.choice(["WINE", "BREAD"])
+        if self.pick.random() < 0.5:
             del self.features[self.pick.choice(keys)]
         if self.pick.random() < 0.5:
             self.look_different(max(keys) + 1)
@@ -166,26 +183,46 @@ class World:
             for c in self.visits().values()
             if c["customer_id"] == str(key)
         ]
-        for line in self.lines.values():
-            if line["customer_key"] != key:
-                continue
+        happened += [
+            Happening("campaign_contact", datetime.combine(day, time(), UTC), day, {"campaign_id": campaign})
+            for campaign, day in self.campaigns.items()
+            if (key, campaign) in self.contacts
+        ]
+        for line in self.lines_of(key):
             at, day = _utc(line["posted_ts"]), line["business_date"]
             if line["txn_type"] == "return":
                 fields = line | {"amount": -line["amount"], "quantity": -line["quantity"]}
                 happened.append(Happening("return", at, day, fields))
                 continue
-            described = line | {"category": CATEGORY[line["product_id"]]}
+            described = line | {"category": self.categories[line["product_id"]]}
             happened.append(Happening("item", at, day, described))
             happened.append(Happening("purchase", at, day, line | {"lines": 1, "weekday": day.weekday()}))
         return Observed(
             as_of,
-            FEATURES,
+            CATALOGUE,
             self.features[key],
             happened,
-            SHOP,
+            self.shop_of(key),
             str(key),
+            cuts=self.cuts(self.shop_of(key), segments),
             segments={s.segment_id: s for s in segments},
         )
+
+    def lines_of(self, key: int) -> list[dict[str, Any]]:
+        """What a customer bought and gave back."""
+        return [line for line in self.lines.values() if line["customer_key"] == key]
+
+    def cuts(self, shop: str, segments: list[Segment]) -> dict[Condition, float]:
+        """The cut point of each percentile among a shop's customers, by numpy."""
+        found = {}
+        of_shop = [f for key, f in self.features.items() if self.shop_of(key) == shop]
+        for c in dict.fromkeys(c for s in segments for c in s.conditions if c.op.endswith("_percent")):
+            values = [float(f[c.feature]) for f in of_shop if f.get(c.feature) is not None]
+            if values:
+                is_top, percent = c.op == "top_percent", float(c.value)  # type: ignore[arg-type]
+                cut = float(np.percentile(values, 100 - percent if is_top else percent))
+                found[c] = cut + abs(cut) * (-1e-12 if is_top else 1e-12)
+        return found
 
     def members(self, segments: list[Segment], as_of: date) -> dict[int, list[str]]:
         """Segments of each customer, every rule answered from nothing in plain Python."""
@@ -200,7 +237,9 @@ class World:
         made: list[Segment] = []
         for n in range(count):
             rule = self._rule(2, [s.segment_id for s in made])
-            made.append(Segment(f"s{n:03}", f"S{n}", rule))
+            websites = ("other",) if self.pick.random() < 0.1 else ()
+            groups = ("family",) if self.pick.random() < 0.1 else ()
+            made.append(Segment(f"s{n:03}", f"S{n}", rule, website_ids=websites, customer_group_ids=groups))
         return made
 
     def _rule(self, depth: int, known: list[str]) -> Rule:
@@ -224,13 +263,18 @@ class World:
                 feature("first_purchase_on").within_last_days(some.choice([30, 200])),
                 feature("first_purchase_on").anniversary_within_days(some.choice([7, 30])),
                 feature("frequency").is_empty(),
+                feature("frequency").top_percent(some.choice([10, 40])),
+                feature("monetary_net").bottom_percent(some.choice([20, 50])),
+                in_list("vip", ["1", "4", "8"]),
             ]
         )
 
     def ask_of_events(self) -> EventCondition | Rule:
         """Returns a random condition on events."""
         some = self.pick
-        name = some.choice(["purchase", "item", "return", "coupon_redemption", "cart_add", "page_view", "login"])
+        name = some.choice(
+            ["purchase", "item", "return", "coupon_redemption", "cart_add", "page_view", "login", "campaign_contact"]
+        )
         asked = event(name)
         filters: dict[str, list[Rule]] = {
             "purchase": [feature("channel_id").equals("web"), feature("amount").at_least(20.5)],
@@ -240,7 +284,10 @@ class World:
             "cart_add": [feature("amount").at_least(20.5)],
             "page_view": [feature("page").equals("product")],
             "login": [feature("page").is_empty()],
+            "campaign_contact": [feature("campaign_id").equals("k")],
         }
+        name = some.choice(list(filters))
+        asked = event(name)
         if some.random() < 0.5:
             asked = asked.where(some.choice(filters[name]))
         days = some.choice([1, 3, 7, 30])
