@@ -26,7 +26,7 @@ from segments.guests import (
 from segments.language import Segment, event, feature
 from segments.reference import Happening, Observed, is_in
 from tests.spark.test_segment_evaluate import customers
-from tests.support.hold import held
+from tests.support.hold import holding
 from tests.support.rows import rows
 from tests.support.segment_tables import MEMBERSHIP, Tables
 from tests.support.segment_worlds import SHOP, World
@@ -90,19 +90,20 @@ class Guests:
         t = self.tables
         sales = rows(t.spark, "gold.guest_visit", content.get("sales", []))
         events = rows(t.spark, VISITS, content.get("events", []))
-        placed = place_guests(
-            sales,
-            build_visitors(events, as_of=as_of),
-            events,
-            *[t.read(name) for name in GUEST_TABLES],
-            segments=segments,
-            as_of=as_of,
-            run_id="run",
-            started_at=datetime(2018, 1, 1),
-            settings=self.settings,
-            hold=held,
-        )
-        return {name: t.write(name, placed[name]) for name in GUEST_TABLES if name in only}
+        with holding() as hold:
+            placed = place_guests(
+                sales,
+                build_visitors(events, as_of=as_of),
+                events,
+                *[t.read(name) for name in GUEST_TABLES],
+                segments=segments,
+                as_of=as_of,
+                run_id="run",
+                started_at=datetime(2018, 1, 1),
+                settings=self.settings,
+                hold=hold,
+            )
+            return {name: t.write(name, placed[name]) for name in GUEST_TABLES if name in only}
 
     def of(self, name: str, *columns: str) -> set[tuple[Any, ...]]:
         """Some columns of all rows of a table."""

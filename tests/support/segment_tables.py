@@ -17,7 +17,7 @@ from segments.events import SOURCES
 from segments.history import emit_events, publish_members, record_history
 from segments.language import Segment, feature
 from segments.membership import plan_membership
-from tests.support.hold import held
+from tests.support.hold import holding
 from tests.support.rows import rows
 from tests.support.segment_features import FEATURES
 
@@ -91,21 +91,22 @@ class Tables:
         history, event = "gold.customer_segment_history", "gold.customer_segment_event"
         tables = {name: self.read(name) for name in SOURCES}
         changed = {name: self.changes(name, EVALUATION) for name in SOURCES}
-        self.evaluated = self.write(
-            EVALUATION,
-            evaluate_changed(
-                features,
-                {},
-                tables,
-                changed,
-                self.read(EVALUATION),
-                segments=segments,
-                as_of=as_of,
-                catalogue=FEATURES,
-                hold=held,
-                is_full=is_full,
-            ),
-        )
+        with holding() as hold:
+            self.evaluated = self.write(
+                EVALUATION,
+                evaluate_changed(
+                    features,
+                    {},
+                    tables,
+                    changed,
+                    self.read(EVALUATION),
+                    segments=segments,
+                    as_of=as_of,
+                    catalogue=FEATURES,
+                    hold=hold,
+                    is_full=is_full,
+                ),
+            )
         for name in SOURCES:
             self.done(name, EVALUATION)
         if stop_after < 1:
