@@ -29,7 +29,8 @@ def rows(spark: SparkSession, which: str | type, cases: Iterable[Mapping[str, An
     known = set(schema.fieldNames())
     for c in cases:
         assert set(c) <= known, f"{table.name} has no {sorted(set(c) - known)}"
-    filled = [{f: c[f] if f in c else _default(table.columns, f) for f in schema.fieldNames()} for c in cases]
+    plain = {f: _default(table.columns, f) for f in schema.fieldNames()}
+    filled = [{**plain, **c} for c in cases]
     loose = StructType([StructField(f.name, f.dataType, True) for f in schema.fields])
     return frame_of(spark, loose, filled)
 
