@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from lakehouse.declare import SCHEMAS
 from lakehouse.lake import Lake
-from lakehouse.settings import Settings
+from tests.support.lakes import opened_lake
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Path | None:
+    """Folder of a lakehouse that each test of a module gets a copy of; a module that has one says so."""
+    return None
 
 
 @pytest.fixture
-def lake(spark: SparkSession, tmp_path: Path) -> Iterator[Lake]:
-    """An empty lakehouse under a temporary folder, whose names leave the session with the test."""
-    yield Lake(spark, Settings(data_dir=tmp_path / "lake", parallel_steps=1))
-    for schema in SCHEMAS:
-        spark.sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+def lake(spark: SparkSession, tmp_path: Path, prepared: Path | None) -> Iterator[Lake]:
+    """A lakehouse under a temporary folder, empty unless the module prepares one."""
+    with opened_lake(spark, tmp_path / "lake", prepared) as lake:
+        yield lake

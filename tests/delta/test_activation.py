@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
 
@@ -38,6 +39,7 @@ from tests.support.activation import AUDIENCE, WORLDS, Killed, Watched, opened, 
 from tests.support.clock import FakeClock
 from tests.support.fakes.advertising import FakeMeta
 from tests.support.fakes.server import Answer, Request
+from tests.support.lakes import opened_lake
 from tests.support.rows import rows
 
 pytestmark = [pytest.mark.spark, pytest.mark.delta, pytest.mark.slow]
@@ -52,14 +54,19 @@ PEOPLE = {
 }
 
 
+@pytest.fixture(scope="module")
+def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with opened_lake(spark, tmp_path_factory.mktemp("activation") / "lake") as lake:
+        segment = {"segment_id": "vip", "name": "Best customers", "version": "v1", "is_active": True}
+        lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", [segment]))
+        write_people(lake, PEOPLE, AT)
+        grant(lake, {"ann": True, "bob": True, "cy": True, "dee": True, "eve": False})
+        put_in_segment(lake, [1, 2, 3, 4, 5])
+        return lake.settings.data_dir
+
+
 @pytest.fixture
 def shop(lake: Lake) -> Lake:
-    spark = lake.spark
-    segment = {"segment_id": "vip", "name": "Best customers", "version": "v1", "is_active": True}
-    lake.write("gold.customer_segment", rows(spark, "gold.customer_segment", [segment]))
-    write_people(lake, PEOPLE, AT)
-    grant(lake, {"ann": True, "bob": True, "cy": True, "dee": True, "eve": False})
-    put_in_segment(lake, [1, 2, 3, 4, 5])
     return lake
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
 from jobs import segments
@@ -22,6 +23,7 @@ from lakehouse.settings import Settings
 from segments.evaluation import Plan
 from segments.language import ask_for
 from segments.load import load_segments
+from tests.support.lakes import opened_lake
 from tests.support.rows import rows
 
 pytestmark = [pytest.mark.spark, pytest.mark.delta]
@@ -69,15 +71,22 @@ class Shelf:
         self.lake.write("gold.customer_segment", rows(self.lake.spark, "gold.customer_segment", plain))
 
 
-@pytest.fixture
-def shelf(lake: Lake, tmp_path: Path) -> Shelf:
+@pytest.fixture(scope="module")
+def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten customers, of whom number n bought n times, the first nine of them lately; nothing is published."""
     bought: list[dict[str, Any]] = [
         {"customer_id": str(n), "customer_key": n, "frequency": n, "recency_days": n} for n in range(1, 11)
     ]
     base = {"merchant_id": "shop", "as_of": DAY, "r_score": 1, "f_score": 1, "m_score": 1}
-    frame = rows(lake.spark, "feature.customer", [base | b for b in bought])
-    lake.write("feature.customer", frame, slice_of={"as_of": DAY})
+    with opened_lake(spark, tmp_path_factory.mktemp("shelf") / "lake") as lake:
+        frame = rows(spark, "feature.customer", [base | b for b in bought])
+        lake.write("feature.customer", frame, slice_of={"as_of": DAY})
+        lake.ensure("gold.customer_segment")
+        return lake.settings.data_dir
+
+
+@pytest.fixture
+def shelf(lake: Lake, tmp_path: Path) -> Shelf:
     return Shelf(lake, tmp_path / "conf" / "segments")
 
 
