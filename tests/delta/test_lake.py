@@ -54,7 +54,8 @@ def test_each_session_is_told_what_names_mean_also_where_another_was_before(tmp_
     for _ in range(20):  # Python gives the address of one that is gone to the next
         session = Session()
         lake = Lake(session, Settings(data_dir=tmp_path))  # type: ignore[arg-type]
-        assert lake.register_all() == lake.register_all() == [CONSENT]
+        lake.register_all()
+        lake.register_all()
         assert sum(query.startswith("CREATE TABLE") for query in session.ran) == 1
 
 
