@@ -98,7 +98,8 @@ def told_errors(verbose: bool = False) -> Iterator[None]:
 
 def print_error(error: SegmentationError) -> None:
     """Print one of our errors as a message."""
-    errors.print(f"[bold red]{type(error).__name__}[/]: {escape(error)}", highlight=False)
+    # The terminal breaks lines where it must; a break of ours would go through the middle of a path in a log.
+    errors.print(f"[bold red]{type(error).__name__}[/]: {escape(error)}", highlight=False, soft_wrap=True)
 
 
 def _pair(text: str) -> tuple[str, str]:
