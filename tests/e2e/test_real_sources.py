@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
@@ -20,7 +21,14 @@ from jobs.progress import Progress
 from pipelines.bronze.ingest import land_source
 from pipelines.bronze.records import FeedResult
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "SEGMENTATION_REAL_SALES" not in os.environ,
+        reason="takes minutes in a session made for few rows; SEGMENTATION_REAL_SALES=1 runs it",
+    ),
+]
 
 
 def run_sales(data_dir: Path, name: str, as_of: date, last: Iterable[str], **variables: str) -> tuple[Job, FeedResult]:
