@@ -53,7 +53,7 @@ def test_online_retail_has_the_customers_and_the_value_its_files_have(
     job, landed = run_sales(tmp_path, "online_retail_ii", date(2011, 12, 10), last, online_retail_ii=str(folder))
     assert (landed.rows_accepted, landed.rows_rejected, landed.refused_files) == (1_067_371, 0, ())
     facts = job.lake.read("gold.fact_transactions").where("is_valid_purchase")
-    bought = facts.agg(F.count("*"), F.countDistinct("customer_key"), F.sum("gross_amount")).collect()[0]
-    assert tuple(bought) == (791_045, 5_878, Decimal("17431551.16"))
+    bought = facts.agg(F.countDistinct("customer_key"), F.sum("gross_amount")).collect()[0]
+    assert tuple(bought) == (5_878, Decimal("17431551.16"))
     customers = job.lake.read("feature.customer").agg(F.count("*"), F.sum("monetary_gross")).collect()[0]
     assert tuple(customers) == (5_878, Decimal("17431551.16"))
